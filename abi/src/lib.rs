@@ -1,0 +1,3 @@
+//! The programming interface of vrnic.
+#![no_std]
+#![forbid(unsafe_code)]

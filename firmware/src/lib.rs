@@ -1,0 +1,2 @@
+//! What runs on the NIC.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The driver core.
+#![no_std]
