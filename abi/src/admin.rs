@@ -1,0 +1,433 @@
+//! Admin commands and their completions.
+//!
+//! The admin queue is a pair of rings in guest memory with the same number of entries: commands of
+//! 64 bytes, completions of 32. A command names itself with an identifier that its completion
+//! repeats; commands can complete in another order than they were given. The driver keeps at most
+//! as many commands outstanding as the ring has entries.
+//!
+//! Every command starts with a [`CommandHeader`]. A command either takes effect and completes with
+//! [`Status::Success`], or changes nothing and completes with another status.
+
+layout! {
+    /// Start of every command.
+    CommandHeader [8] {
+        /// An `AdminOpcode`.
+        0x00 opcode: u16,
+        /// Chosen by the driver, repeated in the completion.
+        0x02 id: u16,
+        /// Reserved.
+        0x04 reserved: u32,
+    }
+}
+
+layout! {
+    /// A command as it stands in the ring: header and body.
+    Command [64] {
+        /// Header.
+        0x00 header: CommandHeader,
+        /// Body; its layout depends on the opcode.
+        0x08 body: [u64; 7],
+    }
+}
+
+layout! {
+    /// Completion of a command. The last 8 bytes are written last; bit 0 of `owner` is 1 in the
+    /// first pass over the ring, 0 in the second, and so on.
+    Completion [32] {
+        /// First result, by opcode.
+        0x00 result0: u64,
+        /// Second result, by opcode.
+        0x08 result1: u64,
+        /// Which argument was refused: its byte offset in the command, or 0.
+        0x10 syndrome: u32,
+        /// Reserved.
+        0x14 reserved: u32,
+        /// Identifier of the command.
+        0x18 id: u16,
+        /// A `Status`.
+        0x1a status: u16,
+        /// Opcode of the command.
+        0x1c opcode: u16,
+        /// Reserved.
+        0x1e reserved1: u8,
+        /// Bit 0: the owner bit.
+        0x1f owner: u8,
+    }
+}
+
+layout! {
+    /// A buffer in guest memory that holds a queue or a memory region's pages.
+    Buffer [16] {
+        /// DMA address: of the buffer itself if `list` is 0, else of an array of `pages` 64-bit
+        /// DMA addresses, one for each page; a multiple of the page size, or of 8 for the array.
+        0x00 address: u64,
+        /// Number of pages.
+        0x08 pages: u32,
+        /// Page size as a power of two of bytes, 12 to 30.
+        0x0c page_shift: u8,
+        /// 0: the pages are contiguous in DMA addresses; 1: `address` is that of a list.
+        0x0d list: u8,
+        /// Reserved.
+        0x0e reserved: u16,
+    }
+}
+
+codes! {
+    /// Commands.
+    AdminOpcode: u16 {
+        /// Does nothing. Body: none.
+        Nop = 0x0000,
+        /// Writes `DeviceAttributes`. Body: `OutputBuffer`.
+        QueryDevice = 0x0001,
+        /// Writes `PortAttributes`. Body: `OutputBuffer`.
+        QueryPort = 0x0002,
+        /// Changes the port. Body: `ModifyPort`.
+        ModifyPort = 0x0003,
+        /// Writes the counters, 64-bit each, in the order of `Counter`. Body: `OutputBuffer`.
+        QueryCounters = 0x0004,
+        /// Sets or clears an entry of the GID table. Body: `SetGid`.
+        SetGid = 0x0008,
+        /// Writes a `GidEntry`. Body: `ObjectOutput`, the object is the index.
+        QueryGid = 0x0009,
+        /// Allocates a doorbell page. result0: its number.
+        AllocDoorbellPage = 0x0010,
+        /// Frees a doorbell page. Body: `ObjectReference`.
+        FreeDoorbellPage = 0x0011,
+        /// Allocates a protection domain. result0: its number.
+        AllocPd = 0x0012,
+        /// Frees a protection domain that has no objects. Body: `ObjectReference`.
+        FreePd = 0x0013,
+        /// Creates a memory region. Body: `CreateMr`. result0: its key (lkey and rkey).
+        CreateMr = 0x0018,
+        /// Destroys a memory region. Body: `ObjectReference`, the object is the key. When it
+        /// completes, no access through the key is in flight.
+        DestroyMr = 0x0019,
+        /// Writes `MrAttributes`. Body: `ObjectOutput`.
+        QueryMr = 0x001a,
+        /// Allocates a memory window. Reserved for MEMORY_WINDOWS.
+        AllocMw = 0x001b,
+        /// Frees a memory window. Reserved for MEMORY_WINDOWS.
+        FreeMw = 0x001c,
+        /// Creates an event queue. Body: `CreateEq`. result0: its number; result1: its slot.
+        CreateEq = 0x0020,
+        /// Destroys an event queue that nothing refers to. Body: `ObjectReference`.
+        DestroyEq = 0x0021,
+        /// Names the event queue for asynchronous events of the function. Body: `ObjectReference`.
+        SetAsyncEq = 0x0022,
+        /// Creates a completion queue. Body: `CreateCq`. result0: its number; result1: its slot.
+        CreateCq = 0x0028,
+        /// Destroys a completion queue that nothing refers to. Body: `ObjectReference`.
+        DestroyCq = 0x0029,
+        /// Moves a completion queue into another buffer. Reserved for CQ_RESIZE.
+        ResizeCq = 0x002a,
+        /// Sets moderation. Reserved for CQ_MODERATION.
+        ModifyCq = 0x002b,
+        /// Writes `CqAttributes`. Body: `ObjectOutput`.
+        QueryCq = 0x002c,
+        /// Creates a shared receive queue. Reserved for SRQ.
+        CreateSrq = 0x0030,
+        /// Destroys a shared receive queue. Reserved for SRQ.
+        DestroySrq = 0x0031,
+        /// Sets the limit of a shared receive queue. Reserved for SRQ.
+        ModifySrq = 0x0032,
+        /// Writes attributes of a shared receive queue. Reserved for SRQ.
+        QuerySrq = 0x0033,
+        /// Creates a queue pair in state RESET. Body: `CreateQp`. result0: its number (23:0);
+        /// result1: slot of the send queue (15:0) and of the receive queue (31:16).
+        CreateQp = 0x0038,
+        /// Destroys a queue pair. Body: `ObjectReference`. When it completes, no access of the
+        /// queue pair to memory is in flight.
+        DestroyQp = 0x0039,
+        /// Changes attributes and state of a queue pair. Body: `ModifyQp`.
+        ModifyQp = 0x003a,
+        /// Writes `QpAttributes`. Body: `ObjectOutput`.
+        QueryQp = 0x003b,
+        /// Creates an address handle. Reserved for UD.
+        CreateAh = 0x0040,
+        /// Destroys an address handle. Reserved for UD.
+        DestroyAh = 0x0041,
+        /// Attaches a queue pair to a multicast group. Reserved for UD.
+        AttachMulticast = 0x0042,
+        /// Detaches a queue pair from a multicast group. Reserved for UD.
+        DetachMulticast = 0x0043,
+        /// Allocates an XRC domain. Reserved for XRC.
+        AllocXrcd = 0x0048,
+        /// Frees an XRC domain. Reserved for XRC.
+        FreeXrcd = 0x0049,
+        /// Directs received Ethernet frames to a raw packet queue. Reserved for RAW_PACKET.
+        SetFilter = 0x0050,
+        /// Removes a filter. Reserved for RAW_PACKET.
+        ClearFilter = 0x0051,
+        /// Configures virtual functions. Reserved for SRIOV.
+        ConfigureVf = 0x0060,
+        /// Writes the state of a virtual function. Reserved for SRIOV.
+        QueryVf = 0x0061,
+        /// Sets the quotas of a virtual function. Reserved for SRIOV.
+        SetVfQuota = 0x0062,
+    }
+}
+
+codes! {
+    /// Results of commands.
+    Status: u16 {
+        /// Done.
+        Success = 0x00,
+        /// The opcode is unknown.
+        BadOpcode = 0x01,
+        /// The opcode is known, but the function lacks the capability.
+        Unsupported = 0x02,
+        /// An argument is out of range, misaligned, or contradicts another; syndrome says which.
+        BadArgument = 0x03,
+        /// A number does not name an object of the wanted kind; syndrome says which.
+        NoSuchObject = 0x04,
+        /// The object is in use by others.
+        Busy = 0x05,
+        /// The function's limit for objects of this kind is reached, or no slot is left in the
+        /// doorbell page.
+        NoResources = 0x06,
+        /// The state transition is not allowed, or an attribute is missing or not allowed for it.
+        BadState = 0x07,
+        /// DMA to or from a buffer of the command failed.
+        DmaFailed = 0x08,
+        /// An output buffer is too small; nothing was written.
+        BufferTooSmall = 0x09,
+        /// The function may not do this.
+        NotPermitted = 0x0a,
+    }
+}
+
+layout! {
+    /// Body: one object.
+    ObjectReference [8] {
+        /// Number or key of the object.
+        0x00 object: u32,
+        /// Reserved.
+        0x04 reserved: u32,
+    }
+}
+
+layout! {
+    /// Body: where to write a result.
+    OutputBuffer [16] {
+        /// DMA address, a multiple of 8.
+        0x00 address: u64,
+        /// Bytes that may be written.
+        0x08 length: u32,
+        /// Reserved.
+        0x0c reserved: u32,
+    }
+}
+
+layout! {
+    /// Body: an object, and where to write its description.
+    ObjectOutput [24] {
+        /// Number or key of the object.
+        0x00 object: u32,
+        /// Reserved.
+        0x04 reserved: u32,
+        /// Where to write.
+        0x08 output: OutputBuffer,
+    }
+}
+
+layout! {
+    /// Body of ModifyPort.
+    ModifyPort [8] {
+        /// Largest Ethernet payload in bytes, 576 to 9000.
+        0x00 mtu: u32,
+        /// Reserved.
+        0x04 reserved: u32,
+    }
+}
+
+layout! {
+    /// Body of SetGid.
+    SetGid [40] {
+        /// Index in the table.
+        0x00 index: u32,
+        /// A `GidType`.
+        0x04 gid_type: u8,
+        /// Reserved.
+        0x05 reserved: u8,
+        /// VLAN identifier, 1 to 4094, or 0 for none.
+        0x06 vlan: u16,
+        /// The GID in network byte order; an IPv4 address is `::ffff:a.b.c.d`.
+        0x08 gid: [u8; 16],
+        /// Ethernet address to send from; all zero for the port's.
+        0x18 mac: [u8; 6],
+        /// Reserved.
+        0x1e reserved1: [u8; 2],
+        /// Reserved.
+        0x20 reserved2: u64,
+    }
+}
+
+codes! {
+    /// Kinds of GID table entries.
+    GidType: u8 {
+        /// The entry is free.
+        Empty = 0,
+        /// RoCEv2, IPv4 or IPv6 by the form of the GID.
+        RoceV2 = 1,
+    }
+}
+
+layout! {
+    /// Body of CreateMr.
+    CreateMr [56] {
+        /// Protection domain.
+        0x00 pd: u32,
+        /// `AccessFlags`.
+        0x04 access: u32,
+        /// Virtual address of the region's first byte, as work requests name it.
+        0x08 start: u64,
+        /// Length in bytes.
+        0x10 length: u64,
+        /// The pages. The first byte lies in the first page at `start` modulo the page size.
+        0x18 buffer: Buffer,
+        /// Bits 7:0 of the key, the driver's to choose.
+        0x28 variant: u8,
+        /// Reserved.
+        0x29 reserved: [u8; 7],
+        /// Reserved.
+        0x30 reserved1: u64,
+    }
+}
+
+flags! {
+    /// What a memory region or queue pair allows, InfiniBand Architecture volume 1, 10.6.3 and
+    /// 11.2.4.2.
+    AccessFlags: u32 {
+        /// Local writes: receive buffers, READ and atomic results.
+        LOCAL_WRITE = 0,
+        /// RDMA WRITE by the peer; needs LOCAL_WRITE.
+        REMOTE_WRITE = 1,
+        /// RDMA READ by the peer.
+        REMOTE_READ = 2,
+        /// Atomic operations by the peer; needs LOCAL_WRITE.
+        REMOTE_ATOMIC = 3,
+        /// Memory windows may be bound to the region.
+        WINDOW_BIND = 4,
+        /// Addresses are offsets from the region's first byte.
+        ZERO_BASED = 5,
+        /// Writes may become visible in any order.
+        RELAXED_ORDERING = 6,
+    }
+}
+
+layout! {
+    /// Body of CreateEq.
+    CreateEq [32] {
+        /// The ring: 2^log_entries entries of 32 bytes.
+        0x00 buffer: Buffer,
+        /// Doorbell page of the slot.
+        0x10 doorbell_page: u32,
+        /// Entries as a power of two, 4 to the limit in `DeviceAttributes`.
+        0x14 log_entries: u8,
+        /// Reserved.
+        0x15 reserved: u8,
+        /// MSI-X vector.
+        0x16 vector: u16,
+        /// Reserved.
+        0x18 reserved1: u64,
+    }
+}
+
+layout! {
+    /// Body of CreateCq.
+    CreateCq [40] {
+        /// The ring: 2^log_entries entries of 64 bytes.
+        0x00 buffer: Buffer,
+        /// Doorbell page of the slot.
+        0x10 doorbell_page: u32,
+        /// Entries as a power of two, 2 to the limit in `DeviceAttributes`.
+        0x14 log_entries: u8,
+        /// Reserved.
+        0x15 reserved: [u8; 3],
+        /// Event queue.
+        0x18 eq: u32,
+        /// Most events in microseconds; reserved for CQ_MODERATION.
+        0x1c moderation_period: u16,
+        /// Completions an event; reserved for CQ_MODERATION.
+        0x1e moderation_count: u16,
+        /// Reserved.
+        0x20 reserved1: u64,
+    }
+}
+
+layout! {
+    /// Body of CreateQp.
+    CreateQp [56] {
+        /// Protection domain.
+        0x00 pd: u32,
+        /// Completion queue of the send queue.
+        0x04 send_cq: u32,
+        /// Completion queue of the receive queue.
+        0x08 receive_cq: u32,
+        /// Shared receive queue, or 0; reserved for SRQ.
+        0x0c srq: u32,
+        /// Both rings: the receive queue from the buffer's first byte on, the send queue from the
+        /// next multiple of 64 on.
+        0x10 buffer: Buffer,
+        /// Doorbell page of the slots.
+        0x20 doorbell_page: u32,
+        /// A `QpType`.
+        0x24 qp_type: u8,
+        /// Basic blocks of the send queue as a power of two, 0 to the limit.
+        0x25 log_send_blocks: u8,
+        /// Entries of the receive queue as a power of two, 0 to the limit.
+        0x26 log_receive_entries: u8,
+        /// Data segments in a receive entry as a power of two, 0 to 4.
+        0x27 log_receive_segments: u8,
+        /// `QpFlags`.
+        0x28 flags: u32,
+        /// XRC domain; reserved for XRC.
+        0x2c xrcd: u32,
+        /// Reserved.
+        0x30 reserved: u64,
+    }
+}
+
+codes! {
+    /// Transport services.
+    QpType: u8 {
+        /// Reliable connected.
+        Rc = 0,
+        /// Unreliable connected.
+        Uc = 1,
+        /// Unreliable datagram.
+        Ud = 2,
+        /// The connection manager's datagrams, queue pair 1.
+        Gsi = 3,
+        /// Raw Ethernet frames.
+        RawPacket = 4,
+        /// Extended reliable connected, initiator.
+        XrcInitiator = 5,
+        /// Extended reliable connected, target.
+        XrcTarget = 6,
+    }
+}
+
+flags! {
+    /// Flags of a queue pair at its creation.
+    QpFlags: u32 {
+        /// Every send work request writes a completion.
+        SIGNAL_ALL = 0,
+        /// The reserved local key and fast registration are allowed.
+        PRIVILEGED = 1,
+    }
+}
+
+layout! {
+    /// Body of ModifyQp.
+    ModifyQp [24] {
+        /// Queue pair.
+        0x00 qp: u32,
+        /// `QpMask`: which attributes to take; others are not looked at.
+        0x04 mask: u32,
+        /// DMA address of a `QpAttributes`, a multiple of 8.
+        0x08 attributes: u64,
+        /// Reserved.
+        0x10 reserved: u64,
+    }
+}
