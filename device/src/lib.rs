@@ -1,1 +1,3 @@
 //! The device.
+
+pub mod pci;
