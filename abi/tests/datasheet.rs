@@ -2,6 +2,12 @@
 //!
 //! `UPDATE_DATASHEET=1 cargo test -p vrnic-abi --test datasheet` writes them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends by panicking"
+)]
+
 use std::fmt::Write as _;
 use std::path::Path;
 
