@@ -1,3 +1,5 @@
 //! The device.
 
+pub mod capture;
+pub mod link;
 pub mod pci;
