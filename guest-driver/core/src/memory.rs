@@ -1,0 +1,304 @@
+//! Protection domains, doorbell pages and memory regions.
+
+use alloc::sync::Arc;
+
+use vrnic_abi::admin::{AccessFlags, AdminOpcode, Buffer, CreateMr, ObjectReference};
+
+use crate::device::{Driver, Shared};
+use crate::error::Error;
+use crate::pages::{self, PageError, PageList, Pages};
+use crate::platform::{DmaBuffer, PinnedMemory, Platform, Segment};
+
+/// Memory that the device can access, shared between a region and its users.
+pub enum RegionMemory<P: Platform> {
+    /// Allocated for the device.
+    Dma(Arc<P::Dma>),
+    /// Existing memory.
+    Pinned(Arc<P::Pinned>),
+}
+
+impl<P: Platform> Clone for RegionMemory<P> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Dma(memory) => Self::Dma(Arc::clone(memory)),
+            Self::Pinned(memory) => Self::Pinned(Arc::clone(memory)),
+        }
+    }
+}
+
+impl<P: Platform> RegionMemory<P> {
+    fn segment(&self, index: usize) -> Option<Segment> {
+        match self {
+            Self::Dma(memory) if index == 0 => Some(Segment {
+                address: memory.device_address(),
+                length: memory.len() as u64,
+            }),
+            Self::Dma(_) => None,
+            Self::Pinned(memory) => memory.segment(index),
+        }
+    }
+
+    /// The pieces of `length` bytes from byte `offset` on.
+    fn range(&self, offset: u64, length: u64) -> impl Iterator<Item = Segment> + '_ {
+        let (mut skip, mut left) = (offset, length);
+        (0..)
+            .map_while(|index| self.segment(index))
+            .filter_map(move |segment| {
+                let skipped = skip.min(segment.length);
+                skip -= skipped;
+                let taken = left.min(segment.length - skipped);
+                left -= taken;
+                (taken > 0).then_some(Segment {
+                    address: segment.address + skipped,
+                    length: taken,
+                })
+            })
+    }
+}
+
+/// A generation before the first: that of objects which the device does not know any more.
+const NO_GENERATION: u32 = 0;
+
+/// A number of the device that a `destroy` gives back.
+pub(crate) struct Handle<P: Platform> {
+    pub(crate) shared: Arc<Shared<P>>,
+    pub(crate) generation: u32,
+    pub(crate) number: u32,
+}
+
+impl<P: Platform> Handle<P> {
+    pub(crate) fn new(shared: &Arc<Shared<P>>, number: u64) -> Result<Self, Error> {
+        let number = u32::try_from(number).map_err(|_| Error::BadAnswer("object number"))?;
+        Ok(Self {
+            shared: Arc::clone(shared),
+            generation: shared.generation(),
+            number,
+        })
+    }
+
+    /// Fails if the object did not survive a reset.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.shared.check(self.generation)
+    }
+
+    /// Destroys the object on the device; from then on it is stale, and its memory its own. An
+    /// object that is stale already is gone.
+    pub(crate) fn destroy(&mut self, opcode: AdminOpcode) -> Result<(), Error> {
+        if self.check().is_err() {
+            return Ok(());
+        }
+        let reference = ObjectReference {
+            object: self.number,
+            reserved: 0,
+        };
+        self.shared.execute(opcode, &reference, None)?;
+        self.generation = NO_GENERATION;
+        Ok(())
+    }
+}
+
+/// A protection domain. Dropped without `destroy`, its number stays in use until a reset.
+pub struct ProtectionDomain<P: Platform> {
+    pub(crate) handle: Handle<P>,
+}
+
+impl<P: Platform> ProtectionDomain<P> {
+    /// Number of the domain.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.handle.number
+    }
+
+    /// Frees the domain; the device refuses while it is in use.
+    pub fn destroy(&mut self) -> Result<(), Error> {
+        self.handle.destroy(AdminOpcode::FreePd)
+    }
+}
+
+/// A doorbell page for a user context.
+pub struct DoorbellPage<P: Platform> {
+    handle: Handle<P>,
+}
+
+impl<P: Platform> DoorbellPage<P> {
+    /// Number of the page.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.handle.number
+    }
+
+    /// Frees the page; the device refuses while queues have slots in it.
+    pub fn destroy(&mut self) -> Result<(), Error> {
+        self.handle.destroy(AdminOpcode::FreeDoorbellPage)
+    }
+}
+
+/// What part of which memory a region covers, and who may access it how.
+#[derive(Clone, Copy, Debug)]
+pub struct MrConfig {
+    /// First byte in the memory.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Virtual address of the first byte, as work requests name it: equal to the first byte's DMA
+    /// address modulo 4096.
+    pub start: u64,
+    /// Who may access it how.
+    pub access: AccessFlags,
+    /// Bits 7:0 of the key.
+    pub variant: u8,
+}
+
+/// A memory region.
+pub struct MemoryRegion<P: Platform> {
+    handle: Handle<P>,
+    memory: RegionMemory<P>,
+    config: MrConfig,
+}
+
+impl<P: Platform> MemoryRegion<P> {
+    /// The key, local and remote.
+    #[must_use]
+    pub fn key(&self) -> u32 {
+        self.handle.number
+    }
+
+    /// Virtual address of the first byte.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.config.start
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.config.length
+    }
+
+    /// Destroys the region. Nothing accesses its memory any more when that succeeds.
+    pub fn destroy(&mut self) -> Result<(), Error> {
+        self.handle.destroy(AdminOpcode::DestroyMr)
+    }
+}
+
+impl<P: Platform> Drop for MemoryRegion<P> {
+    fn drop(&mut self) {
+        let memory = self.memory.clone();
+        self.handle
+            .shared
+            .quarantine(self.handle.generation, memory);
+    }
+}
+
+impl<P: Platform> Driver<P> {
+    /// Allocates a protection domain.
+    pub fn create_pd(&self) -> Result<ProtectionDomain<P>, Error> {
+        let answer = self
+            .shared
+            .execute(AdminOpcode::AllocPd, &[0u64; 0], None)?;
+        let handle = Handle::new(&self.shared, answer.result0)?;
+        Ok(ProtectionDomain { handle })
+    }
+
+    /// Allocates a doorbell page for a user context.
+    pub fn create_doorbell_page(&self) -> Result<DoorbellPage<P>, Error> {
+        let opcode = AdminOpcode::AllocDoorbellPage;
+        let answer = self.shared.execute(opcode, &[0u64; 0], None)?;
+        let handle = Handle::new(&self.shared, answer.result0)?;
+        Ok(DoorbellPage { handle })
+    }
+
+    /// Allocates zeroed memory that the device can access.
+    pub fn allocate(&self, length: usize) -> Result<Arc<P::Dma>, Error> {
+        if length == 0 {
+            return Err(Error::BadArgument("length"));
+        }
+        Ok(Arc::new(self.shared.platform.allocate_dma(length)?))
+    }
+
+    /// Creates a memory region over a part of `memory`.
+    pub fn create_mr(
+        &self,
+        pd: &ProtectionDomain<P>,
+        memory: RegionMemory<P>,
+        config: MrConfig,
+    ) -> Result<MemoryRegion<P>, Error> {
+        pd.handle.check()?;
+        let list = describe(&self.shared, &memory, &config)?;
+        let (buffer, keep) = self.shared.buffer(&list)?;
+        let body = CreateMr {
+            pd: pd.number(),
+            access: config.access.bits(),
+            start: config.start,
+            length: config.length,
+            buffer,
+            variant: config.variant,
+            ..CreateMr::default()
+        };
+        let answer = self.shared.execute(AdminOpcode::CreateMr, &body, keep);
+        let answer = answer.inspect_err(|_| {
+            if self.is_lost() {
+                // The command may still take effect.
+                let generation = self.shared.generation();
+                self.shared.quarantine(generation, memory.clone());
+            }
+        })?;
+        Ok(MemoryRegion {
+            handle: Handle::new(&self.shared, answer.result0)?,
+            memory,
+            config,
+        })
+    }
+}
+
+/// A buffer as a command names it, and the page list that must live until it completes.
+type Described<P> = (Buffer, Option<Arc<<P as Platform>::Dma>>);
+
+/// Describes the memory of a region with the pages that the device supports.
+fn describe<P: Platform>(
+    shared: &Shared<P>,
+    memory: &RegionMemory<P>,
+    config: &MrConfig,
+) -> Result<PageList, Error> {
+    let range = || memory.range(config.offset, config.length);
+    let found: u64 = range().map(|segment| segment.length).sum();
+    if config.length == 0 || found != config.length {
+        return Err(Error::BadArgument("range of the memory region"));
+    }
+    let attributes = &shared.attributes;
+    let (sizes, most) = (attributes.page_sizes, attributes.max_pages);
+    pages::describe(range(), config.start, sizes, most).map_err(|error| {
+        Error::BadArgument(match error {
+            PageError::Empty => "memory region without memory",
+            PageError::Misaligned => "memory is not made of whole pages",
+            PageError::Offset => "start address, which must have the memory's offset in a page",
+            PageError::TooMany => "memory region needs too many pages",
+        })
+    })
+}
+
+impl<P: Platform> Shared<P> {
+    /// Writes a page list, if one is needed.
+    fn buffer(&self, list: &PageList) -> Result<Described<P>, Error> {
+        let mut buffer = Buffer {
+            page_shift: list.shift,
+            ..Buffer::default()
+        };
+        let pages = match &list.pages {
+            Pages::Contiguous { address, count } => {
+                buffer.address = *address;
+                buffer.pages = *count;
+                return Ok((buffer, None));
+            }
+            Pages::List(pages) => pages,
+        };
+        let memory = Arc::new(self.platform.allocate_dma(pages.len() * 8)?);
+        for (index, page) in pages.iter().enumerate() {
+            memory.store(index * 8, *page);
+        }
+        buffer.address = memory.device_address();
+        buffer.pages = pages.len() as u32;
+        buffer.list = 1;
+        Ok((buffer, Some(memory)))
+    }
+}

@@ -1,0 +1,129 @@
+//! What the driver's surroundings provide.
+//!
+//! One trait, [`Platform`], with three kinds of things in it: the function's BARs, memory that the
+//! function can reach, and the services of an operating system. Its implementations are Linux VFIO
+//! and vfio-user in user space, a kernel, and in tests a device in the same process.
+//!
+//! The rules an implementation keeps:
+//!
+//! * no method calls back into the driver: interrupts are delivered between calls, not inside one;
+//! * register, doorbell and [`DmaBuffer`] accesses reach the device in program order, except that
+//!   a load may overtake an earlier store; the driver puts the barriers where more is needed;
+//! * only [`Platform::relax`], [`Platform::allocate_dma`] and [`Platform::reset_function`], and
+//!   dropping DMA memory, may sleep.
+
+use core::fmt;
+
+use crate::event::AsyncEvent;
+
+/// No memory, or no DMA addresses, for a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+/// Importance of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The device or a user cannot go on.
+    Error,
+    /// Something is wrong, but goes on.
+    Warning,
+    /// Bring-up and removal.
+    Info,
+}
+
+/// The surroundings of one function. Methods take `&self`; an implementation that is used from
+/// several threads is `Sync`, but the driver does not ask for it.
+pub trait Platform {
+    /// Memory that the device can access.
+    type Dma: DmaBuffer;
+    /// Existing memory (of a user process) that was made accessible to the device.
+    type Pinned: PinnedMemory;
+    /// Mutual exclusion, also against interrupt handlers.
+    type Lock<T>: Lock<T>;
+
+    /// Loads the register at byte `offset` of BAR0; all ones if the device is gone.
+    fn read_register(&self, offset: u32) -> u32;
+    /// Stores into the register at byte `offset` of BAR0.
+    fn write_register(&self, offset: u32, value: u32);
+
+    /// Stores `value` into slot `slot` of doorbell page `page`, as one 8-byte store if the page is
+    /// mapped.
+    fn store_slot(&self, page: u32, slot: u32, value: u64);
+    /// Stores the dirty mark of group `group` of doorbell page `page`.
+    fn store_mark(&self, page: u32, group: u32);
+    /// Loads the engine's state from doorbell page `page`.
+    fn load_engine_state(&self, page: u32) -> u8;
+    /// Writes kick page `page`.
+    fn kick(&self, page: u32);
+
+    /// Allocates `length` bytes, zeroed, page-aligned and contiguous in DMA addresses.
+    fn allocate_dma(&self, length: usize) -> Result<Self::Dma, OutOfMemory>;
+
+    /// Number of MSI-X vectors that are set up, at least 1; the driver uses vectors 0 to n - 1.
+    fn vectors(&self) -> u16;
+    /// Nanoseconds since any fixed moment.
+    fn now(&self) -> u64;
+    /// Sleeps until `vector` was raised (if one is given) or the time is `deadline`; may return
+    /// early. Called in sleepable context only, without a lock held.
+    fn relax(&self, vector: Option<u16>, deadline: u64);
+    /// Resets the function by other means than its registers (function level reset); false if
+    /// there are none or they failed.
+    fn reset_function(&self) -> bool {
+        false
+    }
+    /// Logs a line.
+    fn log(&self, _level: Level, _message: fmt::Arguments<'_>) {}
+
+    /// Called from an interrupt handler: an armed completion queue has entries. `context` is the
+    /// one the queue was created with.
+    fn completion_event(&self, _cq: u32, _context: u64) {}
+    /// Called from an interrupt handler: something happened to an object or the function.
+    fn asynchronous_event(&self, _event: &AsyncEvent) {}
+}
+
+/// A piece of memory shared with the device. The device may change it at any time, so it is only
+/// ever copied: implementations hand out no references.
+///
+/// All offsets are in bytes. Methods panic if the range lies outside of the buffer or an 8-byte
+/// access is not aligned: that is a bug of the caller, never of the device.
+#[allow(clippy::len_without_is_empty)]
+pub trait DmaBuffer {
+    /// DMA address of the first byte, a multiple of 4096.
+    fn device_address(&self) -> u64;
+    /// Length in bytes, greater than 0.
+    fn len(&self) -> usize;
+    /// One 8-byte load with acquire ordering.
+    fn load(&self, offset: usize) -> u64;
+    /// One 8-byte store, ordered after earlier ones.
+    fn store(&self, offset: usize, value: u64);
+    /// Copies out.
+    fn read(&self, offset: usize, to: &mut [u8]);
+    /// Copies in.
+    fn write(&self, offset: usize, from: &[u8]);
+}
+
+/// A contiguous range of DMA addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First address.
+    pub address: u64,
+    /// Length in bytes, greater than 0.
+    pub length: u64,
+}
+
+/// Existing memory that is accessible to the device for as long as the value lives.
+pub trait PinnedMemory {
+    /// Number of contiguous pieces.
+    fn segments(&self) -> usize;
+    /// Piece `index` in the order of the memory; `None` past the end.
+    fn segment(&self, index: usize) -> Option<Segment>;
+}
+
+/// A value that one context at a time can use; in a kernel a spin lock that keeps interrupts off.
+/// The driver holds it for a few loads and stores, never while it sleeps or allocates.
+pub trait Lock<T> {
+    /// Wraps a value.
+    fn new(value: T) -> Self;
+    /// Runs `f` on the value. The driver does not nest calls on one lock.
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
+}

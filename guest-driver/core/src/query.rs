@@ -1,0 +1,141 @@
+//! Attributes, counters and the GID table. Sleepable context.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytemuck::Pod;
+use vrnic_abi::admin::{AdminOpcode, GidType, ModifyPort, ObjectOutput, OutputBuffer, SetGid};
+use vrnic_abi::counter::Counter;
+use vrnic_abi::object::{DeviceAttributes, GidEntry, PortAttributes};
+
+use crate::admin::PendingCommand;
+use crate::device::{Driver, Shared};
+use crate::error::Error;
+use crate::platform::{DmaBuffer, Platform};
+
+/// The counters of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    values: Vec<u64>,
+}
+
+impl Counters {
+    /// Value of `counter`; 0 if the device does not count that.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        let index = usize::from(counter.raw());
+        self.values.get(index).copied().unwrap_or(0)
+    }
+
+    /// All counters that this driver knows, with their values.
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> + '_ {
+        let pair = |&counter: &Counter| (counter, self.get(counter));
+        Counter::ALL.iter().map(pair)
+    }
+}
+
+impl<P: Platform> Shared<P> {
+    /// Issues a command that writes a `T` and reads it. `body` makes the command's body from the
+    /// description of the output buffer.
+    pub(crate) fn query<T: Pod, B: bytemuck::NoUninit>(
+        self: &Arc<Self>,
+        opcode: AdminOpcode,
+        body: impl FnOnce(OutputBuffer) -> B,
+    ) -> Result<T, Error> {
+        let memory = Arc::new(self.platform.allocate_dma(size_of::<T>())?);
+        let output = OutputBuffer {
+            address: memory.device_address(),
+            length: size_of::<T>() as u32,
+            reserved: 0,
+        };
+        self.execute(opcode, &body(output), Some(Arc::clone(&memory)))?;
+        let mut value = T::zeroed();
+        memory.read(0, bytemuck::bytes_of_mut(&mut value));
+        Ok(value)
+    }
+
+    /// The same about one object.
+    pub(crate) fn query_object<T: Pod>(
+        self: &Arc<Self>,
+        opcode: AdminOpcode,
+        object: u32,
+    ) -> Result<T, Error> {
+        self.query(opcode, |output| ObjectOutput {
+            object,
+            reserved: 0,
+            output,
+        })
+    }
+
+    pub(crate) fn query_device(self: &Arc<Self>) -> Result<DeviceAttributes, Error> {
+        self.query(AdminOpcode::QueryDevice, |output| output)
+    }
+
+    pub(crate) fn query_port(self: &Arc<Self>) -> Result<PortAttributes, Error> {
+        self.query(AdminOpcode::QueryPort, |output| output)
+    }
+}
+
+impl<P: Platform> Driver<P> {
+    /// The port as it is now.
+    pub fn query_port(&self) -> Result<PortAttributes, Error> {
+        self.shared.query_port()
+    }
+
+    /// Sets the largest Ethernet payload in bytes, 576 to 9000.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
+        let body = ModifyPort { mtu, reserved: 0 };
+        self.shared
+            .execute(AdminOpcode::ModifyPort, &body, None)
+            .map(drop)
+    }
+
+    /// Reads the counters.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        const KNOWN: usize = Counter::ALL.len();
+        let values: [u64; KNOWN] = self
+            .shared
+            .query(AdminOpcode::QueryCounters, |output| output)?;
+        Ok(Counters {
+            values: values.to_vec(),
+        })
+    }
+
+    /// Sets entry `index` of the GID table to a RoCEv2 address; `gid` is in network byte order, an
+    /// IPv4 address is `::ffff:a.b.c.d`. `vlan` is 0 for none.
+    pub fn set_gid(&self, index: u32, gid: [u8; 16], vlan: u16) -> Result<(), Error> {
+        let body = SetGid {
+            index,
+            gid_type: GidType::RoceV2.raw(),
+            vlan,
+            gid,
+            ..SetGid::default()
+        };
+        self.shared
+            .execute(AdminOpcode::SetGid, &body, None)
+            .map(drop)
+    }
+
+    /// Frees entry `index` of the GID table.
+    pub fn clear_gid(&self, index: u32) -> Result<(), Error> {
+        let body = SetGid {
+            index,
+            gid_type: GidType::Empty.raw(),
+            ..SetGid::default()
+        };
+        self.shared
+            .execute(AdminOpcode::SetGid, &body, None)
+            .map(drop)
+    }
+
+    /// Entry `index` of the GID table.
+    pub fn query_gid(&self, index: u32) -> Result<GidEntry, Error> {
+        self.shared.query_object(AdminOpcode::QueryGid, index)
+    }
+
+    /// Issues a command that does nothing, to be polled or waited for; several can be in flight.
+    pub fn nop(&self) -> Result<PendingCommand<P>, Error> {
+        let command = crate::admin::command(AdminOpcode::Nop, &[0u64; 0]);
+        self.shared.submit(command, None)
+    }
+}
