@@ -1,1 +1,36 @@
-//! Frames.
+//! RoCEv2 frames (IBTA volume 1, annex A17): PDUs to frames and back.
+//!
+//! [`parse`] reads a frame from the wire, whatever it may be, and checks everything that can be
+//! checked without knowing the queue pair; [`emit_headers`] and [`Headers::finish`], or [`emit`],
+//! write one. Every frame written is read back as the same PDU. Frames are Ethernet frames without
+//! frame check sequence; padding of the shortest ones is ours to add.
+//!
+//! One file per header, in the order in which they stand in a frame: `ethernet`, `ipv4` and `ipv6`,
+//! `udp`, `bth`, then those that the `opcode` asks for: `reth`, `aeth`, `atomiceth`, `atomicacketh`,
+//! `immdt`, `ieth`; at the end `icrc`. Each knows where its `field`s stand, what they may say, and
+//! which of them the ICRC leaves out.
+//!
+//! Not here: which packets are addressed to whom, sequence numbers, lengths against the path MTU.
+
+mod aeth;
+mod atomicacketh;
+mod atomiceth;
+mod bth;
+mod ethernet;
+mod field;
+mod icrc;
+mod ieth;
+mod immdt;
+mod ipv4;
+mod ipv6;
+mod opcode;
+mod receive;
+mod reth;
+mod transmit;
+mod udp;
+
+#[cfg(test)]
+mod tests;
+
+pub use receive::{DropReason, Received, parse};
+pub use transmit::{EmitError, Headers, emit, emit_headers, frame_length};
