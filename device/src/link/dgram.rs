@@ -121,9 +121,11 @@ impl DgramLink {
     /// Sends the batch as far as the kernel takes it.
     fn send_batch(&mut self) -> io::Result<()> {
         self.blocked = false;
+        let mut reported = false;
         while !self.batch.is_empty() {
             match self.batch.send(&self.socket, self.remote.as_ref()) {
                 Ok(sent) => {
+                    reported = false;
                     for _ in 0..sent {
                         let len = self.batch.pop();
                         self.counters.sent(len);
@@ -134,6 +136,11 @@ impl DgramLink {
                     break;
                 }
                 Err(Errno::INTR) => {}
+                // A connected socket reports what an earlier datagram met.
+                Err(e) if no_peer(e) && self.remote.is_none() && !reported => {
+                    reported = true;
+                    self.counters.tx_no_peer += 1;
+                }
                 Err(e) if no_peer(e) => {
                     self.batch.pop();
                     self.counters.tx_no_peer += 1;
@@ -194,8 +201,8 @@ impl Link for DgramLink {
                     deliver(frame);
                 }
                 Err(Errno::AGAIN) => break,
-                // What an earlier datagram of ours met.
-                Err(e) if e == Errno::INTR || no_peer(e) => {}
+                Err(Errno::INTR) => {}
+                Err(e) if no_peer(e) => self.counters.tx_no_peer += 1,
                 Err(e) => return Err(e.into()),
             }
         }

@@ -118,7 +118,8 @@ pub struct LinkCounters {
     pub rx_frames: u64,
     /// Bytes of these frames.
     pub rx_bytes: u64,
-    /// Frames dropped because there was no peer.
+    /// Frames dropped because there was no peer. UDP learns that late: there they
+    /// count as sent, too.
     pub tx_no_peer: u64,
     /// Frames that the kernel refused for another reason.
     pub tx_failed: u64,
