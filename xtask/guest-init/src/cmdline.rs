@@ -1,0 +1,80 @@
+//! The kernel's command line: words, some of them quoted, of which those that begin with
+//! `vrnic.` are ours.
+
+/// What the command line asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Vendor and device id of functions for `vfio-pci`.
+    pub vfio: Option<String>,
+    /// Modules to load.
+    pub modules: Vec<String>,
+    /// Serial line to the other guest.
+    pub peer: Option<String>,
+    /// Which of two guests this is: `a` or `b`.
+    pub role: Option<String>,
+    /// Command to run.
+    pub run: Option<String>,
+}
+
+impl Settings {
+    /// Takes what is ours; the rest is the kernel's.
+    pub(crate) fn parse(line: &str) -> Settings {
+        let mut settings = Settings::default();
+        for word in words(line.trim()) {
+            let Some((name, value)) = word.split_once('=') else {
+                continue;
+            };
+            let value = value.to_owned();
+            match name {
+                "vrnic.vfio" => settings.vfio = Some(value),
+                "vrnic.modules" => settings.modules = value.split(',').map(str::to_owned).collect(),
+                "vrnic.peer" => settings.peer = Some(value),
+                "vrnic.role" => settings.role = Some(value),
+                "vrnic.run" => settings.run = Some(value),
+                _ => {}
+            }
+        }
+        settings
+    }
+}
+
+/// Words as the kernel splits them: at spaces outside double quotes, the quotes taken away.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for character in line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            _ => words
+                .iter_mut()
+                .next_back()
+                .into_iter()
+                .for_each(|word| word.push(character)),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_words_hold_spaces() {
+        let settings = Settings::parse(
+            "console=ttyS0 vrnic.run=\"echo 'a b' && x=1\" quiet vrnic.vfio=1b36:0010 vrnic.modules=a,b\n",
+        );
+        assert_eq!(settings.run.as_deref(), Some("echo 'a b' && x=1"));
+        assert_eq!(settings.vfio.as_deref(), Some("1b36:0010"));
+        assert_eq!(settings.modules, ["a", "b"]);
+        assert_eq!(settings.peer, None);
+    }
+
+    #[test]
+    fn quotes_may_open_before_the_name() {
+        let settings = Settings::parse("\"vrnic.run=echo  two\"");
+        assert_eq!(settings.run.as_deref(), Some("echo  two"));
+    }
+}
