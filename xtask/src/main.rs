@@ -1,2 +1,111 @@
-//! Project tasks.
-fn main() {}
+//! `cargo xtask`: the one door to everything that is not plain `cargo build`.
+//!
+//! The folders are the architecture:
+//! - [`host`] finds or makes what has to run on this machine: QEMU, tshark, a compiler for the
+//!   bare target, and whether KVM runs a guest. Nothing is installed outside `target/vm`.
+//! - [`guest`] makes what a guest boots: a stock Debian kernel and an initramfs of ours.
+//! - [`vm`] starts the scenarios of `qemu-configs/` and waits for what their guests say.
+//! - [`demo`], [`mod@test`], [`mod@bench`] and [`check`] are the subcommands built on them.
+//!
+//! Guests and QEMU are only ever waited for by events (a line on a console, an exit); times are
+//! bounds after which a wait is a failure.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod check;
+mod demo;
+mod guest;
+mod hands_on;
+mod host;
+mod paths;
+mod process;
+mod test;
+mod vm;
+
+/// Prepares QEMU and guests; runs the demo, the tests and the benchmarks.
+///
+/// Everything that is fetched or made lies under target/vm and is made once. Environment:
+/// VRNIC_DEBIAN_MIRROR=URL names a Debian mirror (default: the one this machine's apt uses),
+/// VRNIC_ACCEL=kvm|tcg overrides the choice of accelerator, VRNIC_VM_DIR=DIR keeps the files of
+/// target/vm elsewhere, for example to share them between clones.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Get QEMU and the guest's kernel, and build what runs in the guest
+    Prepare {
+        /// Throw away what was prepared before and get the current packages
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Two virtual machines exchange RDMA through vrnic; ends with a table
+    Demo,
+    /// Every test and check; the last line is `N passed, N failed`
+    Test {
+        /// Only the steps whose name contains this text
+        #[arg(value_name = "NAME")]
+        only: Option<String>,
+    },
+    /// The speed table, as ratios measured in one run, each with its floor
+    Bench {
+        /// Also write the rows to this file, as a JSON list
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Formatting, lints, documentation and the build for a bare target
+    Check,
+    /// A scenario of qemu-configs/ with a shell in the guest
+    Vm {
+        /// Name of the scenario; `cargo xtask vm list` shows them
+        scenario: String,
+        /// Which guest of the scenario gets this terminal
+        #[arg(long, default_value = "a")]
+        console: String,
+        /// Run this in the guest instead of a shell, then power off
+        #[arg(long, value_name = "COMMAND")]
+        run: Option<String>,
+        /// Further arguments for QEMU
+        #[arg(last = true)]
+        qemu: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Prepare { refresh } => {
+            let prepared = vm::Prepared::get(refresh)?;
+            println!("{prepared}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Demo => demo::run(),
+        Task::Test { only } => test::run(only.as_deref()),
+        Task::Bench { json } => bench::run(json.as_deref()),
+        Task::Check => check::run(),
+        Task::Vm {
+            scenario,
+            console,
+            run,
+            qemu,
+        } => hands_on::run(&scenario, &console, run.as_deref(), &qemu),
+    }
+}

@@ -1,0 +1,98 @@
+//! Running other programs: to the end with their output kept, or in the background until dropped.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+/// Runs a program to its end and returns what it wrote to stdout.
+///
+/// # Errors
+/// The program cannot be started or fails; its own words are part of the error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let name = name_of(command);
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot start {name}"))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("{name} failed ({}): {}", output.status, words.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a program of that name can be started from `PATH`.
+pub(crate) fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// Name of the program, for messages.
+pub(crate) fn name_of(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program());
+    program
+        .file_name()
+        .unwrap_or(OsStr::new("?"))
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A child that does not outlive this value, nor this process.
+pub(crate) struct Background {
+    child: Child,
+    name: String,
+}
+
+impl Background {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start(command: &mut Command) -> Result<Background> {
+        let name = name_of(command);
+        // SAFETY: between fork and exec the closure makes one system call and nothing else.
+        unsafe {
+            command.pre_exec(|| {
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+                Ok(())
+            });
+        }
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        Ok(Background { child, name })
+    }
+
+    /// The child's standard streams.
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Asks it to end in good order (SIGTERM) and waits for that.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub(crate) fn terminate(&mut self) -> Result<ExitStatus> {
+        if self.ended().is_none() {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            // It may end on its own between the two calls; it stays ours until it is waited for.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        self.child
+            .wait()
+            .with_context(|| format!("cannot wait for {}", self.name))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

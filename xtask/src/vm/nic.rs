@@ -1,0 +1,92 @@
+//! One running `vrnic serve`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::process::Background;
+
+/// A running RNIC; dropping it kills it.
+pub(crate) struct Nic {
+    process: Background,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+impl Nic {
+    /// Starts `vrnic serve` in `dir` with its socket `NAME.sock` there, its log `NAME.log` beside
+    /// it, and returns when the socket is there.
+    ///
+    /// # Errors
+    /// It ends, or has no socket at `deadline`.
+    pub(crate) fn start(
+        vrnic: &Path,
+        name: &str,
+        arguments: &[String],
+        dir: &Path,
+        deadline: Instant,
+    ) -> Result<Nic> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        let socket = dir.join(format!("{name}.sock"));
+        let mut command = Command::new(vrnic);
+        // Short names: the path of a UNIX socket has little room.
+        command
+            .arg("serve")
+            .arg("--socket")
+            .arg(format!("{name}.sock"))
+            .args(arguments);
+        command
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let process = Background::start(&mut command)?;
+        let mut nic = Nic {
+            process,
+            log,
+            socket,
+        };
+        nic.wait_for_socket(deadline)?;
+        Ok(nic)
+    }
+
+    /// Ends it as its user would.
+    ///
+    /// # Errors
+    /// It ended before, or not well, or left its socket behind.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let ended_before = self.process.ended().is_some();
+        let status = self.process.terminate()?;
+        if ended_before || !status.success() {
+            bail!("vrnic ended ({status}): {}", self.last_words());
+        }
+        if self.socket.exists() {
+            bail!("vrnic left {} behind", self.socket.display());
+        }
+        Ok(())
+    }
+
+    fn wait_for_socket(&mut self, deadline: Instant) -> Result<()> {
+        while !self.socket.exists() {
+            if let Some(status) = self.process.ended() {
+                bail!("vrnic ended ({status}): {}", self.last_words());
+            }
+            if Instant::now() > deadline {
+                bail!("vrnic made no socket: {}", self.last_words());
+            }
+            // A file that appears wakes nobody who also has to notice that its maker died.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
