@@ -3,6 +3,19 @@
 //! A queue pair is driven from outside and never calls back later: doorbells and timers make the
 //! NIC call it, and everything it needs during a call it gets from an [`Env`].
 
+mod answer;
+mod gather;
+mod message;
+mod modify;
+mod qp;
+mod requester;
+mod responder;
+mod response;
+mod timer;
+
+pub use modify::{AttributeSet, Attributes, Modify, ModifyError, Pkey};
+pub use qp::{Qp, QpConfig};
+
 use smallvec::SmallVec;
 // The counters' names are the field's; a front end only decides how they are read.
 use vrnic_abi::counter::Counter;
@@ -85,6 +98,22 @@ pub trait Env {
     /// If the key may not be invalidated by the peer.
     fn invalidate(&mut self, rkey: u32) -> Result<(), AccessError>;
 }
+
+/// What [`Qp::poll`] left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// Nothing can be sent until something happens.
+    Idle,
+    /// The budget is spent; there may be more to send.
+    More,
+    /// There is no room on the wire.
+    Blocked,
+}
+
+/// A half of the queue pair failed: the request at fault has been told, the queue pair has to go to
+/// the error state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Broken;
 
 /// What [`Env::transmit`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,304 @@
+//! The receiving half of a queue pair: what it answers.
+//!
+//! Answers wait in the order of sequence numbers: acknowledgements, which are merged, READ
+//! responses, which are read from memory when they are sent, atomic responses, and at most one
+//! negative acknowledgement, the last. Their number is bounded by the responder resources.
+
+use vrnic_abi::counter::Counter;
+
+use super::gather::gather;
+use super::modify::Attributes;
+use super::responder::Responder;
+use super::{Broken, Env, Payload, Poll, QpEvent, Transmit};
+use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, RemoteRange, Syndrome};
+use crate::types::{Access, Msn, Psn, Sge};
+
+/// Credit code for "credits are not used" (IBTA volume 1, 9.7.7.2).
+const NO_CREDITS: u8 = 31;
+
+/// Something to say to the requester.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    /// Sequence number that it names.
+    psn: Psn,
+    /// Messages completed when it was queued.
+    msn: Msn,
+    kind: AnswerKind,
+}
+
+/// What to say.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AnswerKind {
+    /// Everything up to the sequence number arrived.
+    Ack,
+    /// Data.
+    Read {
+        /// What is read.
+        source: RemoteRange,
+        /// Packets of the response.
+        packets: u32,
+        /// Packets sent.
+        sent: u32,
+    },
+    /// The result of an atomic operation.
+    Atomic {
+        /// What was there.
+        original: u64,
+    },
+    /// The request was not carried out.
+    Nak(Syndrome),
+}
+
+impl AnswerKind {
+    /// The response to a READ.
+    pub(super) const fn read(source: RemoteRange, packets: u32) -> Self {
+        Self::Read {
+            source,
+            packets,
+            sent: 0,
+        }
+    }
+
+    /// Whether it takes responder resources.
+    const fn is_response(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Atomic { .. })
+    }
+}
+
+/// Packets of a READ response that are sent as one PDU.
+struct Part {
+    packets: u32,
+    offset: u32,
+    length: u32,
+    place: Place,
+}
+
+impl Responder {
+    /// Queues an answer. It makes an acknowledgement before it superfluous unless it is a response,
+    /// and a request to retransmit what has arrived meanwhile.
+    pub(super) fn answer(&mut self, psn: Psn, kind: AnswerKind) {
+        while let Some(last) = self.answers.back() {
+            let superfluous = match last.kind {
+                AnswerKind::Ack => true,
+                AnswerKind::Nak(_) => !psn.before(last.psn),
+                _ => false,
+            };
+            if !superfluous {
+                break;
+            }
+            self.answers.pop_back();
+        }
+        if matches!(self.answers.back(), Some(last) if psn.before(last.psn)) {
+            return;
+        }
+        self.due += u32::from(kind.is_response());
+        let msn = self.msn;
+        self.answers.push_back(Answer { psn, msn, kind });
+    }
+
+    /// Queues the acknowledgement of all that has arrived.
+    pub(super) fn acknowledge(&mut self) {
+        self.answer(self.expected.plus(0xff_ffff), AnswerKind::Ack);
+    }
+
+    /// Queues the response to a duplicate. The requester has gone back to it and will ask again for
+    /// everything after it, so that later answers are dropped. A response that is still to be sent
+    /// is not started again.
+    pub(super) fn answer_again(&mut self, link: &Attributes, psn: Psn, kind: AnswerKind) {
+        while let Some(last) = self.answers.back() {
+            if let AnswerKind::Read { packets, sent, .. } = last.kind {
+                let first_unsent = last.psn.plus(sent);
+                let end = last.psn.plus(packets);
+                if psn.before(end) && !psn.before(first_unsent) {
+                    return;
+                }
+                if !psn.before(end) {
+                    break;
+                }
+            } else if last.psn.before(psn) {
+                break;
+            }
+            self.due -= u32::from(last.kind.is_response()).min(self.due);
+            if matches!(last.kind, AnswerKind::Nak(_)) {
+                self.gap_reported = false;
+            }
+            self.answers.pop_back();
+        }
+        if self.due < u32::from(link.responder_resources) {
+            self.answer(psn, kind);
+        }
+    }
+
+    /// Whether there is something to say.
+    pub(super) fn has_work(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// Forgets what there was to say.
+    pub(super) fn silence(&mut self) {
+        self.answers.clear();
+        self.due = 0;
+    }
+
+    /// Sends answers until there are none or `budget` PDUs are spent.
+    pub(super) fn poll<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        budget: &mut u32,
+    ) -> Result<Poll, Broken> {
+        while let Some(answer) = self.answers.front().copied() {
+            if *budget == 0 {
+                return Ok(Poll::More);
+            }
+            let sent = match answer.kind {
+                AnswerKind::Read {
+                    source,
+                    packets,
+                    sent,
+                } => self.send_part(env, link, &answer, source, packets, sent)?,
+                _ => self.send_whole(env, link, &answer),
+            };
+            if !sent {
+                return Ok(Poll::Blocked);
+            }
+            *budget -= 1;
+        }
+        Ok(Poll::Idle)
+    }
+
+    /// Sends the front of the queue, which is no READ response. Returns whether there was room.
+    fn send_whole<E: Env>(&mut self, env: &mut E, link: &Attributes, answer: &Answer) -> bool {
+        let ack = |syndrome| Acknowledge {
+            syndrome,
+            msn: answer.msn,
+        };
+        let body = match answer.kind {
+            AnswerKind::Atomic { original } => Body::AtomicResponse {
+                acknowledge: ack(Syndrome::Ack(NO_CREDITS)),
+                original,
+            },
+            AnswerKind::Nak(syndrome) => Body::Acknowledge(ack(syndrome)),
+            _ => Body::Acknowledge(ack(Syndrome::Ack(NO_CREDITS))),
+        };
+        let pdu = Pdu {
+            destination: link.remote_qpn,
+            psn: answer.psn,
+            packets: 1,
+            length: 0,
+            ack_request: false,
+            solicited: false,
+            body,
+        };
+        if env.transmit(&link.path, &pdu, Payload::Chunks(&[])) == Transmit::NoRoom {
+            return false;
+        }
+        match answer.kind {
+            AnswerKind::Nak(Syndrome::RnrNak(_)) => env.count(Counter::TxRnrNak, 1),
+            AnswerKind::Nak(Syndrome::Nak(NakCode::PsnSequence)) => {
+                env.count(Counter::TxSeqNak, 1);
+            }
+            _ => {}
+        }
+        self.pop_answer();
+        true
+    }
+
+    /// Sends the next part of the READ response at the front of the queue. Returns whether there
+    /// was room.
+    fn send_part<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        answer: &Answer,
+        source: RemoteRange,
+        packets: u32,
+        sent: u32,
+    ) -> Result<bool, Broken> {
+        let part = next_part(env, link, source, packets, sent);
+        let acknowledge = Acknowledge {
+            syndrome: Syndrome::Ack(NO_CREDITS),
+            msn: answer.msn,
+        };
+        let pdu = Pdu {
+            destination: link.remote_qpn,
+            psn: answer.psn.plus(sent),
+            packets: part.packets,
+            length: part.length,
+            ack_request: false,
+            solicited: false,
+            body: Body::ReadResponse {
+                place: part.place,
+                acknowledge: Some(acknowledge).filter(|_| part.place != Place::Middle),
+            },
+        };
+        let range = [Sge {
+            address: source.address,
+            length: source.length,
+            lkey: source.rkey,
+        }];
+        let (offset, length, chunks) = (part.offset, part.length, &mut self.chunks);
+        if gather(env, &range, Access::REMOTE_READ, offset, length, chunks).is_err() {
+            env.count(Counter::RespRemoteAccessErrors, 1);
+            return self.fail_read(env, pdu.psn, NakCode::RemoteAccess, QpEvent::AccessError);
+        }
+        match env.transmit(&link.path, &pdu, Payload::Chunks(chunks)) {
+            Transmit::NoRoom => return Ok(false),
+            Transmit::BadMemory => {
+                return self.fail_read(env, pdu.psn, NakCode::RemoteOperational, QpEvent::Fatal);
+            }
+            Transmit::Sent => {}
+        }
+        if part.place.ends() {
+            self.pop_answer();
+        } else if let Some(Answer {
+            kind: AnswerKind::Read { sent, .. },
+            ..
+        }) = self.answers.front_mut()
+        {
+            *sent += part.packets;
+        }
+        Ok(true)
+    }
+
+    /// The memory of a READ has gone while it was being answered.
+    fn fail_read<E: Env>(
+        &mut self,
+        env: &mut E,
+        psn: Psn,
+        code: NakCode,
+        event: QpEvent,
+    ) -> Result<bool, Broken> {
+        self.silence();
+        self.answer(psn, AnswerKind::Nak(Syndrome::Nak(code)));
+        env.event(event);
+        Err(Broken)
+    }
+
+    fn pop_answer(&mut self) {
+        if let Some(answer) = self.answers.pop_front() {
+            self.due -= u32::from(answer.kind.is_response()).min(self.due);
+        }
+    }
+}
+
+/// What to send next of a READ response.
+fn next_part<E: Env>(
+    env: &E,
+    link: &Attributes,
+    source: RemoteRange,
+    packets: u32,
+    sent: u32,
+) -> Part {
+    let left = packets.saturating_sub(sent);
+    let count = left.min(env.burst(&link.path).max(1));
+    let mtu = link.path_mtu.bytes();
+    let offset = sent.saturating_mul(mtu);
+    let rest = source.length.saturating_sub(offset);
+    Part {
+        packets: count,
+        offset,
+        length: count.saturating_mul(mtu).min(rest),
+        place: Place::new(sent == 0, count == left),
+    }
+}

@@ -1,0 +1,77 @@
+//! Scatter/gather lists: their length, and the memory behind a part of a message.
+
+use super::Env;
+use crate::types::{Access, AccessError, Chunks, Sge};
+
+/// Sum of the elements' lengths.
+pub(super) fn total(sges: &[Sge]) -> u64 {
+    sges.iter().map(|sge| u64::from(sge.length)).sum()
+}
+
+/// Replaces `chunks` by the memory behind the `length` bytes from byte `offset` of the list on.
+pub(super) fn gather<E: Env>(
+    env: &mut E,
+    sges: &[Sge],
+    access: Access,
+    offset: u32,
+    length: u32,
+    chunks: &mut Chunks,
+) -> Result<(), AccessError> {
+    chunks.clear();
+    let mut skip = offset;
+    let mut left = length;
+    for sge in sges {
+        if left == 0 {
+            break;
+        }
+        if skip >= sge.length {
+            skip -= sge.length;
+            continue;
+        }
+        let take = (sge.length - skip).min(left);
+        let address = sge.address.checked_add(u64::from(skip));
+        let address = address.ok_or(AccessError::Bounds)?;
+        env.translate(sge.lkey, access, address, take, chunks)?;
+        skip = 0;
+        left -= take;
+    }
+    if left == 0 {
+        Ok(())
+    } else {
+        Err(AccessError::Bounds)
+    }
+}
+
+/// Whether all of a range may be accessed, without listing its memory: a region is contiguous in
+/// virtual addresses, so that its first and last byte decide. `chunks` is scratch.
+pub(super) fn verify<E: Env>(
+    env: &mut E,
+    key: u32,
+    access: Access,
+    address: u64,
+    length: u32,
+    chunks: &mut Chunks,
+) -> Result<(), AccessError> {
+    let Some(distance) = length.checked_sub(1) else {
+        return Ok(());
+    };
+    let last = address.checked_add(u64::from(distance));
+    let last = last.ok_or(AccessError::Bounds)?;
+    chunks.clear();
+    env.translate(key, access, address, 1, chunks)?;
+    if distance > 0 {
+        env.translate(key, access, last, 1, chunks)?;
+    }
+    Ok(())
+}
+
+/// As [`verify`], for all elements of a list.
+pub(super) fn verify_list<E: Env>(
+    env: &mut E,
+    sges: &[Sge],
+    access: Access,
+    chunks: &mut Chunks,
+) -> Result<(), AccessError> {
+    sges.iter()
+        .try_for_each(|sge| verify(env, sge.lkey, access, sge.address, sge.length, chunks))
+}

@@ -1,0 +1,557 @@
+//! The receiving half of a queue pair: what happens to a request.
+//!
+//! Requests are taken in the order of their sequence numbers and checked in the order of IBTA
+//! volume 1, 9.7.4: sequence number, place in the message, length against the path MTU, what the
+//! queue pair allows, receive buffer, remote key, length of the message. Data is placed as it
+//! arrives. What there is to say goes to the queue of [`super::answer`].
+//!
+//! A PDU that stands for several packets is handled as one: entirely if the first of them is the
+//! one expected, as a duplicate if the first was seen before.
+//!
+//! Faults (9.9.3): a peer's invalid request or access is answered with a NAK and breaks the queue
+//! pair; the receive work request in use tells the owner, else an event does. Between two queue
+//! pairs of one process the sender's memory may turn out to be unreachable only here. That is not
+//! the receiver's fault: the packet counts as not received, and the sender is told with the NAK
+//! code that RC does not use, `InvalidRdRequest`.
+
+use alloc::collections::VecDeque;
+
+use vrnic_abi::counter::Counter;
+
+use super::answer::{Answer, AnswerKind};
+use super::gather::{gather, total, verify};
+use super::message::MAX_LENGTH;
+use super::modify::Attributes;
+use super::requester::distance;
+use super::{
+    Broken, Env, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, SendTail, TransferError,
+};
+use crate::pdu::{AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, Syndrome};
+use crate::types::{Access, Chunks, Msn, Outcome, Psn};
+
+/// The message that is being received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Inbound {
+    /// None: the next request starts a message.
+    #[default]
+    None,
+    /// A SEND.
+    Send {
+        /// Bytes placed.
+        received: u32,
+    },
+    /// An RDMA WRITE.
+    Write {
+        /// Where to.
+        target: RemoteRange,
+        /// Bytes placed.
+        received: u32,
+    },
+}
+
+/// Result of an atomic operation, kept for duplicates.
+#[derive(Clone, Copy, Debug)]
+struct SavedAtomic {
+    psn: Psn,
+    original: u64,
+}
+
+/// State of the receiving half.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Responder {
+    /// Sequence number of the next request.
+    pub(super) expected: Psn,
+    /// Messages completed.
+    pub(super) msn: Msn,
+    inbound: Inbound,
+    /// The receive work request in use.
+    receive: Option<ReceiveWork>,
+    /// The requester knows that it has to send `expected` again.
+    pub(super) gap_reported: bool,
+    atomics: VecDeque<SavedAtomic>,
+    /// What to say, in the order of sequence numbers.
+    pub(super) answers: VecDeque<Answer>,
+    /// READ and atomic operations among the answers.
+    pub(super) due: u32,
+    /// Scratch.
+    pub(super) chunks: Chunks,
+}
+
+/// Why a request was not carried out.
+enum Refusal {
+    /// There is no receive buffer.
+    NotReady,
+    /// The sender's memory could not be read.
+    SenderMemory,
+    /// The peer or the owner made a mistake.
+    Fatal(Fault),
+}
+
+/// A mistake that breaks the queue pair.
+#[derive(Clone, Copy)]
+struct Fault {
+    /// What the peer is told.
+    code: NakCode,
+    /// How the receive work request in use ends.
+    outcome: Outcome,
+    /// What the owner is told if none is in use.
+    event: QpEvent,
+}
+
+const INVALID: Refusal = Refusal::Fatal(Fault {
+    code: NakCode::InvalidRequest,
+    outcome: Outcome::RemoteInvalidRequest,
+    event: QpEvent::RequestError,
+});
+const TOO_LONG: Refusal = Refusal::Fatal(Fault {
+    code: NakCode::InvalidRequest,
+    outcome: Outcome::LocalLength,
+    event: QpEvent::RequestError,
+});
+const NO_ACCESS: Refusal = Refusal::Fatal(Fault {
+    code: NakCode::RemoteAccess,
+    outcome: Outcome::LocalAccess,
+    event: QpEvent::AccessError,
+});
+
+/// The owner's buffers are at fault.
+const fn operational(outcome: Outcome) -> Refusal {
+    Refusal::Fatal(Fault {
+        code: NakCode::RemoteOperational,
+        outcome,
+        event: QpEvent::Fatal,
+    })
+}
+
+impl From<TransferError> for Refusal {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Local => operational(Outcome::LocalProtection),
+            TransferError::Sender => Self::SenderMemory,
+        }
+    }
+}
+
+impl Responder {
+    /// Starts in RTR with the sequence number agreed on.
+    pub(super) fn start_at(&mut self, link: &Attributes) {
+        self.expected = link.receive_psn;
+        let resources = usize::from(link.responder_resources);
+        self.atomics.reserve(resources);
+        self.answers.reserve(2 * resources + 2);
+    }
+
+    /// Handles a request.
+    pub(super) fn receive<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pdu: &Pdu,
+    ) -> Result<(), Broken> {
+        if pdu.packets == 0 {
+            return Ok(());
+        }
+        let ahead = pdu.psn.since(self.expected);
+        if ahead < 0 {
+            self.duplicate(env, link, pdu);
+            return Ok(());
+        }
+        if ahead > 0 {
+            self.out_of_sequence(env);
+            return Ok(());
+        }
+        match self.accept(env, link, pdu) {
+            Ok(()) => {
+                self.gap_reported = false;
+                Ok(())
+            }
+            Err(Refusal::NotReady) => {
+                env.count(Counter::OutOfBuffer, 1);
+                self.reject(Syndrome::RnrNak(link.min_rnr_timer));
+                Ok(())
+            }
+            Err(Refusal::SenderMemory) => {
+                self.reject(Syndrome::Nak(NakCode::InvalidRdRequest));
+                Ok(())
+            }
+            Err(Refusal::Fatal(fault)) => self.fault(env, fault),
+        }
+    }
+
+    /// A request is missing: says so once for each gap (IBTA volume 1, 9.7.5.2.8).
+    fn out_of_sequence<E: Env>(&mut self, env: &mut E) {
+        env.count(Counter::OutOfSequence, 1);
+        if !self.gap_reported {
+            self.reject(Syndrome::Nak(NakCode::PsnSequence));
+        }
+    }
+
+    /// Queues a negative acknowledgement of the expected request. Until the requester sends it
+    /// again, what else arrives is dropped quietly.
+    fn reject(&mut self, syndrome: Syndrome) {
+        self.gap_reported = true;
+        self.answer(self.expected, AnswerKind::Nak(syndrome));
+    }
+
+    /// Ends the receive work request in use with an error, or raises an event, and queues the NAK.
+    fn fault<E: Env>(&mut self, env: &mut E, fault: Fault) -> Result<(), Broken> {
+        let counter = match fault.outcome {
+            Outcome::LocalLength => Some(Counter::RespLocalLengthError),
+            Outcome::LocalAccess => Some(Counter::RespRemoteAccessErrors),
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            env.count(counter, 1);
+        }
+        self.reject(Syndrome::Nak(fault.code));
+        if self.receive.is_some() {
+            env.count(Counter::RespCqeError, 1);
+            self.end_receive(env, fault.outcome);
+        } else {
+            env.event(fault.event);
+        }
+        Err(Broken)
+    }
+
+    /// Ends the receive work request in use without data.
+    pub(super) fn end_receive<E: Env>(&mut self, env: &mut E, outcome: Outcome) {
+        if let Some(work) = self.receive.take() {
+            env.complete_receive(ReceiveCompletion {
+                cookie: work.cookie,
+                outcome,
+                bytes: 0,
+                kind: ReceiveKind::Send(SendTail::None),
+                solicited: false,
+            });
+        }
+    }
+
+    /// Carries out the expected request.
+    fn accept<E: Env>(&mut self, env: &mut E, link: &Attributes, pdu: &Pdu) -> Result<(), Refusal> {
+        match pdu.body {
+            Body::Send { place, tail } => {
+                self.check_place(
+                    link,
+                    pdu,
+                    place,
+                    matches!(self.inbound, Inbound::Send { .. }),
+                )?;
+                self.accept_send(env, pdu, place, tail)?;
+                env.count(Counter::RxSendRequests, u64::from(place.ends()));
+                self.data_accepted(pdu, place);
+            }
+            Body::Write {
+                place,
+                target,
+                immediate,
+            } => {
+                self.check_place(
+                    link,
+                    pdu,
+                    place,
+                    matches!(self.inbound, Inbound::Write { .. }),
+                )?;
+                self.accept_write(env, link, pdu, place, target, immediate)?;
+                env.count(Counter::RxWriteRequests, u64::from(place.ends()));
+                self.data_accepted(pdu, place);
+            }
+            Body::Read { source } => self.accept_read(env, link, pdu, source)?,
+            Body::Atomic {
+                address,
+                rkey,
+                operation,
+            } => self.accept_atomic(env, link, pdu, address, rkey, operation)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Checks that a part of a message comes in its turn and fills its packets: all but the last
+    /// entirely, and the last of several not empty.
+    fn check_place(
+        &self,
+        link: &Attributes,
+        pdu: &Pdu,
+        place: Place,
+        continues: bool,
+    ) -> Result<(), Refusal> {
+        let in_turn = if place.starts() {
+            self.inbound == Inbound::None
+        } else {
+            continues
+        };
+        let most = u64::from(pdu.packets) * u64::from(link.path_mtu.bytes());
+        let least = most - u64::from(link.path_mtu.bytes());
+        let length = u64::from(pdu.length);
+        let fits = match place {
+            Place::First | Place::Middle => length == most,
+            Place::Only if pdu.packets == 1 => length <= most,
+            Place::Last | Place::Only => length > least && length <= most,
+        };
+        if in_turn && fits {
+            Ok(())
+        } else {
+            Err(INVALID)
+        }
+    }
+
+    /// Goes on after a part of a SEND or WRITE that was placed.
+    fn data_accepted(&mut self, pdu: &Pdu, place: Place) {
+        self.expected = self.expected.plus(pdu.packets);
+        if place.ends() {
+            self.inbound = Inbound::None;
+            self.msn = self.msn.plus(1);
+        }
+        if pdu.ack_request || self.gap_reported {
+            self.acknowledge();
+        }
+    }
+
+    /// Makes sure that there is a receive work request, and returns the bytes that it can take.
+    fn take_receive<E: Env>(&mut self, env: &mut E) -> Result<u64, Refusal> {
+        if self.receive.is_none() {
+            self.receive = env.next_receive();
+        }
+        match &self.receive {
+            None => Err(Refusal::NotReady),
+            Some(ReceiveWork {
+                invalid: Some(outcome),
+                ..
+            }) => Err(operational(*outcome)),
+            Some(work) => Ok(total(&work.sges)),
+        }
+    }
+
+    /// Places a part of a SEND.
+    fn accept_send<E: Env>(
+        &mut self,
+        env: &mut E,
+        pdu: &Pdu,
+        place: Place,
+        tail: SendTail,
+    ) -> Result<(), Refusal> {
+        let room = self.take_receive(env)?;
+        let offset = match self.inbound {
+            Inbound::Send { received } => received,
+            _ => 0,
+        };
+        let end = u64::from(offset) + u64::from(pdu.length);
+        if end > room || end > u64::from(MAX_LENGTH) {
+            return Err(TOO_LONG);
+        }
+        let received = offset.wrapping_add(pdu.length);
+        if pdu.length > 0 {
+            let sges = self.receive.as_ref().map_or(&[][..], |work| &work.sges);
+            let chunks = &mut self.chunks;
+            gather(env, sges, Access::LOCAL_WRITE, offset, pdu.length, chunks)
+                .map_err(|_| operational(Outcome::LocalProtection))?;
+            env.place(0, chunks)?;
+        }
+        self.inbound = Inbound::Send { received };
+        if place.ends() {
+            if let SendTail::Invalidate(rkey) = tail {
+                env.invalidate(rkey).map_err(|_| NO_ACCESS)?;
+            }
+            self.complete(env, pdu, received, ReceiveKind::Send(tail));
+        }
+        Ok(())
+    }
+
+    /// Ends the receive work request in use with data.
+    fn complete<E: Env>(&mut self, env: &mut E, pdu: &Pdu, bytes: u32, kind: ReceiveKind) {
+        if let Some(work) = self.receive.take() {
+            env.complete_receive(ReceiveCompletion {
+                cookie: work.cookie,
+                outcome: Outcome::Success,
+                bytes,
+                kind,
+                solicited: pdu.solicited,
+            });
+        }
+    }
+
+    /// Places a part of an RDMA WRITE.
+    fn accept_write<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pdu: &Pdu,
+        place: Place,
+        target: Option<RemoteRange>,
+        immediate: Option<u32>,
+    ) -> Result<(), Refusal> {
+        let (target, offset) = match (self.inbound, target) {
+            (Inbound::Write { target, received }, None) => (target, received),
+            (Inbound::None, Some(target)) => (target, 0),
+            _ => return Err(INVALID),
+        };
+        if !link.access.contains(Access::REMOTE_WRITE) || target.length > MAX_LENGTH {
+            return Err(INVALID);
+        }
+        if immediate.is_some() {
+            self.take_receive(env)?;
+        }
+        let rkey = target.rkey;
+        if place == Place::First {
+            let (address, length) = (target.address, target.length);
+            verify(
+                env,
+                rkey,
+                Access::REMOTE_WRITE,
+                address,
+                length,
+                &mut self.chunks,
+            )
+            .map_err(|_| NO_ACCESS)?;
+        }
+        // A message ends with the last byte that was announced, and not before.
+        let left = target.length.saturating_sub(offset);
+        let right_length = if place.ends() {
+            pdu.length == left
+        } else {
+            pdu.length < left
+        };
+        if !right_length {
+            return Err(INVALID);
+        }
+        let received = offset.wrapping_add(pdu.length);
+        if pdu.length > 0 {
+            let address = target.address.wrapping_add(u64::from(offset));
+            self.chunks.clear();
+            env.translate(
+                rkey,
+                Access::REMOTE_WRITE,
+                address,
+                pdu.length,
+                &mut self.chunks,
+            )
+            .map_err(|_| NO_ACCESS)?;
+            env.place(0, &self.chunks)?;
+        }
+        self.inbound = Inbound::Write { target, received };
+        if let Some(immediate) = immediate {
+            self.complete(env, pdu, received, ReceiveKind::Write(immediate));
+        }
+        Ok(())
+    }
+
+    /// Checks a request that takes responder resources.
+    fn check_resources(&self, link: &Attributes, access: Access) -> Result<(), Refusal> {
+        let fits = self.due < u32::from(link.responder_resources);
+        if self.inbound == Inbound::None && link.access.contains(access) && fits {
+            Ok(())
+        } else {
+            Err(INVALID)
+        }
+    }
+
+    /// Queues the response to a READ.
+    fn accept_read<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pdu: &Pdu,
+        source: RemoteRange,
+    ) -> Result<(), Refusal> {
+        self.check_resources(link, Access::REMOTE_READ)?;
+        if source.length > MAX_LENGTH {
+            return Err(INVALID);
+        }
+        self.check_source(env, source)?;
+        env.count(Counter::RxReadRequests, 1);
+        let packets = link.path_mtu.packets(source.length);
+        self.expected = self.expected.plus(packets);
+        self.msn = self.msn.plus(1);
+        self.answer(pdu.psn, AnswerKind::read(source, packets));
+        Ok(())
+    }
+
+    fn check_source<E: Env>(&mut self, env: &mut E, source: RemoteRange) -> Result<(), Refusal> {
+        let (key, address, length) = (source.rkey, source.address, source.length);
+        verify(
+            env,
+            key,
+            Access::REMOTE_READ,
+            address,
+            length,
+            &mut self.chunks,
+        )
+        .map_err(|_| NO_ACCESS)
+    }
+
+    /// Executes an atomic operation and queues its response.
+    fn accept_atomic<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pdu: &Pdu,
+        address: u64,
+        rkey: u32,
+        operation: AtomicOperation,
+    ) -> Result<(), Refusal> {
+        self.check_resources(link, Access::REMOTE_ATOMIC)?;
+        if address % 8 != 0 {
+            return Err(INVALID);
+        }
+        self.chunks.clear();
+        env.translate(rkey, Access::REMOTE_ATOMIC, address, 8, &mut self.chunks)
+            .map_err(|_| NO_ACCESS)?;
+        // Pages are larger than 8 bytes: a number that is split is misaligned in memory.
+        let original = match self.chunks.as_slice() {
+            [chunk] => env.atomic(chunk.address, operation)?,
+            _ => return Err(operational(Outcome::LocalProtection)),
+        };
+        if self.atomics.len() >= usize::from(link.responder_resources) {
+            self.atomics.pop_front();
+        }
+        env.count(Counter::RxAtomicRequests, 1);
+        let psn = pdu.psn;
+        self.atomics.push_back(SavedAtomic { psn, original });
+        self.expected = self.expected.plus(1);
+        self.msn = self.msn.plus(1);
+        self.answer(psn, AnswerKind::Atomic { original });
+        Ok(())
+    }
+
+    /// A request that was seen before: its response was lost, or the network doubled it
+    /// (IBTA volume 1, 9.7.5.1.6).
+    fn duplicate<E: Env>(&mut self, env: &mut E, link: &Attributes, pdu: &Pdu) {
+        env.count(Counter::DuplicateRequest, 1);
+        match pdu.body {
+            Body::Read { source } => self.duplicate_read(env, link, pdu, source),
+            Body::Atomic { .. } => {
+                let saved = self.atomics.iter().rev().find(|saved| saved.psn == pdu.psn);
+                let original = saved.map(|saved| saved.original);
+                if let Some(original) = original {
+                    self.answer_again(link, pdu.psn, AnswerKind::Atomic { original });
+                }
+            }
+            _ => self.acknowledge(),
+        }
+    }
+
+    /// Reads again. A duplicate whose memory has gone may come from a READ that has long been
+    /// complete, and is dropped.
+    fn duplicate_read<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pdu: &Pdu,
+        source: RemoteRange,
+    ) {
+        if source.length > MAX_LENGTH || !link.access.contains(Access::REMOTE_READ) {
+            return;
+        }
+        let packets = link.path_mtu.packets(source.length);
+        let seen = distance(pdu.psn, self.expected);
+        if packets <= seen && self.check_source(env, source).is_ok() {
+            self.answer_again(link, pdu.psn, AnswerKind::read(source, packets));
+        }
+    }
+
+    /// Forgets everything but the answers that are queued.
+    pub(super) fn stop<E: Env>(&mut self, env: &mut E) {
+        self.end_receive(env, Outcome::Flushed);
+        self.inbound = Inbound::None;
+    }
+}
