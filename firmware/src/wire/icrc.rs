@@ -10,13 +10,32 @@
 
 use crc32fast::Hasher;
 
+use super::field::Field;
 use super::{bth, ipv4, ipv6, udp};
 
 /// Length of the ICRC.
 pub(super) const LENGTH: usize = 4;
 
-/// CRC-32 of 8 bytes of ones, which every packet starts with.
-const START: u32 = 0x2144_df1c;
+/// Ones in place of the local route header.
+const ROUTE: usize = 8;
+/// Length of what precedes the first header that changes nowhere, over IPv4 without options.
+const PREFIX_V4: usize = ROUTE + ipv4::LENGTH + udp::LENGTH + bth::LENGTH;
+/// The same over IPv6.
+const PREFIX_V6: usize = ROUTE + ipv6::LENGTH + udp::LENGTH + bth::LENGTH;
+
+/// Where the headers stand in those prefixes, which are put together because the CRC of one long
+/// piece is cheaper than that of many short ones.
+mod field {
+    use super::{Field, PREFIX_V4, PREFIX_V6, ROUTE, bth, ipv4, ipv6, udp};
+
+    pub(super) const V4: Field<ROUTE, { ipv4::LENGTH }> = Field;
+    pub(super) const V4_UDP: Field<{ ROUTE + ipv4::LENGTH }, { udp::LENGTH }> = Field;
+    pub(super) const V4_BTH: Field<{ PREFIX_V4 - bth::LENGTH }, { bth::LENGTH }> = Field;
+
+    pub(super) const V6: Field<ROUTE, { ipv6::LENGTH }> = Field;
+    pub(super) const V6_UDP: Field<{ ROUTE + ipv6::LENGTH }, { udp::LENGTH }> = Field;
+    pub(super) const V6_BTH: Field<{ PREFIX_V6 - bth::LENGTH }, { bth::LENGTH }> = Field;
+}
 
 /// Network headers of a packet, as far as the ICRC covers them.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +48,7 @@ pub(super) enum Network<'a> {
 
 /// The ICRC of a packet as it stands on the wire. `datagram` starts with the UDP header and ends
 /// before the ICRC. `None` if it is too short to be a packet.
+#[inline]
 pub(super) fn compute(network: Network<'_>, datagram: &[u8]) -> Option<[u8; LENGTH]> {
     let (udp, rest) = datagram.split_first_chunk::<{ udp::LENGTH }>()?;
     let (bth, rest) = rest.split_first_chunk::<{ bth::LENGTH }>()?;
@@ -36,22 +56,44 @@ pub(super) fn compute(network: Network<'_>, datagram: &[u8]) -> Option<[u8; LENG
     udp::mask(&mut udp);
     bth::mask(&mut bth);
 
-    let mut crc = Hasher::new_with_initial(START);
+    let mut crc = Hasher::new();
     match network {
+        Network::V4(header, &[]) => crc.update(&prefix_v4(*header, udp, bth)),
         Network::V4(header, options) => {
-            let mut header = *header;
-            ipv4::mask(&mut header);
-            crc.update(&header);
+            let prefix = prefix_v4(*header, udp, bth);
+            let (before, after) = prefix.split_first_chunk::<{ ROUTE + ipv4::LENGTH }>()?;
+            crc.update(before);
             crc.update(options);
+            crc.update(after);
         }
-        Network::V6(header) => {
-            let mut header = *header;
-            ipv6::mask(&mut header);
-            crc.update(&header);
-        }
+        Network::V6(header) => crc.update(&prefix_v6(*header, udp, bth)),
     }
-    crc.update(&udp);
-    crc.update(&bth);
     crc.update(rest);
     Some(crc.finalize().to_le_bytes())
+}
+
+fn prefix_v4(
+    mut ip: [u8; ipv4::LENGTH],
+    udp: [u8; udp::LENGTH],
+    bth: [u8; bth::LENGTH],
+) -> [u8; PREFIX_V4] {
+    let mut prefix = [0xff; PREFIX_V4];
+    ipv4::mask(&mut ip);
+    field::V4.set(&mut prefix, ip);
+    field::V4_UDP.set(&mut prefix, udp);
+    field::V4_BTH.set(&mut prefix, bth);
+    prefix
+}
+
+fn prefix_v6(
+    mut ip: [u8; ipv6::LENGTH],
+    udp: [u8; udp::LENGTH],
+    bth: [u8; bth::LENGTH],
+) -> [u8; PREFIX_V6] {
+    let mut prefix = [0xff; PREFIX_V6];
+    ipv6::mask(&mut ip);
+    field::V6.set(&mut prefix, ip);
+    field::V6_UDP.set(&mut prefix, udp);
+    field::V6_BTH.set(&mut prefix, bth);
+    prefix
 }

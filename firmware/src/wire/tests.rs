@@ -127,7 +127,7 @@ fn path_v6() -> Path {
     let mut path = path_v4();
     path.source.0 = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
     path.destination.0 = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1];
-    path.flow_label = 0xf_edcb;
+    path.flow_label = 0x5_a5a5;
     path
 }
 
@@ -439,24 +439,21 @@ mod damage {
         }
     }
 
-    /// What a flip of one bit may do without the frame being dropped.
-    fn may_change(path: &Path, byte: usize, end: usize) -> bool {
+    /// Whether a bit may change on the way, or means nothing to the receiver.
+    fn is_variant(path: &Path, byte: usize, mask: u8, end: usize) -> bool {
         let network = network(path);
         let udp = datagram(path);
-        let addresses_or_tag = byte < 12 || (path.vlan != 0 && (14..16).contains(&byte));
-        let network_variant = !is_v4(path) && (byte < network + 4 || byte == network + 7);
-        let udp_checksum = (udp + 6..udp + 8).contains(&byte);
+        let ethernet = byte < 12 || (path.vlan != 0 && (14..16).contains(&byte));
+        let class_or_flow = (byte == network && mask < 0x10)
+            || (network + 1..network + 4).contains(&byte)
+            || byte == network + 7;
+        let checksum = (udp + 6..udp + 8).contains(&byte);
         let congestion = byte == udp + 8 + 4;
-        let padding = byte >= end;
-        addresses_or_tag
-            || (byte >= network && network_variant)
-            || udp_checksum
-            || congestion
-            || padding
+        ethernet || (!is_v4(path) && class_or_flow) || checksum || congestion || byte >= end
     }
 
     #[test]
-    fn single_bits_are_noticed_or_do_not_matter() {
+    fn single_bits_are_noticed_unless_variant() {
         for (path, pdu) in samples() {
             let mut frame = frame(&path, &pdu);
             let udp = datagram(&path);
@@ -464,8 +461,10 @@ mod damage {
             for bit in 0..frame.len() * 8 {
                 let (byte, mask) = (bit / 8, 1 << (bit % 8));
                 frame[byte] ^= mask;
-                if let Ok(received) = parse(&frame) {
-                    assert!(may_change(&path, byte, end), "byte {byte} of {pdu:?}");
+                let result = parse(&frame);
+                let variant = is_variant(&path, byte, mask, end);
+                assert_eq!(result.is_ok(), variant, "byte {byte} of {pdu:?}");
+                if let Ok(received) = result {
                     assert_eq!(received.pdu, pdu);
                     assert_eq!(received.payload, pattern(pdu.length as usize));
                     assert_eq!(received.source, path.source);
@@ -609,12 +608,14 @@ mod gates {
         let length = Some(DropReason::Length);
         assert_eq!(after(path_v4(), SEND, |ip| ip[20 + 5] -= 4), length);
         assert_eq!(after(path_v6(), SEND, |ip| ip[40 + 5] += 4), length);
-        // 19 bytes and no pad count.
-        let odd = |ip: &mut [u8]| {
-            ip[3] -= 1;
-            ip[20 + 5] -= 1;
-        };
-        assert_eq!(after(path_v4(), SEND, odd), length);
+        for missing in 1..4 {
+            // The pad count does not say so.
+            let shorten = |ip: &mut [u8]| {
+                ip[3] -= missing;
+                ip[20 + 5] -= missing;
+            };
+            assert_eq!(after(path_v4(), SEND, shorten), length);
+        }
     }
 
     #[test]
@@ -715,6 +716,79 @@ mod writing {
             let frame = frame(&path_v4(), &pdu(Body::Send { place, tail }, 0));
             assert_eq!(frame[54..58], bytes);
         }
+    }
+
+    /// The bytes between the base transport header and the ICRC.
+    #[track_caller]
+    fn extension(body: Body) -> Vec<u8> {
+        let mut frame = frame(&path_v4(), &pdu(body, 0));
+        frame.truncate(14 + usize::from(frame[17]) - 4);
+        frame.split_off(14 + 20 + 8 + 12)
+    }
+
+    #[test]
+    fn base_transport_headers_stand_as_specified() {
+        let body = Body::Send {
+            place: Place::Last,
+            tail: SendTail::Invalidate(0),
+        };
+        let path = Path {
+            pkey: 0x8abc,
+            ..path_v4()
+        };
+        for (solicited, flags) in [(false, 0x50), (true, 0xd0)] {
+            let pdu = Pdu {
+                solicited,
+                ..pdu(body, 3)
+            };
+            let header = [
+                0x16, flags, 0x8a, 0xbc, 0x00, 0x12, 0x34, 0x56, 0x80, 0xfe, 0xdc, 0xba,
+            ];
+            assert_eq!(frame(&path, &pdu)[42..54], header);
+        }
+    }
+
+    #[test]
+    fn extended_transport_headers_stand_as_specified() {
+        let range = [
+            0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, // virtual address
+            0xfe, 0xdc, 0xba, 0x98, // remote key
+        ];
+        let length = [0x76, 0x54, 0x32, 0x10];
+        let swap = [0x55, 0x55, 0x66, 0x66, 0x77, 0x77, 0x88, 0x88];
+        let compare = [0x11, 0x11, 0x22, 0x22, 0x33, 0x33, 0x44, 0x44];
+        let atomic = |operation| Body::Atomic {
+            address: RANGE.address,
+            rkey: RANGE.rkey,
+            operation,
+        };
+        let read = Body::Read { source: RANGE };
+        assert_eq!(extension(read), [&range[..], &length].concat());
+        let write = Body::Write {
+            place: Place::Only,
+            target: Some(RANGE),
+            immediate: Some(u32::from_ne_bytes([1, 2, 3, 4])),
+        };
+        let immediate = [1, 2, 3, 4];
+        let expected = [&range[..], &length, &immediate].concat();
+        assert_eq!(extension(write), expected);
+        let compare_swap = atomic(AtomicOperation::CompareSwap {
+            compare: u64::from_be_bytes(compare),
+            swap: u64::from_be_bytes(swap),
+        });
+        let expected = [&range[..], &swap, &compare].concat();
+        assert_eq!(extension(compare_swap), expected);
+        let fetch_add = atomic(AtomicOperation::FetchAdd(u64::from_be_bytes(swap)));
+        let expected = [&range[..], &swap, &[0; 8]].concat();
+        assert_eq!(extension(fetch_add), expected);
+        let response = Body::AtomicResponse {
+            acknowledge: acknowledge(Syndrome::Nak(NakCode::RemoteAccess)),
+            original: u64::from_be_bytes(compare),
+        };
+        let expected = [&[0x62, 0xab, 0xcd, 0xef][..], &compare].concat();
+        assert_eq!(extension(response), expected);
+        let not_ready = Body::Acknowledge(acknowledge(Syndrome::RnrNak(12)));
+        assert_eq!(extension(not_ready), [0x2c, 0xab, 0xcd, 0xef]);
     }
 
     #[test]
