@@ -317,7 +317,7 @@ mod captures {
 
     #[test]
     fn unreliable_connection_is_recognised_behind_its_icrc() {
-        // An UC SEND only packet that a ConnectX sent to itself, with a UDP checksum.
+        // A published UC SEND only packet, with a UDP checksum.
         let mut frame = vec![
             0x24, 0x8a, 0x07, 0xa8, 0xfa, 0x22, 0x24, 0x8a, 0x07, 0xa8, 0xfa, 0x22, 0x08,
             0x00, //
