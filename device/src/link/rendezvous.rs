@@ -152,7 +152,11 @@ impl Rendezvous {
                 }
             }
         }?;
-        watch(&self.events, &found, EventFlags::IN | EventFlags::RDHUP).ok()?;
+        let watched = watch(&self.events, &found, EventFlags::IN | EventFlags::RDHUP);
+        if watched.is_err() {
+            self.lost(None); // the host is short of memory: try again later
+            return None;
+        }
         Some(found)
     }
 
