@@ -1,5 +1,6 @@
 //! The device.
 
 pub mod capture;
+pub mod dma;
 pub mod link;
 pub mod pci;
