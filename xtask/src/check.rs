@@ -59,7 +59,7 @@ pub(crate) fn all(tally: &mut Tally) {
 }
 
 fn bare_target() -> Result<()> {
-    let mut arguments = vec!["build", "--release", "--lib"];
+    let mut arguments = vec!["build", "--lib"];
     arguments.extend(BARE.iter().flat_map(|name| ["-p", *name]));
     let mut cargo = {
         let _lock = Lock::take(&paths::vm().join("lock"))?;

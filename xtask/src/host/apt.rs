@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::mirror;
-use crate::process;
+use crate::process::{self, Background};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
@@ -72,12 +72,15 @@ impl Apt {
         println!("package lists: {} from {mirror}", SUITES.join(", "));
         apt.configure()?;
         apt.write_sources(&mirror, Path::new(KEYRING))?;
-        if let Err(first) = apt.update() {
+        let updated = apt.update();
+        if updated.as_ref().is_err_and(is_about_keys) {
             // A machine older than the suites may have an older keyring; its own apt vouches for
             // a newer one.
-            let keyring = apt.fetch_keyring().map_err(|_| first)?;
+            let keyring = apt.fetch_keyring()?;
             apt.write_sources(&mirror, &keyring)?;
             apt.update()?;
+        } else {
+            updated?;
         }
         Ok(apt)
     }
@@ -187,9 +190,9 @@ impl Apt {
             .stdout(file.try_clone()?)
             .stderr(file);
         let before = size_of(archives);
-        let mut child = apt.spawn().context("cannot start apt-get")?;
+        let mut child = Background::start(apt)?;
         let status = loop {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = child.ended() {
                 break status;
             }
             if std::io::stdout().is_terminal() {
@@ -217,6 +220,14 @@ impl Apt {
         }
         Ok(())
     }
+}
+
+/// Whether an update failed for want of a key, by apt's words (in the locale C).
+fn is_about_keys(error: &anyhow::Error) -> bool {
+    let words = error.to_string();
+    ["NO_PUBKEY", "Missing key", "No such file", "is not signed"]
+        .iter()
+        .any(|word| words.contains(word))
 }
 
 /// Unpacks one package.

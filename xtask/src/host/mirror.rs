@@ -18,7 +18,8 @@ const TEMPLATE: &str = "/usr/share/python-apt/templates/Debian.info";
 /// # Errors
 /// None is known; the error says what to set.
 pub(crate) fn find() -> Result<String> {
-    if let Ok(uri) = env::var("VRNIC_DEBIAN_MIRROR") {
+    let named = env::var("VRNIC_DEBIAN_MIRROR").unwrap_or_default();
+    if let Some(uri) = Some(named).filter(|uri| !uri.is_empty()) {
         return Ok(uri.trim_end_matches('/').to_owned());
     }
     let from_apt = apt_archives().ok().and_then(|list| {
