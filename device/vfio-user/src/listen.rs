@@ -1,21 +1,25 @@
 //! Listening sockets and their files.
 //!
 //! A file that a dead server left behind is replaced. A socket on which
-//! something accepts, and anything that is not a socket, is left alone. Two
-//! servers that start at once never both have the path: a socket is taken out
-//! of the way only by renaming it and looking at what was renamed, and each
-//! looks again once it listens.
+//! something accepts, and anything that is not a socket, is left alone.
+//!
+//! Of servers that start at once on one path, exactly one gets it: each listens
+//! on a file of its own first, so that a socket at the path that refuses a
+//! connection is dead for good, and then *exchanges* the two files. Who finds a
+//! dead socket in its hands has the path; who finds a live one exchanges again
+//! until it holds its own. There are as many hands as servers, and one dead
+//! socket.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 const BACKLOG: i32 = 16;
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: usize = 1000;
 
 /// Why a path cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -68,32 +72,22 @@ impl Listener {
         let path = path.as_ref();
         let address =
             SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong(path.to_path_buf()))?;
+        let aside = Aside::new(path)?;
         for _ in 0..ATTEMPTS {
-            let socket = socket().map_err(system(path, "cannot make a socket"))?;
-            match rustix::net::bind(&socket, &address) {
-                Ok(()) => return Self::start(socket, path),
-                Err(Errno::ADDRINUSE) => clear(path, &address)?,
+            match rustix::fs::linkat(CWD, &aside.file.0, CWD, path, AtFlags::empty()) {
+                Ok(()) => return Ok(aside.into_listener(path)),
+                Err(Errno::EXIST) => {}
                 Err(errno) => return Err(system(path, "cannot create the socket")(errno)),
+            }
+            match state(path, &address) {
+                Ok(State::Gone) => {}
+                Ok(State::Dead) if aside.exchange(path)? => return Ok(aside.into_listener(path)),
+                Ok(State::Dead | State::Alive) => break,
+                Ok(State::NotASocket) => return Err(ListenError::NotASocket(path.to_path_buf())),
+                Err(errno) => return Err(system(path, "cannot look at the file there")(errno)),
             }
         }
         Err(ListenError::InUse(path.to_path_buf()))
-    }
-
-    fn start(socket: OwnedFd, path: &Path) -> Result<Self, ListenError> {
-        let stat = rustix::fs::lstat(path).map_err(system(path, "cannot look at the socket"))?;
-        let listener = Self {
-            socket,
-            _file: Some(SocketFile {
-                path: path.to_path_buf(),
-                identity: identity(&stat),
-            }),
-        };
-        rustix::net::listen(&listener.socket, BACKLOG).map_err(system(path, "cannot listen"))?;
-        // Between bind and listen it looked like a dead server's.
-        if current(path) != Some(identity(&stat)) {
-            return Err(ListenError::InUse(path.to_path_buf()));
-        }
-        Ok(listener)
     }
 
     /// Takes over a socket that already listens, for example from a service
@@ -148,58 +142,132 @@ fn current(path: &Path) -> Option<Identity> {
     rustix::fs::lstat(path).ok().as_ref().map(identity)
 }
 
-/// Takes a dead server's socket out of the way; succeeds also if there is
-/// none any more.
-fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenError> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Gone,
+    Dead,
+    Alive,
+    NotASocket,
+}
+
+/// What is at `path`, which `address` connects to.
+fn state(path: &Path, address: &SocketAddrUnix) -> Result<State, Errno> {
     let stat = match rustix::fs::lstat(path) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(system(path, "cannot look at the file there")(errno)),
+        Err(Errno::NOENT) => return Ok(State::Gone),
+        Err(errno) => return Err(errno),
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-        return Err(ListenError::NotASocket(path.to_path_buf()));
+        return Ok(State::NotASocket);
     }
-    match probe(address) {
-        Err(Errno::CONNREFUSED) => remove(path, identity(&stat)),
-        Err(Errno::NOENT) => Ok(()),
+    match rustix::net::connect(socket()?, address) {
+        Err(Errno::CONNREFUSED) => Ok(State::Dead),
+        Err(Errno::NOENT) => Ok(State::Gone),
         // Accepted, or the backlog is full.
-        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => {
-            Err(ListenError::InUse(path.to_path_buf()))
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(State::Alive),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A file that is removed in the end, whatever it is then.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlink(&self.0);
+    }
+}
+
+/// A socket that listens on a file next to the one it is for.
+#[derive(Debug)]
+struct Aside {
+    file: Temporary,
+    address: SocketAddrUnix,
+    socket: OwnedFd,
+    identity: Identity,
+    // What `address` goes through, if it has to.
+    _directory: Option<OwnedFd>,
+}
+
+impl Aside {
+    fn new(target: &Path) -> Result<Self, ListenError> {
+        let (file, address, directory) =
+            Self::name(target).map_err(system(target, "cannot open the directory"))?;
+        // Only a dead process of our number can have left it.
+        let _ = rustix::fs::unlink(&file.0);
+        let socket = socket().map_err(system(target, "cannot make a socket"))?;
+        rustix::net::bind(&socket, &address).map_err(system(target, "cannot create the socket"))?;
+        let stat = rustix::fs::lstat(&file.0).map_err(system(target, "cannot find the socket"))?;
+        rustix::net::listen(&socket, BACKLOG).map_err(system(target, "cannot listen"))?;
+        Ok(Self {
+            file,
+            address,
+            socket,
+            identity: identity(&stat),
+            _directory: directory,
+        })
+    }
+
+    /// A name in the directory of `target`, which tools that list sockets will
+    /// show; only if it were too long for a socket, a short one, reached
+    /// through the directory's descriptor.
+    fn name(target: &Path) -> Result<(Temporary, SocketAddrUnix, Option<OwnedFd>), Errno> {
+        let suffix = format!(".{}.{:?}", std::process::id(), std::thread::current().id());
+        let mut path = OsString::from(target);
+        path.push(&suffix);
+        if let Ok(address) = SocketAddrUnix::new(&path) {
+            return Ok((Temporary(path.into()), address, None));
         }
-        Err(errno) => Err(system(
-            path,
-            "cannot tell whether the socket there is in use",
-        )(errno)),
+        let parent = target.parent().filter(|p| !p.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(parent, flags, rustix::fs::Mode::empty())?;
+        let short = format!("/proc/self/fd/{}/{suffix}", directory.as_raw_fd());
+        let address = SocketAddrUnix::new(short)?;
+        Ok((Temporary(parent.join(suffix)), address, Some(directory)))
     }
-}
 
-fn probe(address: &SocketAddrUnix) -> Result<(), Errno> {
-    rustix::net::connect(socket()?, address)
-}
-
-/// Removes a socket that looked dead. It is renamed first, and put back if it
-/// is another one by now or has come alive: once it is renamed, a server that
-/// begins to listen on it will notice that it lost the path.
-fn remove(path: &Path, dead: Identity) -> Result<(), ListenError> {
-    let (process, thread) = (std::process::id(), std::thread::current().id());
-    let mut aside = OsString::from(path);
-    aside.push(format!(".{process}.{thread:?}.stale"));
-    let aside = PathBuf::from(aside);
-    match rustix::fs::rename(path, &aside) {
-        Ok(()) => {}
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(system(path, "cannot replace the old socket")(errno)),
+    /// Puts this socket in the place of a dead one. False if it turns out to
+    /// be alive.
+    fn exchange(&self, target: &Path) -> Result<bool, ListenError> {
+        for _ in 0..ATTEMPTS {
+            let flags = RenameFlags::EXCHANGE;
+            match rustix::fs::renameat_with(CWD, &self.file.0, CWD, target, flags) {
+                Ok(()) => {}
+                // A file system that cannot exchange: as good as it gets.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    return rustix::fs::rename(&self.file.0, target)
+                        .map(|()| true)
+                        .map_err(system(target, "cannot replace the old socket"));
+                }
+                // The owner of what was there has just removed it.
+                Err(Errno::NOENT) => {
+                    let ours = current(&self.file.0) == Some(self.identity);
+                    let put = rustix::fs::linkat(CWD, &self.file.0, CWD, target, AtFlags::empty());
+                    return Ok(ours && put.is_ok());
+                }
+                Err(errno) => return Err(system(target, "cannot replace the old socket")(errno)),
+            }
+            if current(&self.file.0) == Some(self.identity) {
+                return Ok(false);
+            }
+            if let Ok(State::Dead | State::Gone) = state(&self.file.0, &self.address) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
-    // If the longer name is too long to connect to, the identity has to do.
-    let alive = SocketAddrUnix::new(&aside).is_ok_and(|a| probe(&a) != Err(Errno::CONNREFUSED));
-    let put_back = alive || current(&aside) != Some(dead);
-    let result = if put_back && rustix::fs::link(&aside, path).is_ok() {
-        Err(ListenError::InUse(path.to_path_buf()))
-    } else {
-        Ok(())
-    };
-    let _ = rustix::fs::unlink(&aside);
-    result
+
+    fn into_listener(self, target: &Path) -> Listener {
+        Listener {
+            socket: self.socket,
+            _file: Some(SocketFile {
+                path: target.to_path_buf(),
+                identity: self.identity,
+            }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -269,6 +337,18 @@ mod tests {
     }
 
     #[test]
+    fn a_path_as_long_as_a_socket_can_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = 107 - dir.path().as_os_str().len() - 1;
+        let path = dir.path().join("x".repeat(room));
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = Listener::bind(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(files(dir.path()).is_empty());
+    }
+
+    #[test]
     fn errors_say_what_is_wrong() {
         let dir = tempfile::tempdir().unwrap();
         let error = Listener::bind(dir.path().join("none/s")).unwrap_err();
@@ -290,9 +370,10 @@ mod tests {
                 threads.into_iter().map(|t| t.join().unwrap()).collect()
             });
             let won = bound.iter().filter(|b| b.is_ok()).count();
-            assert!(won <= 1, "{won} servers have the path");
+            assert_eq!(won, 1, "{won} servers have the path");
+            assert!(UnixStream::connect(&path).is_ok());
             drop(bound);
-            let _ = std::fs::remove_file(&path);
+            assert!(files(dir.path()).is_empty());
         }
     }
 }
