@@ -60,6 +60,9 @@ struct Slot<D> {
     connection: Option<Connection>,
     // It is to be served in the next turn without an event.
     again: bool,
+    // The next client could not be accepted; to be tried in whatever turn
+    // comes next, when the lack of descriptors or memory may have passed.
+    retry: bool,
 }
 
 /// See the module's documentation. Dropping it detaches the devices.
@@ -109,6 +112,7 @@ impl<D: Device> Server<D> {
             device,
             connection: None,
             again: true,
+            retry: false,
         };
         match self.slots.get_mut(index) {
             Some(room) => *room = Some(slot),
@@ -175,7 +179,7 @@ impl<D: Device> Server<D> {
     pub fn turn(&mut self) {
         self.note_box.expect();
         for index in 0..self.slots.len() {
-            let again = self.slot(index).is_some_and(|slot| slot.again);
+            let again = self.slot(index).is_some_and(|s| s.again || s.retry);
             if again {
                 self.serve(index);
             }
@@ -204,6 +208,7 @@ impl<D: Device> Server<D> {
                 return;
             };
             slot.again = false;
+            slot.retry = false;
             if slot.connection.is_none() && !self.accept(index) {
                 return;
             }
@@ -241,9 +246,9 @@ impl<D: Device> Server<D> {
             Ok(socket) => socket,
             Err(Errno::AGAIN) => return false,
             Err(errno) => {
-                // What failed concerns this one client, or passes.
                 log::warn!("cannot accept a client: {}", io::Error::from(errno));
                 slot.again = matches!(errno, Errno::CONNABORTED | Errno::INTR);
+                slot.retry = !slot.again;
                 return false;
             }
         };

@@ -155,7 +155,7 @@ fn more_descriptors_in_parts_end_the_connection() {
         0,
         &body!(20_u32, 0x24_u32, MSIX, 0_u32, 18_u32),
     );
-    for byte in &bytes[..18] {
+    for byte in &bytes[..17] {
         client.send_with_fds(&[*byte], &[file.as_fd()]);
     }
     client.is_closed();
