@@ -678,6 +678,30 @@ fn truncation_under_copies_from_several_threads_is_survived() {
     }
 }
 
+#[test]
+fn a_file_that_came_back_is_mapped_anew() {
+    let fd = memfd(2);
+    let mut files = FileTable::new(FileLimits::default());
+    let mut memory = GuestMemory::default();
+    for round in 0..3 {
+        let file = files
+            .map(fd.try_clone().unwrap(), 0, 2 * PAGE, true)
+            .unwrap();
+        memory
+            .map(0, 2 * PAGE, BOTH, Backing::File { file, offset: 0 })
+            .unwrap();
+        put(&fd, PAGE, &[round; 8]);
+        let mut data = [0xa5; 8];
+        memory.read(PAGE, &mut data).unwrap();
+        assert_eq!(data, [round; 8]);
+        ftruncate(&fd, 0).unwrap();
+        assert_eq!(memory.read(PAGE, &mut data), Err(DmaError::Lost(PAGE)));
+        memory.unmap_all();
+        ftruncate(&fd, 2 * PAGE).unwrap();
+    }
+    assert_eq!(files.len(), 1);
+}
+
 /// Runs this test binary again for one test, with `VRNIC_CHILD` set.
 #[track_caller]
 fn run_child(test: &str) -> std::process::ExitStatus {
@@ -703,6 +727,11 @@ fn a_fault_elsewhere_still_ends_the_process() {
         );
         return;
     }
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).unwrap();
     let ours = guest(&memfd(1), &[(0, 0)]);
     ours.read(0, &mut [0; 8]).unwrap();
     let fd = memfd(1);

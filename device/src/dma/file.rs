@@ -200,7 +200,8 @@ impl FileTable {
             inode: stat.st_ino,
         };
         let fits = |file: &MappedFile| {
-            file.identity == identity && file.holds(offset, len) && (file.writable || !write)
+            let usable = file.identity == identity && !file.is_lost();
+            usable && file.holds(offset, len) && (file.writable || !write)
         };
         if let Some(file) = self.files.iter().find(|file| fits(file)) {
             return Ok(Arc::clone(file));
