@@ -1,0 +1,181 @@
+//! Admin commands, parsed: bytes to typed requests, and what refusals look like.
+
+use bytemuck::Pod;
+use vrnic_abi::admin::{
+    AdminOpcode, Command, CreateCq, CreateEq, CreateMr, CreateQp, ModifyPort, ModifyQp,
+    ObjectOutput, ObjectReference, OutputBuffer, SetGid, Status,
+};
+
+/// Why a command is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// What the completion says.
+    pub status: Status,
+    /// Byte offset of the refused argument in the command; [`ATTRIBUTE`] plus its offset for one
+    /// in a structure that the command points to; 0 if it is none.
+    pub syndrome: u32,
+}
+
+/// Added to the offset of an argument in a structure that the command points to.
+pub(super) const ATTRIBUTE: u32 = 0x100;
+
+impl Refusal {
+    /// A refusal.
+    #[must_use]
+    pub(super) const fn new(status: Status, syndrome: u32) -> Self {
+        Self { status, syndrome }
+    }
+}
+
+/// Byte offset in the command of a field of its body.
+macro_rules! argument {
+    ($body:ident, $($field:tt).+) => {{
+        const OFFSET: usize = 8 + core::mem::offset_of!($body, $($field).+);
+        OFFSET as u32
+    }};
+}
+pub(super) use argument;
+
+/// Results of a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reply {
+    /// result0.
+    pub result0: u64,
+    /// result1.
+    pub result1: u64,
+}
+
+impl Reply {
+    /// A reply with one number.
+    #[must_use]
+    pub(super) fn number(number: u32) -> Self {
+        Self {
+            result0: number.into(),
+            result1: 0,
+        }
+    }
+}
+
+/// A command that this function knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    /// Does nothing.
+    Nop,
+    /// QueryDevice.
+    QueryDevice(OutputBuffer),
+    /// QueryPort.
+    QueryPort(OutputBuffer),
+    /// ModifyPort.
+    ModifyPort(ModifyPort),
+    /// QueryCounters.
+    QueryCounters(OutputBuffer),
+    /// SetGid.
+    SetGid(SetGid),
+    /// QueryGid.
+    QueryGid(ObjectOutput),
+    /// AllocDoorbellPage.
+    AllocDoorbellPage,
+    /// FreeDoorbellPage.
+    FreeDoorbellPage(u32),
+    /// AllocPd.
+    AllocPd,
+    /// FreePd.
+    FreePd(u32),
+    /// Creates an object that has pages.
+    Create(Create),
+    /// DestroyMr.
+    DestroyMr(u32),
+    /// QueryMr.
+    QueryMr(ObjectOutput),
+    /// DestroyEq.
+    DestroyEq(u32),
+    /// SetAsyncEq.
+    SetAsyncEq(u32),
+    /// DestroyCq.
+    DestroyCq(u32),
+    /// QueryCq.
+    QueryCq(ObjectOutput),
+    /// DestroyQp.
+    DestroyQp(u32),
+    /// ModifyQp.
+    ModifyQp(ModifyQp),
+    /// QueryQp.
+    QueryQp(ObjectOutput),
+}
+
+/// A command that creates an object with pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Create {
+    /// CreateMr.
+    Mr(CreateMr),
+    /// CreateEq.
+    Eq(CreateEq),
+    /// CreateCq.
+    Cq(CreateCq),
+    /// CreateQp.
+    Qp(CreateQp),
+}
+
+/// Parses a command.
+///
+/// # Errors
+/// If the opcode is unknown, or reserved for something that the function cannot do.
+pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
+    use AdminOpcode as Op;
+    let opcode = Op::from_raw(command.header.opcode).ok_or(Refusal::new(Status::BadOpcode, 0))?;
+    let object = || body::<ObjectReference>(command).object;
+    Ok(match opcode {
+        Op::Nop => Request::Nop,
+        Op::QueryDevice => Request::QueryDevice(body(command)),
+        Op::QueryPort => Request::QueryPort(body(command)),
+        Op::ModifyPort => Request::ModifyPort(body(command)),
+        Op::QueryCounters => Request::QueryCounters(body(command)),
+        Op::SetGid => Request::SetGid(body(command)),
+        Op::QueryGid => Request::QueryGid(body(command)),
+        Op::AllocDoorbellPage => Request::AllocDoorbellPage,
+        Op::FreeDoorbellPage => Request::FreeDoorbellPage(object()),
+        Op::AllocPd => Request::AllocPd,
+        Op::FreePd => Request::FreePd(object()),
+        Op::CreateMr => Request::Create(Create::Mr(body(command))),
+        Op::DestroyMr => Request::DestroyMr(object()),
+        Op::QueryMr => Request::QueryMr(body(command)),
+        Op::CreateEq => Request::Create(Create::Eq(body(command))),
+        Op::DestroyEq => Request::DestroyEq(object()),
+        Op::SetAsyncEq => Request::SetAsyncEq(object()),
+        Op::CreateCq => Request::Create(Create::Cq(body(command))),
+        Op::DestroyCq => Request::DestroyCq(object()),
+        Op::QueryCq => Request::QueryCq(body(command)),
+        Op::CreateQp => Request::Create(Create::Qp(body(command))),
+        Op::DestroyQp => Request::DestroyQp(object()),
+        Op::ModifyQp => Request::ModifyQp(body(command)),
+        Op::QueryQp => Request::QueryQp(body(command)),
+        Op::AllocMw
+        | Op::FreeMw
+        | Op::ResizeCq
+        | Op::ModifyCq
+        | Op::CreateSrq
+        | Op::DestroySrq
+        | Op::ModifySrq
+        | Op::QuerySrq
+        | Op::CreateAh
+        | Op::DestroyAh
+        | Op::AttachMulticast
+        | Op::DetachMulticast
+        | Op::AllocXrcd
+        | Op::FreeXrcd
+        | Op::SetFilter
+        | Op::ClearFilter
+        | Op::ConfigureVf
+        | Op::QueryVf
+        | Op::SetVfQuota => return Err(Refusal::new(Status::Unsupported, 0)),
+    })
+}
+
+/// The first bytes of the body as a structure, which is not larger than the body.
+fn body<T: Pod>(command: &Command) -> T {
+    const { assert!(size_of::<T>() <= size_of::<[u64; 7]>()) };
+    let bytes: &[u8] = bytemuck::bytes_of(&command.body);
+    bytes
+        .get(..size_of::<T>())
+        .map_or_else(T::zeroed, bytemuck::pod_read_unaligned)
+}

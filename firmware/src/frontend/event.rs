@@ -1,0 +1,196 @@
+//! Event queues (see [`vrnic_abi::eqe`] and [`vrnic_abi::doorbell::consumer`]).
+//!
+//! An event that finds the ring full is held back until the driver has consumed something: of
+//! completion events at most one for each completion queue, of asynchronous events a bounded
+//! number. An entry is in memory before the vector is raised. A queue that is armed raises its
+//! vector once: for the next entry, or at once if the driver has not consumed all entries yet.
+
+use alloc::collections::VecDeque;
+
+use vrnic_abi::doorbell;
+use vrnic_abi::eqe::{EventEntry, EventType};
+use vrnic_abi::registers::HealthCode;
+
+use super::Fault;
+use crate::host::{Host, Memory, TraceEvent};
+use crate::resource::{PageMap, limits};
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It stands in the ring.
+    Written,
+    /// It waits for room.
+    Held,
+}
+
+/// An event queue.
+#[derive(Clone, Debug)]
+pub struct EventQueue {
+    /// Number.
+    pub number: u32,
+    /// The ring.
+    pub pages: PageMap,
+    /// Entries as a power of two.
+    pub log_entries: u8,
+    /// MSI-X vector.
+    pub vector: u16,
+    /// Doorbell page and slot.
+    pub doorbell: (u32, u32),
+    /// Completion queues and roles that refer to the queue.
+    pub users: u32,
+    producer: u32,
+    consumer: u32,
+    arm_seen: u16,
+    armed: bool,
+    held: VecDeque<EventEntry>,
+    /// Asynchronous events among those held.
+    held_async: usize,
+}
+
+impl EventQueue {
+    /// An empty queue that is not armed.
+    #[must_use]
+    pub const fn new(
+        number: u32,
+        pages: PageMap,
+        log_entries: u8,
+        vector: u16,
+        doorbell: (u32, u32),
+    ) -> Self {
+        Self {
+            number,
+            pages,
+            log_entries,
+            vector,
+            doorbell,
+            users: 0,
+            producer: 0,
+            consumer: 0,
+            arm_seen: 0,
+            armed: false,
+            held: VecDeque::new(),
+            held_async: 0,
+        }
+    }
+
+    /// Whether events wait for room.
+    #[must_use]
+    pub fn holds_events(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Writes an event or holds it back.
+    ///
+    /// # Errors
+    /// The fault that the function has if the ring cannot be written or too many events wait.
+    pub fn post<H: Host>(&mut self, host: &H, entry: EventEntry) -> Result<Posted, Fault> {
+        if self.held.is_empty() && self.has_room(host) {
+            self.write(host, entry)?;
+            return Ok(Posted::Written);
+        }
+        if entry.event != EventType::Completion.raw() {
+            if self.held_async >= limits::HELD_EVENTS {
+                return Err(self.fault(HealthCode::EventsLost, 0));
+            }
+            self.held_async += 1;
+        }
+        self.held.push_back(entry);
+        Ok(Posted::Held)
+    }
+
+    /// Writes events that were held back while there is room, and tells `written` about each.
+    ///
+    /// # Errors
+    /// As [`Self::post`].
+    pub fn release<H: Host>(
+        &mut self,
+        host: &H,
+        mut written: impl FnMut(&EventEntry),
+    ) -> Result<(), Fault> {
+        while !self.held.is_empty() && self.has_room(host) {
+            let Some(entry) = self.held.pop_front() else {
+                break;
+            };
+            if entry.event != EventType::Completion.raw() {
+                self.held_async -= 1;
+            }
+            self.write(host, entry)?;
+            written(&entry);
+        }
+        Ok(())
+    }
+
+    /// Forgets a held completion event of completion queue `cqn`, which is going away.
+    pub fn forget(&mut self, cqn: u32) {
+        self.held
+            .retain(|entry| entry.event != EventType::Completion.raw() || entry.object != cqn);
+    }
+
+    /// Takes the value of the queue's doorbell slot; `false` if it makes no sense.
+    pub fn ring<H: Host>(&mut self, host: &H, value: u64) -> bool {
+        let valid = self.take_consumer(doorbell::index(value));
+        let sequence = doorbell::arm_sequence(value);
+        if sequence != self.arm_seen {
+            self.arm_seen = sequence;
+            self.armed = true;
+            self.notify_if(host, self.producer != self.consumer);
+        }
+        valid
+    }
+
+    fn take_consumer(&mut self, index: u32) -> bool {
+        let valid = self.producer.wrapping_sub(index) <= self.producer.wrapping_sub(self.consumer);
+        if valid {
+            self.consumer = index;
+        }
+        valid
+    }
+
+    fn has_room<H: Host>(&mut self, host: &H) -> bool {
+        let full =
+            |queue: &Self| queue.producer.wrapping_sub(queue.consumer) >= 1u32 << queue.log_entries;
+        if full(self) {
+            let value = host.doorbell(self.doorbell.0, self.doorbell.1);
+            self.ring(host, value);
+        }
+        !full(self)
+    }
+
+    fn write<H: Host>(&mut self, host: &H, mut entry: EventEntry) -> Result<(), Fault> {
+        let mask = (1u32 << self.log_entries) - 1;
+        entry.owner = u8::from(self.producer >> self.log_entries & 1 == 0);
+        let offset = u64::from(self.producer & mask) * EventEntry::SIZE as u64;
+        let Some((address, _)) = self.pages.run(offset) else {
+            return Err(self.fault(HealthCode::EventDmaFailed, 0));
+        };
+        let bytes = bytemuck::bytes_of(&entry);
+        if host.memory().write_publish(address, bytes).is_err() {
+            return Err(self.fault(HealthCode::EventDmaFailed, address));
+        }
+        host.trace(&TraceEvent::Event {
+            eqn: self.number,
+            entry: bytes,
+        });
+        self.producer = self.producer.wrapping_add(1);
+        self.notify_if(host, true);
+        Ok(())
+    }
+
+    fn notify_if<H: Host>(&mut self, host: &H, condition: bool) {
+        if condition && core::mem::take(&mut self.armed) {
+            host.trace(&TraceEvent::Interrupt {
+                vector: self.vector,
+            });
+            host.raise(self.vector);
+        }
+    }
+
+    const fn fault(&self, code: HealthCode, address: u64) -> Fault {
+        Fault {
+            code,
+            object: self.number,
+            address,
+        }
+    }
+}

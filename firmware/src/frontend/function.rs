@@ -1,0 +1,562 @@
+//! A function: all its state, in one value that is plain data.
+//!
+//! [`crate::nic`] calls it with what it does not own: guest memory, the port, the time. After each
+//! call of a queue pair, `after_call` brings scheduling and timers up to date and deals
+//! with what the call left behind.
+
+use alloc::collections::{BinaryHeap, VecDeque};
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+
+use vrnic_abi::counter::Counter;
+use vrnic_abi::doorbell::{GROUPS, PAGES, SLOTS_PER_GROUP};
+use vrnic_abi::eqe::EventType;
+use vrnic_abi::object::AddressVector;
+use vrnic_abi::registers::DeviceState;
+
+use super::admin::AdminQueue;
+use super::env::{Incoming, NoPort, Port, QpEnv, WorkQueues};
+use super::execute::PendingCreate;
+use super::objects::Objects;
+use super::registers::{Action, Fault, Registers};
+use super::ring::Rung;
+use crate::host::{Host, TraceEvent};
+use crate::pdu::Pdu;
+use crate::resource::{Numbering, Owner, Table, limits};
+use crate::transport::{Modify, Poll, Qp};
+use crate::types::{Mac, State, Time};
+
+/// Queue pair numbers: 0 and 1 are special, and so are a few more, to be safe.
+const QP_NUMBERS: Numbering = Numbering {
+    first: 0x10,
+    index_bits: 15,
+    generation_bits: 9,
+};
+
+/// A queue pair.
+#[derive(Clone, Debug)]
+pub struct QueuePair {
+    /// The protocol.
+    pub transport: Qp,
+    /// The work queues.
+    pub queues: WorkQueues,
+    /// The primary path as the driver gave it.
+    pub primary: AddressVector,
+    /// Index of the GID table entry that the path holds.
+    pub gid: Option<u16>,
+    /// It stands in the list of those ready.
+    scheduled: bool,
+    /// The earliest entry that it has in the timer heap.
+    timer: Option<Time>,
+}
+
+impl QueuePair {
+    /// A queue pair in state RESET.
+    #[must_use]
+    pub fn new(transport: Qp, queues: WorkQueues) -> Self {
+        Self {
+            transport,
+            queues,
+            primary: AddressVector::default(),
+            gid: None,
+            scheduled: false,
+            timer: None,
+        }
+    }
+}
+
+/// What identifies a function on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// 0 is the physical function, n its nth virtual function.
+    pub number: u16,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Largest Ethernet payload after a reset.
+    pub mtu: u32,
+}
+
+/// A function.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Who it is.
+    pub identity: Identity,
+    /// Registers.
+    pub registers: Registers,
+    /// Largest Ethernet payload in bytes.
+    pub mtu: u32,
+    /// Everything but queue pairs.
+    pub objects: Objects,
+    /// Queue pairs.
+    pub qps: Table<QueuePair>,
+    /// The admin queue, in state READY.
+    pub(super) admin: Option<AdminQueue>,
+    /// Commands that wait for their page lists.
+    pub(super) creating: VecDeque<PendingCreate>,
+    /// Queue pairs that have something to do.
+    ready: VecDeque<u32>,
+    /// Queue pairs for which the port had no room.
+    blocked: Vec<u32>,
+    timers: BinaryHeap<Reverse<(Time, u32)>>,
+    last_beat: Time,
+}
+
+impl Function {
+    /// A function after power-on.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self::with(identity, Registers::new(identity.number, 0))
+    }
+
+    fn with(identity: Identity, registers: Registers) -> Self {
+        Self {
+            identity,
+            registers,
+            mtu: identity.mtu,
+            objects: Objects::default(),
+            qps: Table::new(QP_NUMBERS, limits::QUEUE_PAIRS),
+            admin: None,
+            creating: VecDeque::new(),
+            ready: VecDeque::new(),
+            blocked: Vec::new(),
+            timers: BinaryHeap::new(),
+            last_beat: Time::default(),
+        }
+    }
+
+    /// Whether commands and queues are processed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.registers.state() == DeviceState::Ready
+    }
+
+    /// Whether something can be done now.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.is_ready()
+            && (!self.ready.is_empty()
+                || !self.creating.is_empty()
+                || self.admin.as_ref().is_some_and(AdminQueue::has_command))
+    }
+
+    /// Whether something waits that only the passing of time makes visible: room in the port or
+    /// in an event queue.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.is_ready() && (!self.blocked.is_empty() || self.objects.events_held)
+    }
+
+    /// Resets everything: all objects are gone.
+    pub fn reset<H: Host>(&mut self, host: &H) {
+        for page in 0..PAGES {
+            host.clear_doorbells(page);
+        }
+        *self = Self::with(self.identity, self.registers.after_reset());
+        self.registers.publish(host);
+    }
+
+    /// Takes a register write; returns true if the function is to be reset.
+    #[must_use]
+    pub fn write_register<H: Host>(
+        &mut self,
+        host: &H,
+        now: Time,
+        offset: u32,
+        value: u32,
+    ) -> bool {
+        host.trace(&TraceEvent::RegisterWrite { offset, value });
+        let action = self.registers.write(offset, value);
+        match action {
+            Action::None => {}
+            Action::Reset => return true,
+            Action::Enable => self.enable(host, now),
+            Action::Commands(announced) => {
+                let result = self.admin.as_mut().map(|admin| admin.announce(announced));
+                if let Some(Err(fault)) = result {
+                    self.fail(host, now, fault);
+                }
+            }
+            Action::Consumed(consumed) => {
+                if let Some(admin) = &mut self.admin {
+                    admin.consume(host, consumed);
+                }
+            }
+        }
+        false
+    }
+
+    fn enable<H: Host>(&mut self, host: &H, now: Time) {
+        match self.registers.admin_shape() {
+            Ok((entries, vector)) => {
+                let Registers {
+                    submission,
+                    completion,
+                    ..
+                } = self.registers;
+                self.admin = Some(AdminQueue::new(submission, completion, entries, vector));
+                self.registers.enter_ready(host);
+            }
+            Err(fault) => self.fail(host, now, fault),
+        }
+    }
+
+    /// Enters the state ERROR. Nothing is processed from now on; the driver is told as far as that
+    /// is possible.
+    pub fn fail<H: Host>(&mut self, host: &H, now: Time, fault: Fault) {
+        if self.registers.state() == DeviceState::Error {
+            return;
+        }
+        self.registers.enter_error(host, fault);
+        self.objects
+            .asynchronous(host, now, EventType::DeviceFatal, 0);
+        if let Some(admin) = self.admin.take() {
+            admin.interrupt(host);
+        }
+        let eq = self.objects.async_eq.and_then(|n| self.objects.eqs.get(n));
+        if let Some(eq) = eq {
+            host.raise(eq.vector);
+        }
+        self.ready.clear();
+        self.blocked.clear();
+        self.timers.clear();
+        self.creating.clear();
+    }
+
+    /// Shows the driver, now and then, that the function is served.
+    pub fn beat<H: Host>(&mut self, host: &H, now: Time) {
+        const INTERVAL: u64 = 100_000_000;
+        if now.0.saturating_sub(self.last_beat.0) >= INTERVAL {
+            self.last_beat = now;
+            self.registers.beat(host);
+        }
+    }
+
+    /// Looks at all doorbell pages; returns whether anything was rung.
+    pub fn poll_doorbells<H: Host>(&mut self, host: &H, now: Time) -> bool {
+        let mut rung = false;
+        let mut at = 0;
+        while let Some(page) = self.objects.doorbells.in_use().get(at).copied() {
+            let marks = host.take_marks(page) | self.objects.doorbells.kept_marks(page);
+            if marks != 0 {
+                rung = true;
+                self.ring_groups(host, now, page, marks);
+            }
+            at += 1;
+        }
+        rung
+    }
+
+    /// Takes marks and keeps them for the next [`Self::poll_doorbells`]; returns whether there were
+    /// any.
+    pub fn peek_doorbells<H: Host>(&mut self, host: &H) -> bool {
+        let mut found = false;
+        let mut at = 0;
+        while let Some(page) = self.objects.doorbells.in_use().get(at).copied() {
+            let marks = host.take_marks(page);
+            if marks != 0 {
+                found = true;
+                self.objects.doorbells.keep_marks(page, marks);
+            }
+            at += 1;
+        }
+        found
+    }
+
+    /// Publishes in all doorbell pages whether the engine sleeps.
+    pub fn set_asleep<H: Host>(&self, host: &H, asleep: bool) {
+        for page in self.objects.doorbells.in_use() {
+            host.set_asleep(*page, asleep);
+        }
+    }
+
+    fn ring_groups<H: Host>(&mut self, host: &H, now: Time, page: u32, marks: u64) {
+        // Bit 0 is the summary's own, which no driver marks.
+        let mut marks = marks & !1;
+        while marks != 0 {
+            let group = marks.trailing_zeros();
+            marks &= marks - 1;
+            if group >= GROUPS {
+                continue;
+            }
+            let first = group * SLOTS_PER_GROUP;
+            for slot in first..first + SLOTS_PER_GROUP {
+                if let Some(owner) = self.objects.doorbells.owner(page, slot) {
+                    self.ring_slot(host, now, (page, slot), owner);
+                }
+            }
+        }
+    }
+
+    fn ring_slot<H: Host>(&mut self, host: &H, now: Time, at: (u32, u32), owner: Owner) {
+        let (page, slot) = at;
+        let value = host.doorbell(page, slot);
+        match owner {
+            Owner::Send(qpn) => self.ring_send(host, now, qpn, value),
+            Owner::Receive(qpn) => {
+                // Looked at when a message arrives; after a failure, there will be none.
+                if let Some(qp) = self.qps.get_mut(qpn) {
+                    if qp.transport.state() == State::Error {
+                        qp.transport.post_notify();
+                        self.schedule(qpn);
+                    }
+                }
+            }
+            Owner::Completion(cqn) => self.objects.ring_cq(host, now, cqn, value),
+            Owner::Event(eqn) => self.objects.ring_eq(host, eqn, value),
+        }
+        if self.objects.fault.is_some() {
+            self.check_fault(host, now);
+        }
+    }
+
+    fn ring_send<H: Host>(&mut self, host: &H, now: Time, qpn: u32, value: u64) {
+        let Some(qp) = self.qps.get_mut(qpn) else {
+            return;
+        };
+        match qp.queues.send.ring(value, qpn) {
+            Rung::Nothing => {}
+            Rung::Work => {
+                let (page, slot) = qp.queues.send.doorbell;
+                host.trace(&TraceEvent::Doorbell { page, slot, value });
+                qp.transport.post_notify();
+                self.schedule(qpn);
+            }
+            Rung::Bad => self.objects.count(Counter::BadDoorbell, 1),
+            Rung::Overrun => {
+                self.objects.count(Counter::BadDoorbell, 1);
+                if qp.transport.state() != State::Error {
+                    self.fail_qp(host, now, qpn);
+                    self.objects
+                        .asynchronous(host, now, EventType::QpFatal, qpn);
+                }
+            }
+        }
+    }
+
+    /// Notes that a queue pair has something to do.
+    pub fn schedule(&mut self, qpn: u32) {
+        if let Some(qp) = self.qps.get_mut(qpn) {
+            if !core::mem::replace(&mut qp.scheduled, true) {
+                self.ready.push_back(qpn);
+            }
+        }
+    }
+
+    /// Gives queue pairs that the port had no room for another try.
+    pub fn unblock(&mut self) {
+        self.ready.extend(self.blocked.drain(..));
+    }
+
+    /// Polls the queue pair that has waited longest; `None` if none waits.
+    pub fn poll_ready<H: Host, P: Port<H::Memory>>(
+        &mut self,
+        host: &H,
+        now: Time,
+        port: &mut P,
+        budget: u32,
+    ) -> Option<Poll> {
+        let qpn = self.ready.pop_front()?;
+        let mut outcome = Poll::Idle;
+        self.call(host, now, qpn, port, Incoming::Bytes(&[]), |qp, env| {
+            outcome = qp.poll(env, budget);
+        });
+        let Some(qp) = self.qps.get_mut(qpn) else {
+            return Some(Poll::Idle);
+        };
+        match outcome {
+            Poll::Idle => qp.scheduled = false,
+            Poll::More => self.ready.push_back(qpn),
+            Poll::Blocked => self.blocked.push(qpn),
+        }
+        if outcome == Poll::Idle {
+            self.after_call(host, now, qpn);
+        } else {
+            self.update_timer(qpn);
+            self.check_failures(host, now);
+        }
+        Some(outcome)
+    }
+
+    /// Hands a PDU to its queue pair.
+    pub fn receive<H: Host, P: Port<H::Memory>>(
+        &mut self,
+        host: &H,
+        now: Time,
+        port: &mut P,
+        pdu: &Pdu,
+        incoming: Incoming<'_, H::Memory>,
+    ) {
+        let qpn = pdu.destination.get();
+        host.trace(&TraceEvent::PacketReceived(pdu));
+        self.call(host, now, qpn, port, incoming, |qp, env| {
+            qp.receive(env, pdu);
+        });
+        self.after_call(host, now, qpn);
+    }
+
+    /// Handles up to `budget` expired timers; returns whether there were any.
+    pub fn expire<H: Host>(&mut self, host: &H, now: Time, budget: u32) -> bool {
+        let mut any = false;
+        for _ in 0..budget {
+            match self.timers.peek() {
+                Some(Reverse((time, _))) if *time <= now => {}
+                _ => break,
+            }
+            let Some(Reverse((time, qpn))) = self.timers.pop() else {
+                break;
+            };
+            let Some(qp) = self.qps.get_mut(qpn) else {
+                continue;
+            };
+            if qp.timer != Some(time) {
+                continue;
+            }
+            qp.timer = None;
+            if qp.transport.deadline().is_some_and(|at| at <= now) {
+                any = true;
+                let incoming = Incoming::Bytes(&[]);
+                self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
+                    qp.expire(env);
+                });
+            }
+            self.after_call(host, now, qpn);
+        }
+        any
+    }
+
+    /// When [`Self::expire`] has something to do.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timers.peek().map(|Reverse((time, _))| *time)
+    }
+
+    /// Moves a queue pair to the error state.
+    pub fn fail_qp<H: Host>(&mut self, host: &H, now: Time, qpn: u32) {
+        let incoming = Incoming::Bytes(&[]);
+        self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
+            // Every state has this transition.
+            let _ = qp.modify(env, &Modify::to(State::Error));
+        });
+        self.after_call(host, now, qpn);
+    }
+
+    /// Calls a queue pair with its surroundings.
+    pub(super) fn call<H: Host, P: Port<H::Memory>>(
+        &mut self,
+        host: &H,
+        now: Time,
+        qpn: u32,
+        port: &mut P,
+        incoming: Incoming<'_, H::Memory>,
+        f: impl FnOnce(&mut Qp, &mut QpEnv<'_, H, P>),
+    ) {
+        let Some(qp) = self.qps.get_mut(qpn) else {
+            return;
+        };
+        let from = qp.transport.state();
+        let mut env = QpEnv {
+            now,
+            host,
+            objects: &mut self.objects,
+            queues: &mut qp.queues,
+            port,
+            incoming,
+        };
+        f(&mut qp.transport, &mut env);
+        let to = qp.transport.state();
+        if from != to {
+            host.trace(&TraceEvent::StateChange { qpn, from, to });
+        }
+    }
+
+    /// Brings scheduling and timers up to date after a queue pair was called, and deals with what
+    /// failed on the way.
+    pub(super) fn after_call<H: Host>(&mut self, host: &H, now: Time, qpn: u32) {
+        if self.qps.get(qpn).is_some_and(|qp| qp.transport.has_work()) {
+            self.schedule(qpn);
+        }
+        self.update_timer(qpn);
+        self.check_failures(host, now);
+    }
+
+    fn check_failures<H: Host>(&mut self, host: &H, now: Time) {
+        if !self.objects.failed_cqs.is_empty() {
+            self.fail_users_of_failed_cqs(host, now);
+        }
+        if self.objects.fault.is_some() {
+            self.check_fault(host, now);
+        }
+    }
+
+    fn update_timer(&mut self, qpn: u32) {
+        let Some(qp) = self.qps.get_mut(qpn) else {
+            return;
+        };
+        let Some(deadline) = qp.transport.deadline() else {
+            return;
+        };
+        if qp.timer.is_some_and(|at| at <= deadline) {
+            return;
+        }
+        qp.timer = Some(deadline);
+        self.timers.push(Reverse((deadline, qpn)));
+        let limit = 2 * (self.qps.len() as usize) + 64;
+        if self.timers.len() > limit {
+            self.drop_stale_timers();
+        }
+    }
+
+    /// A timer that moves to an earlier time leaves its entry behind. At most one entry for each
+    /// queue pair survives, so that this costs nothing on average.
+    fn drop_stale_timers(&mut self) {
+        let qps = &self.qps;
+        self.timers
+            .retain(|Reverse((time, qpn))| qps.get(*qpn).is_some_and(|qp| qp.timer == Some(*time)));
+    }
+
+    /// Queue pairs that complete into a failed queue fail too (IBTA volume 1, 10.8.6). Their
+    /// flushed requests may make further queues fail; each fails once.
+    fn fail_users_of_failed_cqs<H: Host>(&mut self, host: &H, now: Time) {
+        while let Some(cqn) = self.objects.failed_cqs.pop() {
+            let users: Vec<u32> = self
+                .qps
+                .iter()
+                .filter(|(_, qp)| qp.queues.send_cq == cqn || qp.queues.receive_cq == cqn)
+                .map(|(qpn, _)| qpn)
+                .collect();
+            for qpn in users {
+                let incoming = Incoming::Bytes(&[]);
+                self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
+                    if !matches!(qp.state(), State::Error | State::Reset) {
+                        let _ = qp.modify(env, &Modify::to(State::Error));
+                    }
+                });
+                self.schedule(qpn);
+            }
+        }
+    }
+
+    fn check_fault<H: Host>(&mut self, host: &H, now: Time) {
+        if let Some(fault) = self.objects.fault.take() {
+            self.fail(host, now, fault);
+        }
+    }
+
+    /// Writes held events for which there is room by now.
+    pub fn release_events<H: Host>(&mut self, host: &H, now: Time) {
+        self.objects.release_events(host);
+        self.check_fault(host, now);
+    }
+
+    /// Adds to a counter.
+    #[inline]
+    pub fn count(&mut self, counter: Counter, n: u64) {
+        self.objects.count(counter, n);
+    }
+
+    /// Reports an asynchronous event.
+    pub fn report<H: Host>(&mut self, host: &H, now: Time, event: EventType, object: u32) {
+        self.objects.asynchronous(host, now, event, object);
+        self.check_fault(host, now);
+    }
+}

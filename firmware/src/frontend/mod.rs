@@ -1,0 +1,37 @@
+//! The native front end: what guests see, and how it becomes work for the core.
+//!
+//! [`vrnic_abi`] defines the formats; the rest of the crate never sees them, so that another front
+//! end can stand beside this one. A [`Function`] is the whole state of one PCI function. In the
+//! order in which a driver meets them:
+//!
+//! * [`registers`]: reset, enabling, errors;
+//! * `admin`, `command`, `execute`, `query`, `modify`, `buffer`: the admin queue, its commands and
+//!   what they do;
+//! * [`event`], [`completion`]: the queues that the device writes;
+//! * [`ring`], [`work`]: the queues that the driver writes;
+//! * [`mod@env`]: all of that as a queue pair of the transport sees it;
+//! * [`objects`], [`function`]: where everything lives.
+//!
+//! Whatever the driver writes is fetched once, checked, and used from the copy. What is wrong with
+//! a command is a status, with a work request a completion and the queue pair's error state, with a
+//! completion queue the error state of its queue pairs, with the rings of the function itself the
+//! function's error state; nothing reaches another function.
+
+mod admin;
+mod buffer;
+mod command;
+pub mod completion;
+pub mod env;
+pub mod event;
+mod execute;
+pub mod function;
+mod modify;
+pub mod objects;
+mod query;
+pub mod registers;
+pub mod ring;
+pub mod work;
+
+pub use execute::Context;
+pub use function::{Function, Identity};
+pub use registers::Fault;

@@ -1,0 +1,250 @@
+//! What a function's queue pairs work with: everything but the queue pairs themselves.
+//!
+//! Kept apart from the queue pairs so that one of them can be called with all this at hand. A
+//! failure that concerns more than the caller is only noted here ([`Objects::fault`],
+//! [`Objects::failed_cqs`]) and acted upon after the call.
+
+use alloc::vec::Vec;
+
+use vrnic_abi::counter::Counter;
+use vrnic_abi::cqe::CompletionEntry;
+use vrnic_abi::eqe::{EventEntry, EventType};
+
+use super::completion::{CompletionQueue, Pushed};
+use super::event::{EventQueue, Posted};
+use super::registers::Fault;
+use crate::host::Host;
+use crate::resource::{DoorbellPages, GidTable, Numbering, Region, Table, limits};
+use crate::types::{Access, AccessError, Chunks, Time};
+
+/// Number of counters.
+pub const COUNTERS: usize = Counter::ALL.len();
+
+/// Regions: their numbers are bits 31:8 of the keys.
+const REGION_NUMBERS: Numbering = Numbering {
+    first: 1,
+    index_bits: 17,
+    generation_bits: 7,
+};
+
+/// Completion queues: an event of one that is gone does not name its successor.
+const CQ_NUMBERS: Numbering = Numbering {
+    first: 1,
+    index_bits: 15,
+    generation_bits: 9,
+};
+
+/// A protection domain: how many objects belong to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProtectionDomain {
+    /// Regions and queue pairs.
+    pub users: u32,
+}
+
+/// The objects of a function without its queue pairs.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// Protection domains.
+    pub pds: Table<ProtectionDomain>,
+    /// Memory regions.
+    pub regions: Table<Region>,
+    /// Completion queues.
+    pub cqs: Table<CompletionQueue>,
+    /// Event queues.
+    pub eqs: Table<EventQueue>,
+    /// The event queue for asynchronous events.
+    pub async_eq: Option<u32>,
+    /// Addresses.
+    pub gids: GidTable,
+    /// Doorbell pages.
+    pub doorbells: DoorbellPages,
+    /// Statistics.
+    pub counters: [u64; COUNTERS],
+    /// Entries of page lists that all objects hold, those being read included.
+    pub page_entries: u32,
+    /// Completion queues that have failed and whose queue pairs have not been told yet.
+    pub failed_cqs: Vec<u32>,
+    /// Event queues hold events back.
+    pub events_held: bool,
+    /// What ends the function, if anything.
+    pub fault: Option<Fault>,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self {
+            pds: Table::new(Numbering::PLAIN, limits::PROTECTION_DOMAINS),
+            regions: Table::new(REGION_NUMBERS, limits::REGIONS),
+            cqs: Table::new(CQ_NUMBERS, limits::COMPLETION_QUEUES),
+            eqs: Table::new(Numbering::PLAIN, limits::EVENT_QUEUES),
+            async_eq: None,
+            gids: GidTable::default(),
+            doorbells: DoorbellPages::default(),
+            counters: [0; COUNTERS],
+            page_entries: 0,
+            failed_cqs: Vec::new(),
+            events_held: false,
+            fault: None,
+        }
+    }
+}
+
+impl Objects {
+    /// Adds to a counter.
+    #[inline]
+    pub fn count(&mut self, counter: Counter, n: u64) {
+        if let Some(value) = self.counters.get_mut(usize::from(counter.raw())) {
+            *value = value.wrapping_add(n);
+        }
+    }
+
+    /// The region that `key` names.
+    #[must_use]
+    #[inline]
+    pub fn region(&self, key: u32) -> Option<&Region> {
+        self.regions
+            .get(key >> 8)
+            .filter(|region| region.key == key)
+    }
+
+    /// Appends the pieces of memory that `key` names in protection domain `pd`.
+    ///
+    /// # Errors
+    /// Why the access is not allowed.
+    #[inline]
+    pub fn translate(
+        &self,
+        pd: u32,
+        key: u32,
+        access: Access,
+        address: u64,
+        length: u32,
+        chunks: &mut Chunks,
+    ) -> Result<(), AccessError> {
+        let region = self.region(key).ok_or(AccessError::Key)?;
+        if region.pd != pd {
+            return Err(AccessError::Key);
+        }
+        region.translate(access, address, length, chunks)
+    }
+
+    /// Writes a completion; `solicited` if it is one, or an error.
+    #[inline]
+    pub fn complete<H: Host>(
+        &mut self,
+        host: &H,
+        now: Time,
+        cqn: u32,
+        entry: CompletionEntry,
+        solicited: bool,
+    ) {
+        let Some(cq) = self.cqs.get_mut(cqn) else {
+            return;
+        };
+        match cq.push(host, entry, solicited) {
+            Pushed::Written | Pushed::Dropped => {}
+            Pushed::Notify => self.notify(host, now, cqn),
+            Pushed::Failed => {
+                self.failed_cqs.push(cqn);
+                self.asynchronous(host, now, EventType::CqError, cqn);
+            }
+        }
+    }
+
+    /// Takes the value of a completion queue's doorbell slot.
+    pub fn ring_cq<H: Host>(&mut self, host: &H, now: Time, cqn: u32, value: u64) {
+        let Some(cq) = self.cqs.get_mut(cqn) else {
+            return;
+        };
+        let (valid, notify) = cq.ring(value);
+        if !valid {
+            self.count(Counter::BadDoorbell, 1);
+        }
+        if notify {
+            self.notify(host, now, cqn);
+        }
+    }
+
+    /// Takes the value of an event queue's doorbell slot.
+    pub fn ring_eq<H: Host>(&mut self, host: &H, eqn: u32, value: u64) {
+        let Some(eq) = self.eqs.get_mut(eqn) else {
+            return;
+        };
+        if !eq.ring(host, value) {
+            self.count(Counter::BadDoorbell, 1);
+        }
+    }
+
+    /// Writes events that were held back, as far as there is room now.
+    pub fn release_events<H: Host>(&mut self, host: &H) {
+        if !self.events_held {
+            return;
+        }
+        self.events_held = false;
+        let holding: Vec<u32> = self
+            .eqs
+            .iter()
+            .filter_map(|(number, eq)| eq.holds_events().then_some(number))
+            .collect();
+        for eqn in holding {
+            let cqs = &mut self.cqs;
+            let Some(eq) = self.eqs.get_mut(eqn) else {
+                continue;
+            };
+            let result = eq.release(host, |entry| {
+                if entry.event == EventType::Completion.raw() {
+                    if let Some(cq) = cqs.get_mut(entry.object) {
+                        cq.event_held = false;
+                    }
+                }
+            });
+            self.events_held |= eq.holds_events();
+            self.note(result.err());
+        }
+    }
+
+    /// Reports an asynchronous event about object `object`. Without an event queue for them, they
+    /// are lost, as the driver does not want them.
+    pub fn asynchronous<H: Host>(&mut self, host: &H, now: Time, event: EventType, object: u32) {
+        let Some(eq) = self.async_eq.and_then(|eqn| self.eqs.get_mut(eqn)) else {
+            return;
+        };
+        let posted = eq.post(host, event_entry(event, object, now));
+        self.events_held |= eq.holds_events();
+        self.note(posted.err());
+    }
+
+    fn notify<H: Host>(&mut self, host: &H, now: Time, cqn: u32) {
+        let Some(cq) = self.cqs.get_mut(cqn) else {
+            return;
+        };
+        // The event that waits says the same.
+        if cq.event_held {
+            return;
+        }
+        let Some(eq) = self.eqs.get_mut(cq.eq) else {
+            return;
+        };
+        match eq.post(host, event_entry(EventType::Completion, cqn, now)) {
+            Ok(Posted::Written) => {}
+            Ok(Posted::Held) => {
+                cq.event_held = true;
+                self.events_held = true;
+            }
+            Err(fault) => self.note(Some(fault)),
+        }
+    }
+
+    fn note(&mut self, fault: Option<Fault>) {
+        self.fault = self.fault.or(fault);
+    }
+}
+
+fn event_entry(event: EventType, object: u32, now: Time) -> EventEntry {
+    EventEntry {
+        object,
+        timestamp: now.0,
+        event: event.raw(),
+        ..EventEntry::default()
+    }
+}

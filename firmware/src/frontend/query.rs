@@ -1,0 +1,279 @@
+//! Admin commands that write a description into guest memory.
+
+use bytemuck::Pod;
+use vrnic_abi::admin::{AccessFlags, GidType, ObjectOutput, OutputBuffer, QpType, Status};
+use vrnic_abi::doorbell::PAGES;
+use vrnic_abi::object::{
+    CqAttributes, DeviceAttributes, GidEntry, MrAttributes, PathMtu, PortAttributes, PortState,
+    QpAttributes,
+};
+use vrnic_abi::pci::MSIX_VECTORS;
+use vrnic_abi::wqe::{MAX_INLINE, MAX_MESSAGE, MAX_SGE};
+
+use super::command::{Refusal, Reply, argument};
+use super::execute::{Context, bad, no_such};
+use super::function::Function;
+use super::modify::{mtu_code, state_code};
+use super::objects::COUNTERS;
+use super::registers::{CAPABILITIES, FIRMWARE_VERSION};
+use crate::host::{Host, Memory};
+use crate::resource::{Region, RegionOptions, limits};
+use crate::types::{Access, Mac};
+
+/// Headers that a packet can have besides its payload, from the IPv6 header to the ICRC.
+const HEADERS: u32 = 96;
+/// Time to answer a request: 4.096 µs times 2 to this power.
+const LOCAL_ACK_DELAY: u8 = 15;
+
+impl Function {
+    pub(super) fn query_device<H: Host>(
+        &self,
+        host: &H,
+        output: &OutputBuffer,
+    ) -> Result<Reply, Refusal> {
+        let attributes = DeviceAttributes {
+            node_guid: guid(self.identity.mac),
+            capabilities: CAPABILITIES.bits(),
+            firmware_version: FIRMWARE_VERSION,
+            ports: 1,
+            max_qp: limits::QUEUE_PAIRS,
+            log_max_send_blocks: limits::LOG_SEND_BLOCKS,
+            log_max_receive_entries: limits::LOG_RECEIVE_ENTRIES,
+            log_max_cq_entries: *limits::LOG_CQ_ENTRIES.end(),
+            log_max_eq_entries: *limits::LOG_EQ_ENTRIES.end(),
+            max_sge: MAX_SGE as u32,
+            max_inline: MAX_INLINE as u32,
+            max_cq: limits::COMPLETION_QUEUES,
+            max_eq: limits::EVENT_QUEUES,
+            max_pd: limits::PROTECTION_DOMAINS,
+            max_mr: limits::REGIONS,
+            max_mr_size: limits::REGION_BYTES,
+            page_sizes: (limits::MIN_PAGE_SHIFT..=limits::MAX_PAGE_SHIFT)
+                .fold(0, |bits, shift| bits | 1 << shift),
+            max_pages: limits::PAGES,
+            max_doorbell_pages: PAGES,
+            max_responder_resources: limits::READ_DEPTH.into(),
+            max_initiator_depth: limits::READ_DEPTH.into(),
+            max_message: MAX_MESSAGE,
+            vectors: MSIX_VECTORS.into(),
+            local_ack_delay: LOCAL_ACK_DELAY,
+            ..DeviceAttributes::default()
+        };
+        write_at(host, output, 0, &attributes)
+    }
+
+    pub(super) fn query_port<H: Host>(
+        &self,
+        cx: &Context<'_, H>,
+        output: &OutputBuffer,
+    ) -> Result<Reply, Refusal> {
+        let state = if cx.link_up {
+            PortState::Active
+        } else {
+            PortState::Down
+        };
+        let attributes = PortAttributes {
+            state: state.raw(),
+            max_mtu: PathMtu::Mtu4096.raw(),
+            active_mtu: self.active_mtu().raw(),
+            gid_entries: limits::GIDS,
+            speed: cx.speed,
+            mtu: self.mtu,
+            mac: self.identity.mac.0,
+            pkey_entries: limits::PKEYS,
+            ..PortAttributes::default()
+        };
+        write_at(cx.host, output, 0, &attributes)
+    }
+
+    /// The largest path MTU whose packets fit into the port's frames.
+    pub(super) fn active_mtu(&self) -> PathMtu {
+        let room = self.mtu.saturating_sub(HEADERS);
+        let mut largest_first = PathMtu::ALL.iter().rev();
+        let fitting = largest_first.find(|mtu| mtu.bytes() <= room);
+        fitting.copied().unwrap_or(PathMtu::Mtu256)
+    }
+
+    pub(super) fn query_counters<H: Host>(
+        &self,
+        host: &H,
+        output: &OutputBuffer,
+    ) -> Result<Reply, Refusal> {
+        check_output(output, 0, 8)?;
+        let room = usize::try_from(output.length / 8).unwrap_or(usize::MAX);
+        let counters = self.objects.counters.get(..room.min(COUNTERS));
+        let counters = counters.unwrap_or(&self.objects.counters);
+        write_bytes(host, output, 0, bytemuck::cast_slice(counters))?;
+        Ok(Reply::number(u32::try_from(counters.len()).unwrap_or(0)))
+    }
+
+    pub(super) fn query_gid<H: Host>(
+        &self,
+        host: &H,
+        body: &ObjectOutput,
+    ) -> Result<Reply, Refusal> {
+        if !self.objects.gids.contains(body.object) {
+            return Err(bad(argument!(ObjectOutput, object)));
+        }
+        let entry = self.objects.gids.get(body.object);
+        let entry = entry.map_or_else(GidEntry::default, |entry| GidEntry {
+            gid: entry.gid.0,
+            mac: entry.mac.0,
+            vlan: entry.vlan,
+            gid_type: GidType::RoceV2.raw(),
+            ..GidEntry::default()
+        });
+        write(host, body, &entry)
+    }
+
+    pub(super) fn query_mr<H: Host>(
+        &self,
+        host: &H,
+        body: &ObjectOutput,
+    ) -> Result<Reply, Refusal> {
+        let region = self.objects.region(body.object);
+        let region = region.ok_or(no_such(argument!(ObjectOutput, object)))?;
+        let attributes = MrAttributes {
+            key: region.key,
+            pd: region.pd,
+            start: region.start,
+            length: region.length,
+            access: region_flags(region).bits(),
+            page_shift: region.page_shift.into(),
+            ..MrAttributes::default()
+        };
+        write(host, body, &attributes)
+    }
+
+    pub(super) fn query_cq<H: Host>(
+        &self,
+        host: &H,
+        body: &ObjectOutput,
+    ) -> Result<Reply, Refusal> {
+        let cq = self.objects.cqs.get(body.object);
+        let cq = cq.ok_or(no_such(argument!(ObjectOutput, object)))?;
+        let attributes = CqAttributes {
+            eq: cq.eq,
+            entries: 1 << cq.log_entries,
+            producer: cq.producer(),
+            consumer: cq.consumer(),
+            armed: cq.is_armed().into(),
+            failed: cq.has_failed().into(),
+            ..CqAttributes::default()
+        };
+        write(host, body, &attributes)
+    }
+
+    pub(super) fn query_qp<H: Host>(
+        &self,
+        host: &H,
+        body: &ObjectOutput,
+    ) -> Result<Reply, Refusal> {
+        let qp = self.qps.get(body.object);
+        let qp = qp.ok_or(no_such(argument!(ObjectOutput, object)))?;
+        let state = state_code(qp.transport.state()).raw();
+        let current = qp.transport.attributes();
+        let attributes = QpAttributes {
+            state,
+            current_state: state,
+            path_mtu: mtu_code(current.path_mtu).raw(),
+            remote_qpn: current.remote_qpn.get(),
+            send_psn: current.send_psn.get(),
+            receive_psn: current.receive_psn.get(),
+            access: access_flags(current.access).bits(),
+            pkey_index: current.pkey.index,
+            port: current.port,
+            initiator_depth: current.initiator_depth,
+            responder_resources: current.responder_resources,
+            min_rnr_timer: current.min_rnr_timer,
+            timeout: current.timeout,
+            retry_count: current.retry_count,
+            rnr_retry: current.rnr_retry,
+            sq_draining: qp.transport.is_draining().into(),
+            primary: qp.primary,
+            send_producer: qp.queues.send.producer(),
+            send_consumer: qp.queues.send.consumer(),
+            receive_consumer: qp.queues.receive.consumer(),
+            qp_type: QpType::Rc.raw().into(),
+            pd: qp.queues.pd,
+            ..QpAttributes::default()
+        };
+        write(host, body, &attributes)
+    }
+}
+
+/// An EUI-64 made of an Ethernet address (IEEE 802, with the universal bit inverted as in IPv6).
+fn guid(mac: Mac) -> [u8; 8] {
+    let [a, b, c, d, e, f] = mac.0;
+    [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+}
+
+fn access_flags(access: Access) -> AccessFlags {
+    let mut flags = AccessFlags::empty();
+    for (right, flag) in [
+        (Access::LOCAL_WRITE, AccessFlags::LOCAL_WRITE),
+        (Access::REMOTE_WRITE, AccessFlags::REMOTE_WRITE),
+        (Access::REMOTE_READ, AccessFlags::REMOTE_READ),
+        (Access::REMOTE_ATOMIC, AccessFlags::REMOTE_ATOMIC),
+    ] {
+        flags.set(flag, access.contains(right));
+    }
+    flags
+}
+
+fn region_flags(region: &Region) -> AccessFlags {
+    let mut flags = access_flags(region.access);
+    for (option, flag) in [
+        (RegionOptions::ZERO_BASED, AccessFlags::ZERO_BASED),
+        (RegionOptions::WINDOW_BIND, AccessFlags::WINDOW_BIND),
+        (
+            RegionOptions::RELAXED_ORDERING,
+            AccessFlags::RELAXED_ORDERING,
+        ),
+    ] {
+        flags.set(flag, region.options.contains(option));
+    }
+    flags
+}
+
+/// Writes the description of an object.
+fn write<H: Host, T: Pod>(host: &H, body: &ObjectOutput, value: &T) -> Result<Reply, Refusal> {
+    const AT: u32 = argument!(ObjectOutput, output) - argument!(ObjectOutput, object);
+    write_at(host, &body.output, AT, value)
+}
+
+/// Writes a description; the output buffer stands `at` bytes into the body.
+fn write_at<H: Host, T: Pod>(
+    host: &H,
+    output: &OutputBuffer,
+    at: u32,
+    value: &T,
+) -> Result<Reply, Refusal> {
+    let bytes = bytemuck::bytes_of(value);
+    check_output(output, at, bytes.len())?;
+    write_bytes(host, output, at, bytes)?;
+    Ok(Reply::default())
+}
+
+fn check_output(output: &OutputBuffer, at: u32, needed: usize) -> Result<(), Refusal> {
+    if output.address % 8 != 0 {
+        return Err(bad(at + argument!(OutputBuffer, address)));
+    }
+    if usize::try_from(output.length).unwrap_or(usize::MAX) < needed {
+        let at = at + argument!(OutputBuffer, length);
+        return Err(Refusal::new(Status::BufferTooSmall, at));
+    }
+    Ok(())
+}
+
+fn write_bytes<H: Host>(
+    host: &H,
+    output: &OutputBuffer,
+    at: u32,
+    bytes: &[u8],
+) -> Result<(), Refusal> {
+    let at = at + argument!(OutputBuffer, address);
+    host.memory()
+        .write(output.address, bytes)
+        .map_err(|_| Refusal::new(Status::DmaFailed, at))
+}

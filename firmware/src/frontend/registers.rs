@@ -1,0 +1,218 @@
+//! The register block of a function and its state machine.
+//!
+//! [`Registers::write`] takes what the guest wrote and says what is to be done about it; registers
+//! that the guest reads are published through [`Host::set_register`] when they change. Read-write
+//! registers are kept by the host as they are written; only their initial values come from here.
+
+use vrnic_abi::registers::{self as abi, Capabilities, DeviceState, HealthCode};
+use vrnic_abi::{VERSION_MAJOR, VERSION_MINOR, doorbell, pci};
+
+use crate::host::Host;
+use crate::resource::limits;
+
+/// What this firmware can do.
+pub const CAPABILITIES: Capabilities = Capabilities::RC
+    .union(Capabilities::ATOMICS)
+    .union(Capabilities::RESERVED_LKEY);
+
+/// Version of the firmware as in the register FIRMWARE_VERSION.
+pub const FIRMWARE_VERSION: u32 = 0x0001_0000;
+
+/// Why a function failed, and at what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Cause.
+    pub code: HealthCode,
+    /// Queue number or the like.
+    pub object: u32,
+    /// Address, or 0.
+    pub address: u64,
+}
+
+/// What a register write asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing.
+    None,
+    /// Start the function.
+    Enable,
+    /// Reset the function.
+    Reset,
+    /// So many commands were ever submitted.
+    Commands(u16),
+    /// So many command completions were ever consumed.
+    Consumed(u16),
+}
+
+/// The registers that have a memory.
+#[derive(Clone, Debug)]
+pub struct Registers {
+    state: DeviceState,
+    resets: u8,
+    heartbeat: u32,
+    /// Number of the function: 0 is the physical function.
+    number: u16,
+    /// Address of the admin submission ring.
+    pub submission: u64,
+    /// Address of the admin completion ring.
+    pub completion: u64,
+    /// ADMIN_QUEUE as written.
+    pub admin_queue: u32,
+}
+
+impl Registers {
+    /// Initial values for function `number` after `resets` resets.
+    #[must_use]
+    pub const fn new(number: u16, resets: u8) -> Self {
+        Self {
+            state: DeviceState::Reset,
+            resets,
+            heartbeat: 0,
+            number,
+            submission: 0,
+            completion: 0,
+            admin_queue: 0,
+        }
+    }
+
+    /// State of the function.
+    #[must_use]
+    pub const fn state(&self) -> DeviceState {
+        self.state
+    }
+
+    /// The values after one more reset.
+    #[must_use]
+    pub const fn after_reset(&self) -> Self {
+        Self::new(self.number, self.resets.wrapping_add(1))
+    }
+
+    /// Publishes every register that can be read; the state comes last, as drivers wait for it.
+    pub fn publish<H: Host>(&self, host: &H) {
+        let version = abi::interface_version::MAJOR.put(VERSION_MAJOR.into())
+            | abi::interface_version::MINOR.put(VERSION_MINOR.into());
+        let [low, high] = halves(CAPABILITIES.bits());
+        let limits = abi::limits::DOORBELL_PAGES.put(doorbell::PAGES)
+            | abi::limits::ADMIN_QUEUE_LOG_MAX.put(*limits::LOG_ADMIN_ENTRIES.end());
+        let function = abi::function::NUMBER.put(self.number.into())
+            | abi::function::VIRTUAL.put((self.number != 0).into());
+        for register in abi::ALL {
+            host.set_register(register.offset, 0);
+        }
+        host.set_register(abi::MAGIC.offset, abi::MAGIC_VALUE);
+        host.set_register(abi::INTERFACE_VERSION.offset, version);
+        host.set_register(abi::FIRMWARE_VERSION.offset, FIRMWARE_VERSION);
+        host.set_register(abi::CAPABILITIES.offset, low);
+        host.set_register(abi::CAPABILITIES_HIGH.offset, high);
+        host.set_register(abi::LIMITS.offset, limits);
+        host.set_register(abi::FUNCTION.offset, function);
+        self.publish_state(host);
+    }
+
+    /// Enters READY.
+    pub fn enter_ready<H: Host>(&mut self, host: &H) {
+        self.state = DeviceState::Ready;
+        self.publish_state(host);
+    }
+
+    /// Enters ERROR, unless the function is there already.
+    pub fn enter_error<H: Host>(&mut self, host: &H, fault: Fault) {
+        if self.state == DeviceState::Error {
+            return;
+        }
+        self.state = DeviceState::Error;
+        let [low, high] = halves(fault.address);
+        host.set_register(abi::HEALTH_OBJECT.offset, fault.object);
+        host.set_register(abi::HEALTH_ADDRESS.offset, low);
+        host.set_register(abi::HEALTH_ADDRESS_HIGH.offset, high);
+        host.set_register(abi::HEALTH_CODE.offset, fault.code.raw().into());
+        self.publish_state(host);
+    }
+
+    /// Shows that the function is served.
+    pub fn beat<H: Host>(&mut self, host: &H) {
+        self.heartbeat = self.heartbeat.wrapping_add(1);
+        host.set_register(abi::HEARTBEAT.offset, self.heartbeat);
+    }
+
+    /// Takes what the guest wrote. Writes to what is not writable are ignored.
+    pub fn write(&mut self, offset: u32, value: u32) -> Action {
+        match offset {
+            o if o == abi::DEVICE_CONTROL.offset => return self.control(value),
+            o if o == abi::RESET.offset && value == abi::RESET_VALUE => return Action::Reset,
+            o if o == abi::ADMIN_SUBMISSION_BASE.offset => set_low(&mut self.submission, value),
+            o if o == abi::ADMIN_SUBMISSION_BASE_HIGH.offset => {
+                set_high(&mut self.submission, value);
+            }
+            o if o == abi::ADMIN_COMPLETION_BASE.offset => set_low(&mut self.completion, value),
+            o if o == abi::ADMIN_COMPLETION_BASE_HIGH.offset => {
+                set_high(&mut self.completion, value);
+            }
+            o if o == abi::ADMIN_QUEUE.offset => self.admin_queue = value,
+            o if o == abi::ADMIN_DOORBELL.offset => return Action::Commands(low_half(value)),
+            o if o == abi::ADMIN_COMPLETION_DOORBELL.offset => {
+                return Action::Consumed(low_half(value));
+            }
+            _ => {}
+        }
+        Action::None
+    }
+
+    fn control(&self, value: u32) -> Action {
+        if self.state == DeviceState::Reset && abi::device_control::ENABLE.get(value) == 1 {
+            Action::Enable
+        } else {
+            Action::None
+        }
+    }
+
+    /// Entries of the admin queue and its vector if it has one, as the driver wrote them.
+    ///
+    /// # Errors
+    /// The fault that the function has if they are not acceptable.
+    pub fn admin_shape(&self) -> Result<(u32, Option<u16>), Fault> {
+        let log = abi::admin_queue::LOG_ENTRIES.get(self.admin_queue);
+        let vector = low_half(abi::admin_queue::VECTOR.get(self.admin_queue));
+        let interrupts = abi::admin_queue::INTERRUPT.get(self.admin_queue) == 1;
+        let fault = |address| Fault {
+            code: HealthCode::BadAdminQueue,
+            object: 0,
+            address,
+        };
+        if !limits::LOG_ADMIN_ENTRIES.contains(&log) {
+            return Err(fault(0));
+        }
+        if interrupts && vector >= pci::MSIX_VECTORS {
+            return Err(fault(0));
+        }
+        for base in [self.submission, self.completion] {
+            if base % 4096 != 0 || base.checked_add(64 << log).is_none() {
+                return Err(fault(base));
+            }
+        }
+        Ok((1 << log, interrupts.then_some(vector)))
+    }
+
+    fn publish_state<H: Host>(&self, host: &H) {
+        let status = abi::device_status::STATE.put(u32::from(self.state.raw()))
+            | abi::device_status::RESET_COUNT.put(u32::from(self.resets));
+        host.set_register(abi::DEVICE_STATUS.offset, status);
+    }
+}
+
+/// The low and the high half of a number.
+const fn halves(value: u64) -> [u32; 2] {
+    [value as u32, (value >> 32) as u32]
+}
+
+const fn low_half(value: u32) -> u16 {
+    value as u16
+}
+
+fn set_low(target: &mut u64, value: u32) {
+    *target = *target & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(target: &mut u64, value: u32) {
+    *target = *target & u64::from(u32::MAX) | u64::from(value) << 32;
+}

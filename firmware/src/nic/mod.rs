@@ -1,0 +1,512 @@
+//! A NIC: the functions that one engine serves, and the port that they share.
+//!
+//! The engine hands in received frames ([`Nic::receive`]), register writes and resets as they
+//! come, and calls [`Nic::step`] again and again while that reports [`Progress::Busy`]. When it
+//! wants to sleep, it asks [`Nic::prepare_sleep`]; it sleeps until [`Nic::next_timeout`], a kick, a
+//! frame or a message, and then calls [`Nic::wake`]. Every call does a bounded amount of work.
+//!
+//! Queue pairs that have something to do wait in a list of their function; every step gives each
+//! function the same number of turns, and every turn the same number of PDUs. PDUs between two
+//! functions of the NIC take the direct path: they are handled right after the turn that sent them,
+//! and their payload is copied once, from the sender's memory to its destination.
+//!
+//! What happens to one function's rings, memory or state never stops another function.
+
+mod address;
+mod local;
+mod port;
+
+use alloc::vec::Vec;
+
+use vrnic_abi::counter::Counter;
+use vrnic_abi::eqe::EventType;
+
+use crate::frontend::env::Incoming;
+use crate::frontend::{Context, Function, Identity};
+use crate::host::{Host, Wire};
+use crate::transport::{Path, Poll};
+use crate::types::{Gid, Mac, Qpn, State, Time};
+use crate::wire;
+
+pub use address::Addresses;
+use local::LocalPdu;
+use port::{FunctionPort, Shared, Tally};
+
+/// Turns that a function gets in one step.
+const TURNS: u32 = 8;
+/// PDUs that a queue pair may send in one turn.
+const BUDGET: u32 = 16;
+/// Timers of a function that are handled in one step.
+const TIMERS: u32 = 64;
+/// PDUs between functions that are handled at once: more than can be queued.
+const LOCAL_PDUS: u32 = 1024;
+/// How soon to look again for what announces itself only by being there, in nanoseconds: room in
+/// the port or in an event queue.
+const RETRY_NANOS: u64 = 100_000;
+
+/// Properties of a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NicConfig {
+    /// PDUs between functions of the NIC move without frames. Off, they become frames that are
+    /// handed to [`Wire::looped`], so that they can be captured.
+    pub direct: bool,
+    /// The port has a link at the start.
+    pub link_up: bool,
+    /// Speed that the port reports, in Mbit/s.
+    pub speed: u32,
+}
+
+impl Default for NicConfig {
+    fn default() -> Self {
+        Self {
+            direct: true,
+            link_up: true,
+            speed: 100_000,
+        }
+    }
+}
+
+/// Properties of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionConfig {
+    /// 0 is the physical function, n its nth virtual function.
+    pub number: u16,
+    /// Ethernet address, a unicast one.
+    pub mac: Mac,
+    /// Largest Ethernet payload in bytes, 576 to 9000, until the driver changes it.
+    pub mtu: u32,
+}
+
+/// Names a function of a NIC for as long as that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FunctionId(u16);
+
+/// Whether a step found something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It did; there may be more.
+    Busy,
+    /// There was nothing.
+    Idle,
+}
+
+/// Frames that were received for no function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortDrops {
+    /// Frames that are not RoCEv2.
+    pub not_roce: u64,
+    /// RoCEv2 packets to addresses that no function has.
+    pub not_ours: u64,
+    /// Malformed ones that could not be assigned to a function.
+    pub malformed: u64,
+}
+
+/// A NIC.
+#[derive(Debug)]
+pub struct Nic<H> {
+    speed: u32,
+    hosts: Vec<Option<H>>,
+    /// In the same order as `hosts`, and apart so that two hosts can be read while a function
+    /// changes.
+    functions: Vec<Option<Function>>,
+    shared: Shared,
+    drops: PortDrops,
+    now: Time,
+    /// The function whose turn is first in the next step.
+    first: usize,
+}
+
+impl<H: Host> Nic<H> {
+    /// A NIC without functions.
+    #[must_use]
+    pub fn new(config: NicConfig) -> Self {
+        Self {
+            speed: config.speed,
+            hosts: Vec::new(),
+            functions: Vec::new(),
+            shared: Shared {
+                direct: config.direct,
+                link_up: config.link_up,
+                ..Shared::default()
+            },
+            drops: PortDrops::default(),
+            now: Time::default(),
+            first: 0,
+        }
+    }
+
+    /// Adds a function and publishes its registers; `None` if the NIC has 65536.
+    pub fn add_function(&mut self, host: H, config: FunctionConfig) -> Option<FunctionId> {
+        let vacant = self.hosts.iter().position(Option::is_none);
+        let index = vacant.unwrap_or(self.hosts.len());
+        let id = FunctionId(u16::try_from(index).ok()?);
+        let function = Function::new(Identity {
+            number: config.number,
+            mac: config.mac,
+            mtu: config.mtu.clamp(576, 9000),
+        });
+        function.registers.publish(&host);
+        function.set_asleep(&host, false);
+        if vacant.is_none() {
+            self.hosts.push(None);
+            self.functions.push(None);
+        }
+        *self.hosts.get_mut(index)? = Some(host);
+        *self.functions.get_mut(index)? = Some(function);
+        Some(id)
+    }
+
+    /// Removes a function and returns its surroundings. Nothing of it is in flight afterwards.
+    pub fn remove_function(&mut self, id: FunctionId) -> Option<H> {
+        self.forget(id.0);
+        self.functions.get_mut(usize::from(id.0))?.take();
+        self.hosts.get_mut(usize::from(id.0))?.take()
+    }
+
+    /// A function's surroundings.
+    #[must_use]
+    pub fn host(&self, id: FunctionId) -> Option<&H> {
+        self.hosts.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// A function's surroundings. Before its memory map changes, call [`Self::settle`].
+    pub fn host_mut(&mut self, id: FunctionId) -> Option<&mut H> {
+        self.hosts.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    /// A function's state.
+    #[must_use]
+    pub fn function(&self, id: FunctionId) -> Option<&Function> {
+        self.functions.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// Frames that were received for no function.
+    #[must_use]
+    pub const fn drops(&self) -> PortDrops {
+        self.drops
+    }
+
+    /// Takes a register write of the guest.
+    pub fn write_register(&mut self, now: Time, id: FunctionId, offset: u32, value: u32) {
+        self.now = now;
+        let index = usize::from(id.0);
+        let host = self.hosts.get(index).and_then(Option::as_ref);
+        let function = self.functions.get_mut(index).and_then(Option::as_mut);
+        let (Some(host), Some(function)) = (host, function) else {
+            return;
+        };
+        if function.write_register(host, now, offset, value) {
+            self.reset(id);
+        }
+    }
+
+    /// Resets a function, whatever it is doing: function level reset, reset by its client, client
+    /// gone. When this returns, none of its PDUs is queued, all its doorbell pages are clear, and
+    /// nothing accesses its memory.
+    pub fn reset(&mut self, id: FunctionId) {
+        self.forget(id.0);
+        let index = usize::from(id.0);
+        let host = self.hosts.get(index).and_then(Option::as_ref);
+        let function = self.functions.get_mut(index).and_then(Option::as_mut);
+        if let (Some(host), Some(function)) = (host, function) {
+            function.reset(host);
+        }
+    }
+
+    fn forget(&mut self, function: u16) {
+        self.shared.local.purge(function);
+        self.shared.addresses.remove_all(function);
+    }
+
+    /// Changes the state of the link and reports that to all functions.
+    pub fn set_link(&mut self, up: bool) {
+        if core::mem::replace(&mut self.shared.link_up, up) == up {
+            return;
+        }
+        let event = if up {
+            EventType::PortUp
+        } else {
+            EventType::PortDown
+        };
+        let now = self.now;
+        for (host, function) in self.hosts.iter().zip(&mut self.functions) {
+            if let (Some(host), Some(function)) = (host, function) {
+                if function.is_ready() {
+                    function.report(host, now, event, 1);
+                }
+            }
+        }
+    }
+
+    /// Takes a received frame.
+    pub fn receive<W: Wire>(&mut self, now: Time, frame: &[u8], wire: &mut W) {
+        self.now = now;
+        let received = match wire::parse(frame) {
+            Ok(received) => received,
+            Err(reason) => {
+                self.count_drop(frame, reason);
+                return;
+            }
+        };
+        let to = self.shared.addresses.owner(
+            received.vlan,
+            received.destination,
+            received.destination_mac,
+        );
+        let Some(to) = to else {
+            self.drops.not_ours += 1;
+            return;
+        };
+        let index = usize::from(to);
+        let host = self.hosts.get(index).and_then(Option::as_ref);
+        let function = self.functions.get_mut(index).and_then(Option::as_mut);
+        let (Some(host), Some(function)) = (host, function) else {
+            return;
+        };
+        function.count(Counter::PortRcvPackets, 1);
+        function.count(Counter::PortRcvData, frame.len() as u64 / 4);
+        let from = Origin {
+            source: received.source,
+            destination: received.destination,
+            pkey: received.pkey,
+        };
+        if let Err(reason) = admit(function, received.pdu.destination, &from) {
+            function.count(reason, 1);
+            return;
+        }
+        let mut port = FunctionPort::new(&mut self.shared, wire, to);
+        let incoming = Incoming::Bytes(received.payload);
+        function.receive(host, now, &mut port, &received.pdu, incoming);
+        let tally = port.tally;
+        add(function, tally);
+    }
+
+    /// Does what there is to do: doorbells, commands, timers, queue pairs that have work.
+    pub fn step<W: Wire>(&mut self, now: Time, wire: &mut W) -> Progress {
+        self.now = now;
+        let mut busy = self.drain(now, wire);
+        let count = self.functions.len();
+        for turn in 0..count {
+            let index = (self.first + turn) % count;
+            busy |= self.step_function(index, now, wire);
+        }
+        self.first = (self.first + 1).checked_rem(count).unwrap_or(0);
+        if busy { Progress::Busy } else { Progress::Idle }
+    }
+
+    fn step_function<W: Wire>(&mut self, index: usize, now: Time, wire: &mut W) -> bool {
+        let mut busy = self.serve(index, now);
+        for _ in 0..TURNS {
+            match self.turn(index, now, wire) {
+                None => break,
+                Some(Poll::Blocked) => {}
+                Some(Poll::Idle | Poll::More) => busy = true,
+            }
+            busy |= self.drain(now, wire);
+        }
+        busy
+    }
+
+    /// Everything of a function but its queue pairs' turns.
+    fn serve(&mut self, index: usize, now: Time) -> bool {
+        let host = self.hosts.get(index).and_then(Option::as_ref);
+        let function = self.functions.get_mut(index).and_then(Option::as_mut);
+        let (Some(host), Some(function)) = (host, function) else {
+            return false;
+        };
+        if !function.is_ready() {
+            return false;
+        }
+        function.beat(host, now);
+        let mut busy = function.poll_doorbells(host, now);
+        function.release_events(host, now);
+        let mut context = Context {
+            host,
+            now,
+            addresses: &mut self.shared.addresses,
+            owner: u16::try_from(index).unwrap_or(u16::MAX),
+            link_up: self.shared.link_up,
+            speed: self.speed,
+        };
+        busy |= function.step_admin(&mut context);
+        busy |= function.expire(host, now, TIMERS);
+        function.unblock();
+        busy
+    }
+
+    /// One turn of the function's next queue pair.
+    fn turn<W: Wire>(&mut self, index: usize, now: Time, wire: &mut W) -> Option<Poll> {
+        let host = self.hosts.get(index)?.as_ref()?;
+        let function = self.functions.get_mut(index)?.as_mut()?;
+        let owner = u16::try_from(index).ok()?;
+        let mut port = FunctionPort::new(&mut self.shared, wire, owner);
+        let outcome = function.poll_ready(host, now, &mut port, BUDGET);
+        let tally = port.tally;
+        add(function, tally);
+        outcome
+    }
+
+    /// Handles PDUs and frames between functions of the NIC; returns whether there were any.
+    fn drain<W: Wire>(&mut self, now: Time, wire: &mut W) -> bool {
+        let mut any = false;
+        for _ in 0..LOCAL_PDUS {
+            if let Some(local) = self.shared.local.pop() {
+                self.deliver(now, &local, wire);
+                self.shared.local.recycle(local);
+            } else if let Some(frame) = self.shared.looped.pop_front() {
+                self.receive(now, &frame, wire);
+            } else {
+                break;
+            }
+            any = true;
+        }
+        any
+    }
+
+    fn deliver<W: Wire>(&mut self, now: Time, local: &LocalPdu, wire: &mut W) {
+        let (from, to) = (usize::from(local.from), usize::from(local.to));
+        let sender = self.hosts.get(from).and_then(Option::as_ref);
+        let host = self.hosts.get(to).and_then(Option::as_ref);
+        let function = self.functions.get_mut(to).and_then(Option::as_mut);
+        let (Some(sender), Some(host), Some(function)) = (sender, host, function) else {
+            return;
+        };
+        let origin = Origin {
+            source: local.source,
+            destination: local.destination,
+            pkey: local.pkey,
+        };
+        if let Err(reason) = admit(function, local.pdu.destination, &origin) {
+            function.count(reason, 1);
+            return;
+        }
+        let incoming = if local.chunks.is_empty() {
+            Incoming::Bytes(&local.bytes)
+        } else {
+            Incoming::Memory(sender.memory(), &local.chunks)
+        };
+        let mut port = FunctionPort::new(&mut self.shared, wire, local.to);
+        function.receive(host, now, &mut port, &local.pdu, incoming);
+        let tally = port.tally;
+        add(function, tally);
+    }
+
+    /// Handles all PDUs that are on their way between functions, so that memory maps may change.
+    pub fn settle<W: Wire>(&mut self, now: Time, wire: &mut W) {
+        while !self.shared.local.is_empty() {
+            self.drain(now, wire);
+        }
+    }
+
+    /// When [`Self::step`] has something to do at the latest, as things stand.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        let functions = self.functions.iter().flatten();
+        let ready = functions.filter(|function| function.is_ready());
+        ready
+            .filter_map(|function| {
+                let timer = function.next_timeout();
+                if function.has_work() {
+                    Some(self.now)
+                } else if function.is_waiting() {
+                    let soon = Time(self.now.0.saturating_add(RETRY_NANOS));
+                    Some(timer.map_or(soon, |timer| timer.min(soon)))
+                } else {
+                    timer
+                }
+            })
+            .min()
+    }
+
+    /// Announces in all doorbell pages that the engine is going to sleep, and looks at all of them
+    /// once more. If this returns true the engine may sleep: from here on every store that needs it
+    /// is followed by a kick. If not, there is work, and the pages say that the engine is awake.
+    pub fn prepare_sleep(&mut self) -> bool {
+        let in_flight = !self.shared.local.is_empty() || !self.shared.looped.is_empty();
+        if in_flight || self.functions.iter().flatten().any(Function::has_work) {
+            return false;
+        }
+        self.publish_asleep(true);
+        let mut found = false;
+        for (host, function) in self.hosts.iter().zip(&mut self.functions) {
+            if let (Some(host), Some(function)) = (host, function) {
+                // Between the store of the state and the loads of the marks, for each host: their
+                // pages are different memory.
+                host.barrier();
+                found |= function.peek_doorbells(host);
+            }
+        }
+        if found {
+            self.wake();
+        }
+        !found
+    }
+
+    /// Announces in all doorbell pages that the engine is awake.
+    pub fn wake(&mut self) {
+        self.publish_asleep(false);
+    }
+
+    fn publish_asleep(&self, asleep: bool) {
+        for (host, function) in self.hosts.iter().zip(&self.functions) {
+            if let (Some(host), Some(function)) = (host, function) {
+                function.set_asleep(host, asleep);
+            }
+        }
+    }
+
+    /// Counts a frame that is not received, at the function that it was addressed to.
+    fn count_drop(&mut self, frame: &[u8], reason: wire::DropReason) {
+        let Some(counter) = reason.counter() else {
+            self.drops.not_roce += 1;
+            return;
+        };
+        let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
+        let mut functions = self.functions.iter_mut().flatten();
+        match functions.find(|function| Some(function.identity.mac) == target) {
+            Some(function) => function.count(counter, 1),
+            None => self.drops.malformed += 1,
+        }
+    }
+}
+
+/// Where a PDU comes from and goes to.
+struct Origin {
+    source: Gid,
+    destination: Gid,
+    pkey: u16,
+}
+
+/// Checks that a PDU may reach queue pair `qpn` (IBTA volume 1, 9.6.1.2 and 9.6.1.5).
+fn admit(function: &Function, qpn: Qpn, from: &Origin) -> Result<(), Counter> {
+    let qp = function.qps.get(qpn.get()).ok_or(Counter::RxNoQp)?;
+    if !matches!(qp.transport.state(), State::Rtr | State::Rts | State::Sqd) {
+        return Err(Counter::RxNoQp);
+    }
+    let path: &Path = qp.transport.path();
+    if path.destination != from.source || path.source != from.destination {
+        return Err(Counter::RxWrongSource);
+    }
+    if !pkeys_match(path.pkey, from.pkey) {
+        return Err(Counter::RxBadPkey);
+    }
+    Ok(())
+}
+
+/// Whether members with these keys may talk: same partition, not both limited members (IBTA
+/// volume 1, 10.9.3).
+const fn pkeys_match(a: u16, b: u16) -> bool {
+    const FULL: u16 = 0x8000;
+    (a | FULL) == (b | FULL) && (a | b) & FULL != 0
+}
+
+/// Adds what was sent to a function's counters.
+fn add(function: &mut Function, tally: Tally) {
+    if tally.packets > 0 {
+        function.count(Counter::PortXmitPackets, tally.packets);
+        function.count(Counter::PortXmitData, tally.data);
+    }
+    if tally.local_bytes > 0 {
+        function.count(Counter::LocalBytes, tally.local_bytes);
+    }
+}

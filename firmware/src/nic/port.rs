@@ -1,0 +1,206 @@
+//! The port's transmit side: to another function of this NIC, or out on the wire.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use super::address::Addresses;
+use super::local::LocalQueue;
+use crate::frontend::env::Port;
+use crate::host::{Memory, Wire};
+use crate::pdu::Pdu;
+use crate::transport::{Path, Payload, Transmit};
+use crate::types::{Chunk, Gid, Mac};
+use crate::wire::{emit_headers, frame_length};
+
+/// Most packets that one PDU between two functions stands for.
+const BURST: u32 = 64;
+/// Frames that can be on their way between functions when they do not take the direct path.
+const MAX_LOOPED: usize = 256;
+
+/// What all functions share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    pub(super) addresses: Addresses,
+    pub(super) local: LocalQueue,
+    /// Frames between functions that do not take the direct path.
+    pub(super) looped: VecDeque<Vec<u8>>,
+    /// PDUs between functions move without frames.
+    pub(super) direct: bool,
+    pub(super) link_up: bool,
+    /// Next IPv4 identification.
+    pub(super) identification: u16,
+}
+
+/// What was sent in one call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) packets: u64,
+    /// Octets, divided by 4.
+    pub(super) data: u64,
+    pub(super) local_bytes: u64,
+}
+
+/// The port as one function sees it during a call.
+pub(super) struct FunctionPort<'a, W> {
+    shared: &'a mut Shared,
+    wire: &'a mut W,
+    function: u16,
+    pub(super) tally: Tally,
+    /// The last path looked up and the function at its end.
+    route: Cell<Option<Route>>,
+}
+
+#[derive(Clone, Copy)]
+struct Route {
+    vlan: u16,
+    gid: Gid,
+    mac: Mac,
+    to: Option<u16>,
+}
+
+impl<'a, W> FunctionPort<'a, W> {
+    pub(super) fn new(shared: &'a mut Shared, wire: &'a mut W, function: u16) -> Self {
+        Self {
+            shared,
+            wire,
+            function,
+            tally: Tally::default(),
+            route: Cell::new(None),
+        }
+    }
+
+    /// The function of this NIC at the end of a path.
+    fn neighbour(&self, path: &Path) -> Option<u16> {
+        let (vlan, gid, mac) = (path.vlan, path.destination, path.destination_mac);
+        if let Some(route) = self.route.get() {
+            if route.gid == gid && route.mac == mac && route.vlan == vlan {
+                return route.to;
+            }
+        }
+        let to = self.shared.addresses.owner(vlan, gid, mac);
+        let route = Route { vlan, gid, mac, to };
+        self.route.set(Some(route));
+        to
+    }
+}
+
+impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
+    fn transmit(&mut self, memory: &M, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit {
+        match self.neighbour(path) {
+            Some(to) if self.shared.direct => {
+                let ends = (self.function, to);
+                if !self.shared.local.push(ends, path, pdu, payload) {
+                    return Transmit::NoRoom;
+                }
+                self.tally.local_bytes += u64::from(pdu.length);
+                Transmit::Sent
+            }
+            Some(_) => self.transmit_looped(memory, path, pdu, payload),
+            None => self.transmit_frame(memory, path, pdu, payload),
+        }
+    }
+
+    fn burst(&self, path: &Path) -> u32 {
+        if self.shared.direct && self.neighbour(path).is_some() {
+            BURST
+        } else {
+            1
+        }
+    }
+}
+
+impl<W: Wire> FunctionPort<'_, W> {
+    fn transmit_frame<M: Memory>(
+        &mut self,
+        memory: &M,
+        path: &Path,
+        pdu: &Pdu,
+        payload: Payload<'_>,
+    ) -> Transmit {
+        if !self.shared.link_up {
+            return Transmit::Sent;
+        }
+        let length = frame_length(path, pdu);
+        let Some(frame) = self.wire.reserve(length).and_then(|f| f.get_mut(..length)) else {
+            return Transmit::NoRoom;
+        };
+        let identification = self.shared.identification;
+        let built = build(memory, path, pdu, payload, identification, frame);
+        if built == Transmit::Sent {
+            self.shared.identification = identification.wrapping_add(1);
+            self.tally.packets += 1;
+            self.tally.data += length as u64 / 4;
+            self.wire.commit(length);
+        }
+        built
+    }
+
+    /// Sends a frame that does not leave the NIC.
+    fn transmit_looped<M: Memory>(
+        &mut self,
+        memory: &M,
+        path: &Path,
+        pdu: &Pdu,
+        payload: Payload<'_>,
+    ) -> Transmit {
+        if self.shared.looped.len() >= MAX_LOOPED {
+            return Transmit::NoRoom;
+        }
+        let length = frame_length(path, pdu);
+        let mut frame = alloc::vec![0; length];
+        let identification = self.shared.identification;
+        let built = build(memory, path, pdu, payload, identification, &mut frame);
+        if built == Transmit::Sent {
+            self.shared.identification = identification.wrapping_add(1);
+            self.tally.packets += 1;
+            self.tally.data += length as u64 / 4;
+            self.wire.looped(&frame);
+            self.shared.looped.push_back(frame);
+        }
+        built
+    }
+}
+
+/// Builds a frame, the payload copied straight to its place.
+fn build<M: Memory>(
+    memory: &M,
+    path: &Path,
+    pdu: &Pdu,
+    payload: Payload<'_>,
+    identification: u16,
+    frame: &mut [u8],
+) -> Transmit {
+    // Paths are checked when they are set, and lengths follow from the PDU: what cannot be encoded
+    // does not occur, and would be a packet lost.
+    let Ok(headers) = emit_headers(path, pdu, identification, frame) else {
+        return Transmit::BadMemory;
+    };
+    let Some(room) = frame.get_mut(headers.payload()) else {
+        return Transmit::BadMemory;
+    };
+    let filled = match payload {
+        Payload::Bytes(bytes) if bytes.len() == room.len() => {
+            room.copy_from_slice(bytes);
+            Some(())
+        }
+        Payload::Bytes(_) => None,
+        Payload::Chunks(chunks) => gather(memory, chunks, room),
+    };
+    if filled.is_none() || headers.finish(frame).is_err() {
+        return Transmit::BadMemory;
+    }
+    Transmit::Sent
+}
+
+/// Copies guest memory into `room`, which it fills exactly.
+fn gather<M: Memory>(memory: &M, chunks: &[Chunk], room: &mut [u8]) -> Option<()> {
+    let mut rest = room;
+    for chunk in chunks {
+        let length = usize::try_from(chunk.length).ok()?;
+        let (part, after) = rest.split_at_mut_checked(length)?;
+        memory.read(chunk.address, part).ok()?;
+        rest = after;
+    }
+    rest.is_empty().then_some(())
+}
