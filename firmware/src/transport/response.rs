@@ -164,6 +164,8 @@ impl Requester {
         if self.rnr_retries < 7 {
             self.rnr_retries -= 1;
         }
+        // The peer is there: a long wait for buffers must not use up the retries after losses.
+        self.retries = link.retry_count;
         self.rnr_deadline = Some(env.now().after(rnr_delay(code)));
         self.ack_deadline = None;
         self.go_back();
