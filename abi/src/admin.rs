@@ -38,7 +38,8 @@ layout! {
         0x00 result0: u64,
         /// Second result, by opcode.
         0x08 result1: u64,
-        /// Which argument was refused: its byte offset in the command, or 0.
+        /// Which argument was refused: its byte offset in the command, or 0x100 plus its byte offset
+        /// in the structure that the command points to, or 0.
         0x10 syndrome: u32,
         /// Reserved.
         0x14 reserved: u32,
@@ -112,7 +113,8 @@ codes! {
         CreateEq = 0x0020,
         /// Destroys an event queue that nothing refers to. Body: `ObjectReference`.
         DestroyEq = 0x0021,
-        /// Names the event queue for asynchronous events of the function. Body: `ObjectReference`.
+        /// Names the event queue for asynchronous events of the function, or 0 for none, which no
+        /// object has as its number. Body: `ObjectReference`.
         SetAsyncEq = 0x0022,
         /// Creates a completion queue. Body: `CreateCq`. result0: its number; result1: its slot.
         CreateCq = 0x0028,

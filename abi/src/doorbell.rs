@@ -89,7 +89,7 @@ pub const fn send_queue(producer: u32, qpn: u32) -> u64 {
 
 /// Value of the slot of a receive queue or shared receive queue: bits 31:0 the number of entries
 /// ever posted, modulo 2^32. The slot is read when a message arrives: it needs no dirty mark and no
-/// kick.
+/// kick, unless the queue pair is in the state ERROR and the requests are to be flushed.
 #[must_use]
 pub const fn receive_queue(producer: u32) -> u64 {
     producer as u64
