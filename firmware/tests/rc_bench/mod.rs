@@ -472,6 +472,12 @@ impl Solo {
         panic!("polling does not come to an end");
     }
 
+    /// Polls once, and returns how many PDUs are on the wire.
+    pub fn poll_once(&mut self) -> usize {
+        self.call(|qp, side| qp.poll(side, 64));
+        self.out.len()
+    }
+
     /// As [`Self::run`], without the payload.
     #[track_caller]
     pub fn pdus(&mut self) -> Vec<Pdu> {
