@@ -178,7 +178,9 @@ impl DoorbellPages {
             return self.mark_trapped(start);
         }
         for (n, value) in data.iter().enumerate() {
-            let Some(at) = start.checked_add(n) else { return };
+            let Some(at) = start.checked_add(n) else {
+                return;
+            };
             if at % PAGE_SIZE as usize == ENGINE_STATE_OFFSET as usize {
                 continue;
             }

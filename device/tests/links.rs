@@ -7,6 +7,8 @@ mod link_support;
 use std::thread;
 
 use link_support::*;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use vrnic::link::MAX_FRAME;
 
 /// Frame lengths from the smallest on a wire to jumbo, odd ones among them.
@@ -240,6 +242,43 @@ fn ping_pong(kind: &str, rounds: u64) {
 #[test]
 fn no_wake_up_is_lost_when_both_ends_sleep() {
     ping_pong("shm", 100_000);
+}
+
+/// Receives one frame; polls up to `patience` times before each sleep.
+fn take_patiently(link: &mut BoxedLink, rng: &mut SmallRng, patience: u32) -> u64 {
+    loop {
+        for _ in 0..rng.random_range(0..=patience) {
+            if let [(number, _)] = take(link, 1)[..] {
+                return number;
+            }
+        }
+        sleep(link);
+    }
+}
+
+/// One end answers at once, the other one goes to sleep about when the answer comes: the
+/// hand-over is hit at its narrowest. Needs two processors to mean anything.
+#[test]
+fn no_wake_up_is_lost_when_an_answer_meets_falling_asleep() {
+    const ROUNDS: u64 = 100_000;
+    let place = Place::new();
+    let (mut a, mut b) = place.pair("shm");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut rng = SmallRng::seed_from_u64(1);
+            for round in 0..ROUNDS {
+                assert_eq!(take_patiently(&mut b, &mut rng, 5_000), round);
+                assert!(try_send(&mut b, round, 64));
+                b.flush().unwrap();
+            }
+        });
+        let mut rng = SmallRng::seed_from_u64(2);
+        for round in 0..ROUNDS {
+            assert!(try_send(&mut a, round, 64));
+            a.flush().unwrap();
+            assert_eq!(take_patiently(&mut a, &mut rng, 10), round);
+        }
+    });
 }
 
 #[test]

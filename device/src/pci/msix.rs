@@ -431,6 +431,14 @@ impl MsixHandle {
         self.shared.deliver_pending(vector);
     }
 
+    /// Forgets interrupts that are pending: the function was reset, and what was raised before
+    /// concerns nobody any more.
+    pub fn discard_pending(&self) {
+        for word in &self.shared.pending {
+            word.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// The counters.
     #[must_use]
     pub fn counters(&self) -> MsixCounters {

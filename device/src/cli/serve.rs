@@ -1,0 +1,296 @@
+//! `vrnic serve`: one process, one NIC.
+//!
+//! The control thread runs one `mio` loop for all vfio-user sockets and for signals; the engine
+//! thread does the rest. Files that this process made (sockets, links, a complete capture) are in
+//! order again when it ends, however it is told to end.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Context, Error, anyhow};
+use clap::Args;
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use vrnic_firmware::nic::{FunctionConfig, NicConfig};
+use vrnic_firmware::types::Mac;
+use vrnic_vfio_user::{Listener, Server};
+
+use crate::capture::Capture;
+use crate::engine::EngineThread;
+use crate::function::{Function, Options};
+use crate::link::{self, LinkSpec};
+
+/// Arguments of `vrnic serve`.
+#[derive(Args, Debug)]
+pub struct ServeArguments {
+    /// UNIX socket to serve a function on. Given more than once, each socket is a function of its
+    /// own on the same port; functions of one process exchange data directly.
+    #[arg(long, value_name = "PATH", required = true)]
+    socket: Vec<PathBuf>,
+
+    /// What the port is plugged into:
+    /// none;
+    /// shm:listen=PATH or shm:connect=PATH (another vrnic on this host, fastest);
+    /// stream:listen=PATH or stream:connect=PATH (QEMU's -netdev stream);
+    /// dgram:local=PATH,remote=PATH (QEMU's -netdev dgram);
+    /// udp:local=IP:PORT,remote=IP:PORT.
+    #[arg(
+        long,
+        value_name = "SPEC",
+        default_value = "none",
+        verbatim_doc_comment
+    )]
+    link: LinkSpec,
+
+    /// Write every frame that crosses the port to a pcapng file, which is replaced.
+    #[arg(long, value_name = "FILE.pcapng")]
+    capture: Option<PathBuf>,
+
+    /// Ethernet address of the first function; others count up from it. Without it, one is derived
+    /// from the path of the first socket.
+    #[arg(long, value_name = "MAC")]
+    mac: Option<MacArgument>,
+
+    /// Send frames through the port even between two functions of this process, so that a capture
+    /// shows them.
+    #[arg(long)]
+    no_direct: bool,
+
+    /// Let clients access doorbell pages by messages only, as if they could not map them (slow; to
+    /// test drivers).
+    #[arg(long)]
+    trap_doorbells: bool,
+}
+
+/// An Ethernet address as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MacArgument(Mac);
+
+impl FromStr for MacArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not an Ethernet address such as 02:00:00:00:00:01");
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2);
+            *byte = part
+                .and_then(|part| u8::from_str_radix(part, 16).ok())
+                .ok_or_else(wrong)?;
+        }
+        if parts.next().is_some() {
+            return Err(wrong());
+        }
+        if bytes[0] & 1 != 0 || bytes == [0; 6] {
+            return Err(format!(
+                "'{text}' is a group or zero address; a function needs its own"
+            ));
+        }
+        Ok(Self(Mac(bytes)))
+    }
+}
+
+/// Why serving ended.
+pub(super) enum Failure {
+    /// The user can mend it.
+    Usage(Error),
+    /// The host refused something.
+    Host(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// Ethernet payload until a driver changes it: room for a path MTU of 4096.
+const MTU: u32 = 4200;
+
+const SIGNALS: Token = Token(0);
+const WAKER: Token = Token(1);
+/// The server's tokens.
+const SERVER: Range<usize> = 2..usize::MAX;
+
+/// Serves until a signal ends it.
+pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
+    let listeners = listen(&arguments.socket)?;
+    let mut capture = arguments
+        .capture
+        .as_deref()
+        .map(create_capture)
+        .transpose()?;
+    let tap = capture.as_mut().map(|capture| capture.tap("port"));
+    let mut poll = Poll::new().context("cannot create an event loop")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot catch signals")?;
+    poll.registry()
+        .register(&mut signals, SIGNALS, Interest::READABLE)
+        .context("cannot watch for signals")?;
+    let waker = Waker::new(poll.registry(), WAKER).context("cannot create a waker")?;
+    let waker = Arc::new(waker);
+    let link = link::open(&arguments.link).map_err(|error| Failure::Usage(anyhow!("{error}")))?;
+    let config = NicConfig {
+        direct: !arguments.no_direct,
+        link_up: false,
+        ..NicConfig::default()
+    };
+    let ended = Arc::clone(&waker);
+    let engine = EngineThread::start(config, link, tap, move || {
+        let _ = ended.wake();
+    })
+    .context("cannot start an engine")?;
+    let mut server =
+        Server::new(poll.registry(), waker, SERVER).context("cannot create a server")?;
+    serve_functions(arguments, &engine, &mut server, listeners)?;
+    log::info!("serving {}", names(&arguments.socket));
+    let result = wait(&mut poll, &mut signals, &mut server, &engine);
+    // The file is complete when the engine has dropped its tap.
+    drop((server, engine));
+    if let Some(capture) = capture {
+        capture.finish().context("cannot complete the capture")?;
+    }
+    result
+}
+
+fn create_capture(path: &Path) -> Result<Capture, Failure> {
+    let capture = Capture::create(path);
+    let capture = capture.with_context(|| format!("cannot create the capture {}", path.display()));
+    capture.map_err(Failure::Usage)
+}
+
+fn names(sockets: &[PathBuf]) -> String {
+    let names: Vec<_> = sockets
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    names.join(", ")
+}
+
+fn listen(sockets: &[PathBuf]) -> Result<Vec<Listener>, Failure> {
+    let listeners = sockets.iter().map(Listener::bind);
+    let listeners: Result<Vec<_>, _> = listeners.collect();
+    listeners.map_err(|error| Failure::Usage(anyhow!("{error}")))
+}
+
+fn serve_functions(
+    arguments: &ServeArguments,
+    engine: &EngineThread,
+    server: &mut Server<Function>,
+    listeners: Vec<Listener>,
+) -> Result<(), Failure> {
+    let first = arguments
+        .mac
+        .map_or_else(|| derive_mac(&arguments.socket), |mac| mac.0);
+    for (number, listener) in (0..).zip(listeners) {
+        let options = Options {
+            config: FunctionConfig {
+                number,
+                mac: count_up(first, number),
+                mtu: MTU,
+            },
+            map_doorbells: !arguments.trap_doorbells,
+        };
+        let function = Function::new(engine.handle().clone(), options);
+        let function = function.context("cannot create a function")?;
+        server
+            .add(listener, function)
+            .context("cannot serve a socket")?;
+    }
+    Ok(())
+}
+
+fn wait(
+    poll: &mut Poll,
+    signals: &mut Signals,
+    server: &mut Server<Function>,
+    engine: &EngineThread,
+) -> Result<(), Failure> {
+    let mut events = Events::with_capacity(256);
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other.context("cannot wait for events")?,
+        }
+        for event in &events {
+            match event.token() {
+                SIGNALS => {
+                    if let Some(signal) = signals.pending().next() {
+                        log::info!("ended by signal {signal}");
+                        return Ok(());
+                    }
+                }
+                _ => {
+                    server.handle_event(event);
+                }
+            }
+        }
+        server.turn();
+        if engine.has_ended() {
+            return Err(Failure::Host(anyhow!(
+                "the engine failed; its last words are above"
+            )));
+        }
+    }
+}
+
+/// A locally administered address that is the same each time a socket path is served.
+fn derive_mac(sockets: &[PathBuf]) -> Mac {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let path = sockets
+        .first()
+        .map(|path| path.as_os_str().as_encoded_bytes());
+    for byte in path.unwrap_or_default() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    let [.., a, b, c, d] = hash.to_be_bytes();
+    Mac([0x02, 0x56, a, b, c, d & 0xc0])
+}
+
+/// The address `number` after `first`.
+fn count_up(first: Mac, number: u16) -> Mac {
+    let [a, b, tail @ ..] = first.0;
+    let tail = u32::from_be_bytes(tail).wrapping_add(number.into());
+    let [c, d, e, f] = tail.to_be_bytes();
+    Mac([a, b, c, d, e, f])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        let mac = |text: &str| text.parse::<MacArgument>().map(|mac| mac.0.0);
+        assert_eq!(mac("02:00:00:00:00:0a"), Ok([2, 0, 0, 0, 0, 10]));
+        assert_eq!(
+            mac("52-54-00-AB-cd-ef"),
+            Ok([0x52, 0x54, 0, 0xab, 0xcd, 0xef])
+        );
+        for wrong in [
+            "",
+            "02:00",
+            "02:00:00:00:00:0a:01",
+            "2:0:0:0:0:1",
+            "01:00:00:00:00:00",
+            "0x:00:00:00:00:01",
+        ] {
+            assert!(mac(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn functions_have_addresses_of_their_own() {
+        assert_eq!(
+            count_up(Mac([2, 0, 0, 0, 0, 0xff]), 1).0,
+            [2, 0, 0, 0, 1, 0]
+        );
+        let derived = derive_mac(&["/tmp/a".into()]);
+        assert_eq!(derived, derive_mac(&["/tmp/a".into()]));
+        assert_ne!(derived, derive_mac(&["/tmp/b".into()]));
+        assert_eq!(derived.0[0] & 3, 2, "locally administered, no group");
+    }
+}

@@ -1,0 +1,344 @@
+//! The engine: one thread that owns functions, their queues, and a link, without locks.
+//!
+//! Everything that happens on the data path happens here, one step after the other: what arrived
+//! on the link, doorbells, timers, queue pairs that have something to send. Other threads send
+//! [`Message`]s (trapped register writes, resets, changes of memory mappings) and never share state
+//! with it apart from registers, doorbell pages and interrupt vectors, which are made for that.
+//!
+//! While there is work the engine polls. After [`SPIN`] without any it announces to drivers, to the
+//! link's peer and to other threads that it sleeps, looks at everything once more, and sleeps until
+//! one of them or a timer wakes it: an idle NIC uses no processor time.
+
+mod port;
+mod waker;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smallvec::SmallVec;
+use vrnic_firmware::nic::{FunctionConfig, FunctionId, Nic, NicConfig, Progress};
+use vrnic_firmware::types::Time;
+
+use crate::capture::{Direction, Tap};
+use crate::host::FunctionHost;
+use crate::link::Link;
+use port::{Capture, NoWire, Port};
+pub use waker::Waker;
+
+/// How long an engine polls without finding anything before it sleeps.
+pub const SPIN: Duration = Duration::from_micros(50);
+
+/// Frames taken from the link in one step.
+const RECEIVE_BUDGET: usize = 64;
+
+/// Messages handled in one step.
+const MESSAGE_BUDGET: usize = 256;
+
+/// Called on the engine's thread when a request is done.
+pub type Done = Box<dyn FnOnce() + Send>;
+
+/// What other threads ask of an engine.
+pub enum Message {
+    /// Serve a function from now on.
+    AddFunction {
+        /// Its surroundings.
+        host: Box<FunctionHost>,
+        /// Its identity.
+        config: FunctionConfig,
+        /// Gets the name by which other messages call it, or `None` if there is no room.
+        reply: Sender<Option<FunctionId>>,
+    },
+    /// A register was written.
+    WriteRegister {
+        /// Function.
+        function: FunctionId,
+        /// Offset in BAR0, a multiple of 4.
+        offset: u32,
+        /// Value.
+        value: u32,
+    },
+    /// Changes of memory mappings wait in the function's memory.
+    MemoryChanged {
+        /// Function.
+        function: FunctionId,
+    },
+    /// Reset the function; `done` when nothing of it is in flight any more.
+    Reset {
+        /// Function.
+        function: FunctionId,
+        /// Called then.
+        done: Done,
+    },
+    /// A doorbell was stored by trapped access, or a kick page was written.
+    Kick,
+    /// End the thread.
+    Stop,
+}
+
+/// How to reach an engine. Clones reach the same one.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    sender: Sender<Message>,
+    waker: Arc<Waker>,
+}
+
+impl EngineHandle {
+    /// Sends a message. It is lost if the engine has ended, as everything else is then.
+    pub fn send(&self, message: Message) {
+        let _ = self.sender.send(message);
+        self.waker.wake();
+    }
+
+    /// Adds a function and waits for its name.
+    ///
+    /// # Errors
+    /// If the engine has ended.
+    pub fn add_function(
+        &self,
+        host: FunctionHost,
+        config: FunctionConfig,
+    ) -> io::Result<FunctionId> {
+        let (reply, answer) = channel();
+        let host = Box::new(host);
+        self.send(Message::AddFunction {
+            host,
+            config,
+            reply,
+        });
+        let refused = || io::Error::other("the engine has ended, or has no room for a function");
+        answer.recv().ok().flatten().ok_or_else(refused)
+    }
+}
+
+/// A running engine; dropping it stops the thread.
+#[derive(Debug)]
+pub struct EngineThread {
+    handle: EngineHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EngineThread {
+    /// Starts an engine on `link`; frames pass `tap` if there is one. `ended` is called when the
+    /// thread ends, for whatever reason.
+    ///
+    /// # Errors
+    /// If the host refuses a thread or a descriptor.
+    pub fn start(
+        config: NicConfig,
+        link: Box<dyn Link>,
+        tap: Option<Tap>,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let waker = Arc::new(Waker::new()?);
+        let (sender, messages) = channel();
+        let engine = Engine {
+            nic: Nic::new(config),
+            link,
+            capture: tap.map(Capture::new),
+            messages,
+            waker: Arc::clone(&waker),
+            start: Instant::now(),
+            link_up: false,
+            stopped: false,
+        };
+        let thread = std::thread::Builder::new().name("vrnic-engine".into());
+        Ok(Self {
+            thread: Some(thread.spawn(move || {
+                let _ended = OnDrop(Some(ended));
+                engine.run();
+            })?),
+            handle: EngineHandle { sender, waker },
+        })
+    }
+
+    /// Whether the thread has ended: it does so by itself only if it panicked.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// How to reach it.
+    #[must_use]
+    pub fn handle(&self) -> &EngineHandle {
+        &self.handle
+    }
+}
+
+impl Drop for EngineThread {
+    fn drop(&mut self) {
+        self.handle.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported on standard error when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Calls a function when it is dropped, also by a panic.
+struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(f) = self.0.take() {
+            f();
+        }
+    }
+}
+
+struct Engine {
+    nic: Nic<FunctionHost>,
+    link: Box<dyn Link>,
+    capture: Option<Capture>,
+    messages: Receiver<Message>,
+    waker: Arc<Waker>,
+    start: Instant,
+    link_up: bool,
+    stopped: bool,
+}
+
+impl Engine {
+    fn run(mut self) {
+        let mut idle_since = None;
+        while !self.stopped {
+            let now = self.now();
+            if self.step(now) {
+                idle_since = None;
+                continue;
+            }
+            let since = *idle_since.get_or_insert(now);
+            if now.0.saturating_sub(since.0) < SPIN.as_nanos() as u64 {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.sleep();
+            idle_since = None;
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Does what there is to do, in bounded portions; says whether there was anything.
+    fn step(&mut self, now: Time) -> bool {
+        let mut busy = self.handle_messages(now);
+        busy |= self.receive(now);
+        self.watch_link();
+        let mut port = Port::new(&mut *self.link, self.capture.as_mut());
+        busy |= self.nic.step(now, &mut port) == Progress::Busy;
+        if let Err(error) = self.link.flush() {
+            log::debug!("link: {error}");
+        }
+        busy
+    }
+
+    fn receive(&mut self, now: Time) -> bool {
+        let Self {
+            nic, link, capture, ..
+        } = self;
+        let mut deliver = |frame: &[u8]| {
+            if let Some(capture) = capture {
+                capture.tap.record(Direction::Received, frame);
+            }
+            nic.receive(now, frame, &mut NoWire);
+        };
+        match link.receive(RECEIVE_BUDGET, &mut deliver) {
+            Ok(frames) => frames != 0,
+            Err(error) => {
+                log::debug!("link: {error}");
+                false
+            }
+        }
+    }
+
+    fn watch_link(&mut self) {
+        let up = self.link.is_up();
+        if up != self.link_up {
+            self.link_up = up;
+            log::info!("link is {}", if up { "up" } else { "down" });
+            self.nic.set_link(up);
+        }
+    }
+
+    fn handle_messages(&mut self, now: Time) -> bool {
+        for handled in 0..MESSAGE_BUDGET {
+            match self.messages.try_recv() {
+                Ok(message) => self.handle(now, message),
+                Err(TryRecvError::Empty) => return handled != 0,
+                Err(TryRecvError::Disconnected) => {
+                    self.stopped = true;
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    fn handle(&mut self, now: Time, message: Message) {
+        match message {
+            Message::AddFunction {
+                host,
+                config,
+                reply,
+            } => {
+                let _ = reply.send(self.nic.add_function(*host, config));
+            }
+            Message::WriteRegister {
+                function,
+                offset,
+                value,
+            } => {
+                self.nic.write_register(now, function, offset, value);
+            }
+            Message::MemoryChanged { function } => {
+                if let Some(host) = self.nic.host(function) {
+                    host.apply_memory_updates();
+                }
+            }
+            Message::Reset { function, done } => {
+                self.nic.reset(function);
+                done();
+            }
+            Message::Kick => {}
+            Message::Stop => self.stopped = true,
+        }
+    }
+
+    /// Sleeps until there is something to do, if nothing has come up by now.
+    fn sleep(&mut self) {
+        if let Some(capture) = &mut self.capture {
+            capture.tap.flush();
+        }
+        self.waker.announce_sleep();
+        if self.nic.prepare_sleep()
+            && self.link.prepare_sleep()
+            && !self.handle_messages(self.now())
+        {
+            self.wait();
+        }
+        self.link.wake();
+        self.nic.wake();
+        self.waker.awake();
+    }
+
+    fn wait(&mut self) {
+        let timeout = self.nic.next_timeout().map(|at| {
+            let nanos = at.0.saturating_sub(self.now().0);
+            let duration = Duration::from_nanos(nanos);
+            Timespec {
+                tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(duration.subsec_nanos()),
+            }
+        });
+        let waker = self.waker.fd();
+        let link = self.link.wake_fd();
+        let fds = std::iter::once(&waker).chain(&link);
+        let mut fds: SmallVec<[_; 2]> = fds.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        // Whatever ends the wait, an error included, the engine looks at everything again.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+}

@@ -1,0 +1,348 @@
+//! One PCI function towards its vfio-user client: regions, interrupts, mappings, reset.
+//!
+//! Lives on the control thread. Configuration space, MSI-X table and the published registers are
+//! answered here; what concerns queues goes to the engine as a message. Region accesses are always
+//! answered at once (see [`crate::registers`] for why that matters).
+//!
+//! Resets: a function level reset, a vfio-user reset and the loss of the client all send
+//! [`Message::Reset`] to the engine, which answers when nothing is in flight any more. A client
+//! that comes later finds a function after power-on.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vrnic_abi::{doorbell, pci as abi};
+use vrnic_firmware::nic::{FunctionConfig, FunctionId};
+use vrnic_vfio_user::device::RegionAccess;
+use vrnic_vfio_user::wire::irq::INFO_EVENTFD;
+use vrnic_vfio_user::{
+    ClientHandle, Deferred, Device, DeviceInfo, DmaMap, DmaUnmap, Errno, IrqAction, IrqInfo,
+    NegotiatedCaps, RegionInfo, RegionMmap, SetIrqs, SparseArea, device::IrqData,
+};
+
+use crate::doorbell::DoorbellPages;
+use crate::engine::{EngineHandle, Message};
+use crate::host::FunctionHost;
+use crate::memory::{MemoryControl, memory};
+use crate::pci::{self, Actions, ConfigSpace, Msix, PowerState, ResetKind};
+use crate::registers::{Registers, WriteCombiner};
+
+/// VFIO's index of the configuration space region.
+const REGION_CONFIG: u32 = 7;
+/// VFIO's number of regions of a PCI device.
+const REGIONS: u32 = 9;
+/// VFIO's index of the MSI-X interrupts.
+const IRQ_MSIX: u32 = 2;
+/// VFIO's number of interrupt types of a PCI device.
+const IRQS: u32 = 5;
+
+const BAR_REGISTERS: u32 = abi::BAR_REGISTERS as u32;
+const BAR_DOORBELLS: u32 = abi::BAR_DOORBELLS as u32;
+const BAR_MSIX: u32 = abi::BAR_MSIX as u32;
+
+/// Bytes of BAR2 that are memory; kick pages follow.
+const DOORBELL_BYTES: u64 = (doorbell::PAGES * doorbell::PAGE_SIZE) as u64;
+
+/// A function and what its client has told about itself.
+pub struct Function {
+    engine: EngineHandle,
+    id: FunctionId,
+    number: u16,
+    config: ConfigSpace,
+    msix: Msix,
+    registers: Arc<Registers>,
+    combiner: WriteCombiner,
+    doorbells: Arc<DoorbellPages>,
+    doorbell_fd: Arc<OwnedFd>,
+    map_doorbells: bool,
+    memory: MemoryControl,
+}
+
+/// How a function is to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Identity towards the network and the bus.
+    pub config: FunctionConfig,
+    /// Let clients map doorbell pages; if not, every doorbell is trapped.
+    pub map_doorbells: bool,
+}
+
+impl Function {
+    /// A function after power-on, served by `engine`.
+    ///
+    /// # Errors
+    /// If the host refuses memory or descriptors, or the engine has ended.
+    pub fn new(engine: EngineHandle, options: Options) -> io::Result<Self> {
+        let serial = serial_number(options.config.mac.0);
+        let description = pci::Function::physical(serial);
+        let config = ConfigSpace::new(&description).map_err(io::Error::other)?;
+        let msix = Msix::new(description.msix);
+        let registers = Arc::new(Registers::default());
+        let doorbells = Arc::new(DoorbellPages::new()?);
+        let doorbell_fd = Arc::new(doorbells.fd().try_clone_to_owned()?);
+        let (memory, control) = memory();
+        let host = FunctionHost::new(
+            memory,
+            Arc::clone(&doorbells),
+            Arc::clone(&registers),
+            msix.handle(),
+        );
+        let id = engine.add_function(host, options.config)?;
+        Ok(Self {
+            engine,
+            id,
+            number: options.config.number,
+            config,
+            msix,
+            registers,
+            combiner: WriteCombiner::default(),
+            doorbells,
+            doorbell_fd,
+            map_doorbells: options.map_doorbells,
+            memory: control,
+        })
+    }
+
+    /// Resets everything but configuration space, and calls `done` then.
+    fn reset_engine(&self, done: impl FnOnce() + Send + 'static) {
+        let interrupts = self.msix.handle();
+        let done = Box::new(move || {
+            interrupts.discard_pending();
+            done();
+        });
+        let function = self.id;
+        self.engine.send(Message::Reset { function, done });
+    }
+
+    fn memory_changed(&self) {
+        let function = self.id;
+        self.engine.send(Message::MemoryChanged { function });
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        let actions = self.config.write(offset, data).map_err(|_| Errno::INVAL)?;
+        self.carry_out(actions);
+        if actions.contains(Actions::FLR_REQUESTED) {
+            self.reset_engine(|| log::debug!("function level reset is done"));
+            self.reset_bus(ResetKind::FunctionLevel);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, actions: Actions) {
+        if actions.intersects(Actions::BUS_MASTER_CHANGED | Actions::POWER_STATE_CHANGED) {
+            let awake = self.config.power_state() == PowerState::D0;
+            self.memory
+                .set_bus_master(awake && self.config.bus_master());
+        }
+        if actions.contains(Actions::MSIX_CHANGED) {
+            self.msix.set_control(self.config.msix_control());
+        }
+    }
+
+    fn reset_bus(&mut self, kind: ResetKind) {
+        let actions = self.config.reset(kind);
+        self.carry_out(actions);
+        self.msix.reset();
+        self.combiner = WriteCombiner::default();
+    }
+
+    fn write_registers(&mut self, offset: u64, data: &[u8]) {
+        let Self {
+            combiner,
+            registers,
+            engine,
+            id,
+            ..
+        } = self;
+        combiner.write(registers, offset, data, |offset, value| {
+            engine.send(Message::WriteRegister {
+                function: *id,
+                offset,
+                value,
+            });
+        });
+    }
+
+    fn write_doorbells(&self, offset: u64, data: &[u8]) {
+        if offset < DOORBELL_BYTES {
+            self.doorbells.write(offset, data);
+        }
+        // A store to a kick page says only that the engine is to look.
+        self.engine.send(Message::Kick);
+    }
+
+    fn assign(&mut self, start: u32, fds: Vec<Option<OwnedFd>>) -> Result<(), Errno> {
+        for (vector, fd) in (start..).zip(fds) {
+            self.msix
+                .set_eventfd(vector, fd)
+                .map_err(|_| Errno::INVAL)?;
+        }
+        Ok(())
+    }
+
+    fn trigger(&self, vectors: impl Iterator<Item = u32>) {
+        let handle = self.msix.handle();
+        vectors.for_each(|vector| handle.raise(vector));
+    }
+}
+
+/// An EUI-64 from an Ethernet address (IEEE guidelines for EUI-64).
+fn serial_number([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_be_bytes([a, b, c, 0xff, 0xfe, d, e, f])
+}
+
+impl Device for Function {
+    fn attached(&mut self, client: ClientHandle, _caps: &NegotiatedCaps) {
+        log::info!("function {}: client attached", self.number);
+        self.memory.attach(client);
+    }
+
+    fn detached(&mut self) {
+        log::info!("function {}: client gone", self.number);
+        // First nothing may use the mappings, then they go.
+        self.reset_engine(|| ());
+        self.memory.detach();
+        self.memory_changed();
+        self.reset_bus(ResetKind::PowerOn);
+        self.msix.detach();
+    }
+
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            pci: true,
+            resettable: true,
+            num_regions: REGIONS,
+            num_irqs: IRQS,
+        }
+    }
+
+    fn region(&self, index: u32) -> RegionInfo {
+        let access = self.region_access(index);
+        let doorbells = RegionMmap {
+            fd: Arc::clone(&self.doorbell_fd),
+            offset: 0,
+            areas: vec![SparseArea {
+                offset: 0,
+                size: DOORBELL_BYTES,
+            }],
+        };
+        RegionInfo {
+            size: access.size,
+            readable: access.readable,
+            writable: access.writable,
+            mmap: (index == BAR_DOORBELLS && self.map_doorbells).then_some(doorbells),
+        }
+    }
+
+    fn region_access(&self, index: u32) -> RegionAccess {
+        let size = match index {
+            BAR_REGISTERS => abi::BAR_REGISTERS_SIZE.into(),
+            BAR_DOORBELLS => doorbell::BAR_SIZE.into(),
+            BAR_MSIX => abi::BAR_MSIX_SIZE.into(),
+            REGION_CONFIG => pci::CONFIG_SPACE_SIZE as u64,
+            _ => 0,
+        };
+        RegionAccess {
+            size,
+            readable: size != 0,
+            writable: size != 0,
+        }
+    }
+
+    fn irq(&self, index: u32) -> IrqInfo {
+        if index != IRQ_MSIX {
+            return IrqInfo::default();
+        }
+        IrqInfo {
+            count: abi::MSIX_VECTORS.into(),
+            flags: INFO_EVENTFD,
+        }
+    }
+
+    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        match region {
+            BAR_REGISTERS => self.registers.read(offset, data),
+            BAR_DOORBELLS => self.doorbells.read(offset, data),
+            BAR_MSIX => self.msix.read(offset, data),
+            REGION_CONFIG => self.config.read(offset, data).map_err(|_| Errno::INVAL)?,
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
+    }
+
+    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        match region {
+            BAR_REGISTERS => self.write_registers(offset, data),
+            BAR_DOORBELLS => self.write_doorbells(offset, data),
+            BAR_MSIX => self.msix.write(offset, data),
+            REGION_CONFIG => self.write_config(offset, data)?,
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
+    }
+
+    fn dma_map(&mut self, map: DmaMap) -> Result<(), Errno> {
+        self.memory.map(map)?;
+        self.memory_changed();
+        Ok(())
+    }
+
+    fn dma_unmap(&mut self, unmap: DmaUnmap, reply: Deferred) {
+        self.memory.unmap(unmap, reply);
+        self.memory_changed();
+    }
+
+    fn set_irqs(&mut self, set: SetIrqs) -> Result<(), Errno> {
+        if set.index != IRQ_MSIX {
+            return Err(Errno::INVAL);
+        }
+        let vectors = set.start..set.start.saturating_add(set.count);
+        match (set.action, set.data) {
+            (IrqAction::Trigger, IrqData::None) if set.count == 0 => self.msix.clear_eventfds(),
+            (IrqAction::Trigger, IrqData::None) => self.trigger(vectors),
+            (IrqAction::Trigger, IrqData::Bool(which)) => {
+                let chosen = vectors.zip(which).filter(|(_, chosen)| *chosen);
+                self.trigger(chosen.map(|(vector, _)| vector));
+            }
+            (IrqAction::Trigger, IrqData::Assign(fds)) => {
+                self.assign(set.start, fds.into_iter().map(Some).collect())?;
+            }
+            (IrqAction::Trigger, IrqData::Deassign) => {
+                self.assign(set.start, vectors.map(|_| None).collect())?;
+            }
+            (IrqAction::Mask | IrqAction::Unmask, data) => {
+                self.mask(vectors, set.action == IrqAction::Mask, data)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, reply: Deferred) {
+        self.reset_bus(ResetKind::FunctionLevel);
+        self.reset_engine(move || reply.complete(Ok(())));
+    }
+}
+
+impl Function {
+    fn mask(
+        &mut self,
+        vectors: std::ops::Range<u32>,
+        masked: bool,
+        data: IrqData,
+    ) -> Result<(), Errno> {
+        let chosen = match data {
+            IrqData::None => vec![true; vectors.len()],
+            IrqData::Bool(which) => which,
+            // MSI-X vectors are masked by the table, never by an eventfd.
+            IrqData::Assign(_) | IrqData::Deassign => return Err(Errno::INVAL),
+        };
+        for (vector, _) in vectors.zip(chosen).filter(|(_, chosen)| *chosen) {
+            self.msix
+                .set_masked(vector, masked)
+                .map_err(|_| Errno::INVAL)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! The `vrnic` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vrnic::cli::main()
+}

@@ -1,0 +1,74 @@
+//! RDMA WRITE of large messages against `memcpy` of the same size, in turns.
+
+use anyhow::Result;
+use vrnic_driver::DmaBuffer as _;
+
+use crate::function::Pair;
+use crate::memory_copy::MemoryCopy;
+use crate::row::Measured;
+use crate::statistics::median;
+use crate::stream::{Stream, Wait};
+
+/// Rounds of both; odd, so that there is a middle.
+const ROUNDS: usize = 15;
+/// Bytes moved in a round by each.
+const ROUND: usize = 64 << 20;
+
+/// Between two functions of one process.
+pub(crate) fn local(size: usize) -> Result<Measured> {
+    let mut pair = Pair::local(size)?;
+    let result = compare(&mut pair, size, Wait::Spin, "1 process, direct");
+    pair.explain(result)
+}
+
+/// Between two processes: every byte crosses in RoCEv2 frames.
+pub(crate) fn wire(size: usize) -> Result<Measured> {
+    let mut pair = Pair::wire(size)?;
+    let result = compare(
+        &mut pair,
+        size,
+        Wait::Interrupt,
+        "2 processes, frames of MTU 4096",
+    );
+    pair.explain(result)
+}
+
+fn compare(pair: &mut Pair, size: usize, wait: Wait, how: &str) -> Result<Measured> {
+    // 4 MiB in flight, and a completion for each MiB.
+    let list = ((1 << 20) / size).max(1);
+    let stream = Stream {
+        list,
+        lists: 4,
+        wait,
+    };
+    let count = ROUND / size;
+    let mut copy = MemoryCopy::new(size);
+    let (source, target) = (pair.a.local(), pair.b.remote());
+    let (mut ratios, mut copies, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let pattern = pattern(size, round);
+        pair.a.memory.write(0, &pattern);
+        stream.run(&mut pair.a, source, target, 1)?;
+        copy.run(1);
+        let copied = copy.run(count).as_secs_f64();
+        let written = stream
+            .run(&mut pair.a, source, target, count / list)?
+            .as_secs_f64();
+        pair.b.verify(&pattern)?;
+        ratios.push(copied / written);
+        copies.push(ROUND as f64 / copied / 1e9);
+        writes.push(ROUND as f64 / written / 1e9);
+    }
+    let (writes, copies) = (median(&mut writes), median(&mut copies));
+    Ok(Measured {
+        value: median(&mut ratios),
+        note: format!("{writes:.1} GB/s against {copies:.1} GB/s memcpy on one core; {how}"),
+    })
+}
+
+/// Bytes that differ from round to round and from place to place.
+fn pattern(size: usize, round: usize) -> Vec<u8> {
+    let start = (round as u32 + 1).wrapping_mul(0x9e37_79b9);
+    let byte = |index: u32| (start ^ index.wrapping_mul(0x85eb_ca6b)).to_be_bytes()[0];
+    (0..size as u32).map(byte).collect()
+}

@@ -1,0 +1,117 @@
+//! A NIC: a process that serves functions on sockets, until it is dropped.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use vrnic_driver_vfio::{HostPlatform, Options};
+
+/// Time that a process may take until its sockets accept clients.
+const START: Duration = Duration::from_secs(10);
+
+/// A process with its sockets.
+pub(crate) struct Nic {
+    child: Child,
+    directory: TempDir,
+    functions: usize,
+}
+
+impl Nic {
+    /// Starts a process that serves `functions` functions on a port plugged into `link`.
+    pub(crate) fn start(functions: usize, link: &str) -> Result<Self> {
+        let directory = tempfile::tempdir().context("cannot create a directory for sockets")?;
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--link").arg(link);
+        for number in 0..functions {
+            command
+                .arg("--socket")
+                .arg(socket(directory.path(), number));
+        }
+        let words = File::create(words(directory.path()))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(words);
+        let child = command.spawn().context("cannot start a NIC")?;
+        Ok(Self {
+            child,
+            directory,
+            functions,
+        })
+    }
+
+    /// Process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Opens all functions, as soon as they can be.
+    pub(crate) fn open(&mut self, options: Options) -> Result<Vec<HostPlatform>> {
+        let deadline = Instant::now() + START;
+        (0..self.functions)
+            .map(|number| self.open_one(number, options, deadline))
+            .collect()
+    }
+
+    fn open_one(
+        &mut self,
+        number: usize,
+        options: Options,
+        deadline: Instant,
+    ) -> Result<HostPlatform> {
+        let path = socket(self.directory.path(), number);
+        loop {
+            match HostPlatform::open_socket(&path, options) {
+                Ok(platform) => return Ok(platform),
+                Err(error) if is_early(&error) && Instant::now() < deadline => {}
+                Err(error) => return Err(error).with_context(|| self.last_words()),
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the NIC ended with {status}; {}", self.last_words());
+            }
+            // There is no event for a socket that appears.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The end of what the process wrote to standard error.
+    pub(crate) fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(words(self.directory.path())).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        let start = lines.len().saturating_sub(5);
+        let last = lines.get(start..).unwrap_or_default().join(" | ");
+        format!("the NIC's last words: {last:?}")
+    }
+}
+
+impl Drop for Nic {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether nobody listens yet.
+fn is_early(error: &anyhow::Error) -> bool {
+    let kind = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<io::Error>());
+    let kind = kind.map(io::Error::kind);
+    matches!(
+        kind,
+        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    )
+}
+
+fn socket(directory: &Path, number: usize) -> PathBuf {
+    directory.join(format!("function-{number}"))
+}
+
+fn words(directory: &Path) -> PathBuf {
+    directory.join("standard-error")
+}
