@@ -181,6 +181,7 @@ impl Qp {
             }
             Body::Congestion => {
                 env.count(Counter::RpCnpHandled, 1);
+                self.requester.narrow();
                 Ok(())
             }
             _ if sending => {

@@ -78,6 +78,8 @@ pub(super) struct Requester {
     pub(super) rnr_deadline: Option<Time>,
     /// The work queue may have more.
     more: bool,
+    /// Most packets that a PDU could stand for when one was last sent.
+    pub(super) burst: u32,
     /// Scratch.
     pub(super) chunks: Chunks,
 }
@@ -368,7 +370,8 @@ impl Requester {
     }
 
     /// The packets to send next of the message under the cursor, if the window has room.
-    fn next_run<E: Env>(&self, env: &E, link: &Attributes) -> Option<Run> {
+    fn next_run<E: Env>(&mut self, env: &E, link: &Attributes) -> Option<Run> {
+        self.burst = env.burst(&link.path).max(1);
         let message = self.messages.get(self.cursor.message)?;
         let room = self.room(message);
         if room == 0 {
@@ -376,7 +379,7 @@ impl Requester {
         }
         let packet = self.cursor.packet;
         let left = message.packets.saturating_sub(packet);
-        let packets = left.min(room).min(env.burst(&link.path).max(1));
+        let packets = left.min(room).min(self.burst);
         let mtu = link.path_mtu.bytes();
         let offset = packet.saturating_mul(mtu);
         let rest = message.length.saturating_sub(offset);

@@ -205,7 +205,7 @@ impl Requester {
             NakCode::RemoteOperational => Outcome::RemoteOperation,
             // No code of RC. Between two queue pairs of one process the receiving one says with it
             // that it could not read our memory, which on the wire we had noticed ourselves.
-            NakCode::InvalidRdRequest if env.burst(&link.path) > 1 => Outcome::LocalProtection,
+            NakCode::InvalidRdRequest if self.burst > 1 => Outcome::LocalProtection,
             NakCode::InvalidRdRequest => Outcome::BadResponse,
         };
         self.fail(env, outcome)

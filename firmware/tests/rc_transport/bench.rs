@@ -4,10 +4,6 @@
 //! completions. A [`Solo`] is a queue pair whose peer the test plays by hand; a [`Pair`] is two of
 //! them and a simulated wire that loses, doubles and delays PDUs by a seed.
 
-#![allow(dead_code)] // Each test binary uses its own part.
-#![allow(missing_docs, unreachable_pub)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::{BTreeMap, VecDeque};
 
 use vrnic_abi::counter::Counter;
@@ -84,6 +80,8 @@ pub struct Node {
     /// Memory offsets from here on cannot be reached by DMA.
     pub dma_limit: u64,
     pub burst: u32,
+    /// What is sent from memory cannot be read any more when it arrives.
+    pub lost_source: bool,
     /// PDUs that fit on the wire.
     pub room: usize,
 }
@@ -109,6 +107,7 @@ impl Node {
             invalidated: Vec::new(),
             dma_limit: u64::MAX,
             burst: 1,
+            lost_source: false,
             room: usize::MAX,
         }
     }
@@ -307,7 +306,7 @@ impl Env for Side<'_> {
         self.out.push(Packet {
             pdu: *pdu,
             payload,
-            lost_source: false,
+            lost_source: self.node.lost_source,
         });
         Transmit::Sent
     }
@@ -735,9 +734,5 @@ impl Pair {
             end.now = now;
             end.call(|qp, side| qp.expire(side));
         }
-    }
-
-    pub fn is_quiet(&self) -> bool {
-        self.flights.is_empty() && self.next_event().is_none()
     }
 }

@@ -4,16 +4,12 @@
 //! before anything is sent; afterwards all of it is compared, bytes that nobody should have written
 //! included. `RC_SEED=n` runs one seed.
 
-#![allow(clippy::panic)] // Helpers of tests.
-
-mod rc_bench;
-
 use std::collections::BTreeMap;
 
-use rc_bench::*;
+use crate::bench::*;
 use vrnic_abi::counter::Counter;
 use vrnic_firmware::pdu::{AtomicOperation, SendTail};
-use vrnic_firmware::transport::{ReceiveKind, ReceiveWork, SendOperation, SendWork};
+use vrnic_firmware::transport::{Modify, ReceiveKind, ReceiveWork, SendOperation, SendWork};
 use vrnic_firmware::types::{Mtu, Outcome, Sge, State, Time};
 
 /// Bytes of memory of each end.
@@ -346,6 +342,81 @@ fn check(end: &Solo, plan: &Plan) {
     }
 }
 
+/// Random work during which one end loses its memory region, its DMA or its nerve: every request
+/// must end once and in order, and guards stay untouched.
+fn run_broken(seed: u64, burst: u32, faults: Faults) {
+    let mut random = Random(seed);
+    let setup = Setup {
+        timeout: 4,
+        min_rnr_timer: 2,
+        retry_count: 2,
+        burst,
+        memory: MEMORY,
+        ..Setup::default()
+    };
+    let mut plans = [Plan::new(&mut random), Plan::new(&mut random)];
+    for _ in 0..30 {
+        plan_operation(&mut plans, random.below(2) as usize, &mut random);
+    }
+    let mut pair = Pair::new(random.next(), setup, faults);
+    for (end, plan) in plans.iter().enumerate() {
+        pair.ends[end].node.memory = plan_start(plan, &plans[1 - end]);
+        let works = plan.sends.iter().map(|(work, _)| work.clone());
+        pair.ends[end].node.sends.extend(works);
+        pair.ends[end].node.receives.extend(plan.receives.clone());
+        pair.ends[end].qp.post_notify();
+    }
+    let (victim, when) = (random.below(2) as usize, random.below(60));
+    for step in 0.. {
+        assert!(step < 100_000, "no end");
+        if step == when {
+            let end = &mut pair.ends[victim];
+            match random.below(4) {
+                0 => end.node.regions.clear(),
+                1 => end.node.dma_limit = 0,
+                2 => end.node.lost_source = true,
+                _ => end.modify(Modify::to(State::Error)).unwrap(),
+            }
+        }
+        pair.poll();
+        match pair.next_event() {
+            Some(at) => pair.advance(at),
+            None if step > when => break,
+            None => {}
+        }
+    }
+    for (end, plan) in plans.iter().enumerate() {
+        check_broken(&pair.ends[end], plan);
+    }
+}
+
+#[track_caller]
+fn check_broken(end: &Solo, plan: &Plan) {
+    let sent = &end.node.sent;
+    assert_eq!(sent.len(), plan.sends.len());
+    assert!((0..).zip(sent).all(|(index, done)| done.0 == index));
+    let outcomes: Vec<_> = sent.iter().map(|done| done.1).collect();
+    let good = outcomes
+        .iter()
+        .take_while(|&&o| o == Outcome::Success)
+        .count();
+    let flushed = outcomes
+        .iter()
+        .skip(good + 1)
+        .all(|&o| o == Outcome::Flushed);
+    assert!(flushed, "one error at most: {outcomes:?}");
+    let error = end.qp.state() == State::Error;
+    assert_eq!(good < outcomes.len(), error && good < outcomes.len());
+    assert!(end.node.handed.is_empty() && !end.qp.has_work());
+    if error {
+        assert_eq!(end.node.received.len(), plan.receives.len());
+        assert!(end.node.receives_handed.is_empty());
+    }
+    // Bytes that the plan leaves alone are still what they were.
+    let at = (16..MEMORY).find(|&at| plan.memory[at] == PATTERN && end.node.memory[at] != PATTERN);
+    assert_eq!(at, None, "a guard was overwritten");
+}
+
 /// Runs seeds, names the one that fails, and makes sure that the faults did what they are for.
 #[track_caller]
 fn seeds(count: u64, burst: u32, faults: Faults, mechanisms: &[Counter]) {
@@ -438,4 +509,20 @@ fn in_bursts_over_a_perfect_path() {
 fn in_bursts_over_a_path_that_does_everything() {
     let jitter = 20_000;
     seeds(100, 16, Faults { jitter, ..BAD }, REPAIRS);
+}
+
+#[test]
+fn while_one_end_breaks() {
+    for seed in 0..150 {
+        let faults = if seed % 2 == 0 {
+            Faults::default()
+        } else {
+            BAD
+        };
+        let burst = if seed % 3 == 0 { 1 } else { 32 };
+        if let Err(panic) = std::panic::catch_unwind(|| run_broken(seed, burst, faults)) {
+            eprintln!("seed {seed}, burst {burst}, {faults:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
 }

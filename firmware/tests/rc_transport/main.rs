@@ -1,0 +1,15 @@
+//! The reliable connected transport, in virtual time: rule by rule with one queue pair whose peer the
+//! test plays by hand, and two queue pairs under random work over a bad wire.
+
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests.
+
+mod acknowledging;
+mod answering;
+mod bench;
+mod hostile;
+mod random;
+mod receiving;
+mod rules;
+mod sending;
+mod states;
