@@ -122,7 +122,9 @@ mod sequence_nak {
         let mut solo = Solo::new();
         solo.node.post_receive(1, 0, 64);
         solo.request(1, send(Place::Only), b"x");
-        solo.request(0, send(Place::Only), b"x");
+        let mut missing = packet(Psn::new(2000), 1, send(Place::Only), b"x");
+        missing.pdu.ack_request = false;
+        solo.deliver(&missing);
         assert_eq!(solo.answers(), [(0, ACK)]);
     }
 

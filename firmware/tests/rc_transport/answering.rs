@@ -261,29 +261,80 @@ mod duplicates {
         assert_eq!((place(0), place(1)), (Place::First, Place::Last));
     }
 
-    #[test]
-    fn of_reads_restart_the_response_only_if_needed() {
+    /// Queues a READ of four packets and sends two.
+    fn half_answered() -> Solo {
         let mut solo = Solo::new();
-        let all = Body::Read {
-            source: range(0, 4 * MTU),
-        };
         solo.node.room = 2;
-        solo.request(0, all, &[]);
-        solo.poll_once();
-        assert_eq!(std::mem::take(&mut solo.out).len(), 2);
-        // The third packet is still to be sent: nothing to repeat.
-        let third = Body::Read {
-            source: range(512, 512),
-        };
-        solo.request(2, third, &[]);
-        // The second one was sent, and is missing.
-        let second = Body::Read {
-            source: range(256, 768),
-        };
-        solo.request(1, second, &[]);
+        let source = range(0, 4 * MTU);
+        solo.request(0, Body::Read { source }, &[]);
+        assert_eq!(solo.poll_once(), 2);
+        solo.out.clear();
         solo.node.room = usize::MAX;
-        let psns: Vec<_> = solo.pdus().iter().map(|pdu| pdu.psn.get()).collect();
-        assert_eq!(psns, [2001, 2002, 2003]);
+        solo
+    }
+
+    fn places(pdus: &[Pdu]) -> Vec<(u32, Place)> {
+        let mut places = Vec::new();
+        for pdu in pdus {
+            if let Body::ReadResponse { place, .. } = pdu.body {
+                places.push((pdu.psn.get() - 2000, place));
+            }
+        }
+        places
+    }
+
+    #[test]
+    fn of_reads_do_not_restart_what_is_still_to_be_sent() {
+        let mut solo = half_answered();
+        let source = range(512, 512);
+        solo.request(2, Body::Read { source }, &[]);
+        assert_eq!(places(&solo.pdus()), [(2, Place::Middle), (3, Place::Last)]);
+    }
+
+    #[test]
+    fn of_reads_restart_at_what_was_lost() {
+        let mut solo = half_answered();
+        let source = range(256, 768);
+        solo.request(1, Body::Read { source }, &[]);
+        let expected = [(1, Place::First), (2, Place::Middle), (3, Place::Last)];
+        assert_eq!(places(&solo.pdus()), expected);
+    }
+
+    #[test]
+    fn of_reads_that_ask_for_more_are_dropped() {
+        let mut solo = Solo::new();
+        solo.request(
+            0,
+            Body::Read {
+                source: range(0, 1),
+            },
+            &[],
+        );
+        solo.run();
+        solo.request(
+            0,
+            Body::Read {
+                source: range(0, 257),
+            },
+            &[],
+        );
+        assert!(solo.run().is_empty());
+    }
+
+    #[test]
+    fn of_reads_take_the_place_of_a_sequence_nak() {
+        let mut solo = Solo::new();
+        let read = Body::Read {
+            source: range(0, 1),
+        };
+        solo.request(0, read, &[]);
+        solo.run();
+        solo.request(2, send(Place::Only), b"x");
+        solo.request(0, read, &[]);
+        assert_eq!(places(&solo.pdus()), [(0, Place::Only)]);
+        // The NAK was not sent, so that the gap is still to be reported.
+        solo.request(2, send(Place::Only), b"x");
+        assert_eq!(solo.answers(), [(1, nak(NakCode::PsnSequence))]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::bench::*;
 pub use vrnic_abi::counter::Counter;
 pub use vrnic_firmware::pdu::{
-    Acknowledge, AtomicOperation, Body, NakCode, Place, RemoteRange, SendTail, Syndrome,
+    Acknowledge, AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, SendTail, Syndrome,
 };
 pub use vrnic_firmware::transport::{
     AttributeSet, Modify, ModifyError, Pkey, QpEvent, ReceiveKind, ReceiveWork, SendOperation,
