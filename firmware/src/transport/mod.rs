@@ -2,6 +2,13 @@
 //!
 //! A queue pair is driven from outside and never calls back later: doorbells and timers make the
 //! NIC call it, and everything it needs during a call it gets from an [`Env`].
+//!
+//! Of the reliable connected service (IBTA volume 1, 9.7), `qp` holds the state machine and `modify`
+//! its attributes; `requester` decides what to send and `response` what the peer's answers mean;
+//! `responder` carries requests out and `answer` says how that went.
+//!
+//! Not here: headers, the ICRC, whether a packet comes from the right peer, and the formats that
+//! guests see.
 
 mod answer;
 mod gather;

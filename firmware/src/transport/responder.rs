@@ -391,35 +391,13 @@ impl Responder {
         if immediate.is_some() {
             self.take_receive(env)?;
         }
-        let rkey = target.rkey;
-        if place == Place::First {
-            let (address, length) = (target.address, target.length);
-            verify(
-                env,
-                rkey,
-                Access::REMOTE_WRITE,
-                address,
-                length,
-                &mut self.chunks,
-            )
-            .map_err(|_| NO_ACCESS)?;
-        }
-        // A message ends with the last byte that was announced, and not before.
-        let left = target.length.saturating_sub(offset);
-        let right_length = if place.ends() {
-            pdu.length == left
-        } else {
-            pdu.length < left
-        };
-        if !right_length {
-            return Err(INVALID);
-        }
+        self.check_target(env, pdu, place, target, offset)?;
         let received = offset.wrapping_add(pdu.length);
         if pdu.length > 0 {
             let address = target.address.wrapping_add(u64::from(offset));
             self.chunks.clear();
             env.translate(
-                rkey,
+                target.rkey,
                 Access::REMOTE_WRITE,
                 address,
                 pdu.length,
@@ -433,6 +411,32 @@ impl Responder {
             self.complete(env, pdu, received, ReceiveKind::Write(immediate));
         }
         Ok(())
+    }
+
+    /// Checks that all of an RDMA WRITE may be written before its first byte is, and that it ends
+    /// with the last byte that was announced, and not before.
+    fn check_target<E: Env>(
+        &mut self,
+        env: &mut E,
+        pdu: &Pdu,
+        place: Place,
+        target: RemoteRange,
+        offset: u32,
+    ) -> Result<(), Refusal> {
+        // What is one PDU is checked when it is placed.
+        if place == Place::First {
+            let (key, address, length) = (target.rkey, target.address, target.length);
+            let chunks = &mut self.chunks;
+            verify(env, key, Access::REMOTE_WRITE, address, length, chunks)
+                .map_err(|_| NO_ACCESS)?;
+        }
+        let left = target.length.saturating_sub(offset);
+        let fits = if place.ends() {
+            pdu.length == left
+        } else {
+            pdu.length < left
+        };
+        if fits { Ok(()) } else { Err(INVALID) }
     }
 
     /// Checks a request that takes responder resources.
