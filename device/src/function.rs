@@ -15,7 +15,7 @@ use std::sync::Arc;
 use vrnic_abi::{doorbell, pci as abi};
 use vrnic_firmware::nic::{FunctionConfig, FunctionId};
 use vrnic_vfio_user::device::RegionAccess;
-use vrnic_vfio_user::wire::irq::INFO_EVENTFD;
+use vrnic_vfio_user::wire::irq::{INFO_EVENTFD, INFO_NORESIZE};
 use vrnic_vfio_user::{
     ClientHandle, Deferred, Device, DeviceInfo, DmaMap, DmaUnmap, Errno, IrqAction, IrqInfo,
     NegotiatedCaps, RegionInfo, RegionMmap, SetIrqs, SparseArea, device::IrqData,
@@ -34,6 +34,8 @@ const REGION_CONFIG: u32 = 7;
 const REGIONS: u32 = 9;
 /// VFIO's index of the MSI-X interrupts.
 const IRQ_MSIX: u32 = 2;
+/// VFIO's index of the interrupt that reports errors of the device.
+const IRQ_ERROR: u32 = 3;
 /// VFIO's number of interrupt types of a PCI device.
 const IRQS: u32 = 5;
 
@@ -252,13 +254,12 @@ impl Device for Function {
     }
 
     fn irq(&self, index: u32) -> IrqInfo {
-        if index != IRQ_MSIX {
-            return IrqInfo::default();
-        }
-        IrqInfo {
-            count: abi::MSIX_VECTORS.into(),
-            flags: INFO_EVENTFD,
-        }
+        let (count, flags) = match index {
+            IRQ_MSIX => (abi::MSIX_VECTORS.into(), INFO_EVENTFD),
+            IRQ_ERROR => (1, INFO_EVENTFD | INFO_NORESIZE),
+            _ => (0, 0),
+        };
+        IrqInfo { count, flags }
     }
 
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
@@ -295,8 +296,12 @@ impl Device for Function {
     }
 
     fn set_irqs(&mut self, set: SetIrqs) -> Result<(), Errno> {
-        if set.index != IRQ_MSIX {
-            return Err(Errno::INVAL);
+        match set.index {
+            IRQ_MSIX => {}
+            // A client listens for errors of the device. There are none that concern more than the
+            // function's own registers, so its eventfd is never written and need not be kept.
+            IRQ_ERROR => return Ok(()),
+            _ => return Err(Errno::INVAL),
         }
         let vectors = set.start..set.start.saturating_add(set.count);
         match (set.action, set.data) {
