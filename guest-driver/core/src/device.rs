@@ -26,6 +26,9 @@ use crate::memory::RegionMemory;
 use crate::platform::{Level, Lock, Platform};
 use crate::tables::{CqTable, Registry};
 
+/// Nanoseconds between looks at a function that is being reset or enabled.
+const RESET_NAP: u64 = 100_000;
+
 /// How the driver uses a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -227,7 +230,7 @@ impl<P: Platform> Shared<P> {
                         self.admin.set_lost();
                         return Err(error);
                     }
-                    self.platform.relax(None, deadline.min(now + 1_000_000));
+                    self.platform.relax(None, deadline.min(now + RESET_NAP));
                 }
             }
         }
@@ -287,7 +290,7 @@ fn reset<P: Platform>(platform: &P, timeout: u64) -> Result<(), Error> {
         if now >= deadline {
             return Err(Error::DeviceLost);
         }
-        platform.relax(None, deadline.min(now + 1_000_000));
+        platform.relax(None, deadline.min(now + RESET_NAP));
     }
 }
 

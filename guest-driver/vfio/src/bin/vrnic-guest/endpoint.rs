@@ -22,8 +22,10 @@ const SEGMENTS: u32 = 16;
 /// Where the regions start for work requests; not a DMA address, so that a confusion of the two
 /// shows.
 const START: u64 = 0x5a00_0000_0000;
-/// Empty polls before sleeping.
-const SPIN: u32 = 200;
+/// Time of polling before sleeping: other programs need the processors, too.
+const SPIN: Duration = Duration::from_micros(20);
+/// Polls between looks at the clock.
+const POLLS: u32 = 16;
 /// Longest sleep without looking at the device.
 const NAP: Duration = Duration::from_millis(500);
 
@@ -127,12 +129,15 @@ impl Endpoint {
         };
         let mut completions = [Completion::default()];
         loop {
-            for _ in 0..SPIN {
-                if cq.poll(&mut completions)? > 0 {
-                    let [completion] = completions;
-                    return Ok(completion);
+            let spin = Instant::now() + SPIN;
+            while Instant::now() < spin {
+                for _ in 0..POLLS {
+                    if cq.poll(&mut completions)? > 0 {
+                        let [completion] = completions;
+                        return Ok(completion);
+                    }
+                    std::hint::spin_loop();
                 }
-                std::hint::spin_loop();
             }
             if cq.arm(false)? {
                 continue;

@@ -90,7 +90,7 @@ pub(crate) fn fill(memory: &DmaMemory, pieces: &[Piece], seed: u64) {
 /// Checksum of the message that lies in `pieces`: depends on every byte, its place, and the length.
 pub(crate) fn checksum(memory: &DmaMemory, pieces: &[Piece]) -> u64 {
     let mut block = [0u8; BLOCK];
-    let mut sum = Sum::default();
+    let mut sum = Sum::new();
     parts(pieces, |offset, position, length| {
         let start = (position % BLOCK as u64) as usize;
         let end = start + length;
@@ -107,10 +107,14 @@ pub(crate) fn checksum(memory: &DmaMemory, pieces: &[Piece]) -> u64 {
     sum.finish(size)
 }
 
-#[derive(Default)]
 struct Sum(u64);
 
 impl Sum {
+    /// Of no bytes; not 0, so that nothing is not taken for something that nobody computed.
+    fn new() -> Self {
+        Self(0x6a09_e667_f3bc_c908)
+    }
+
     fn add(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn the_sum_depends_on_order_and_length() {
         let sum = |bytes: &[u8]| {
-            let mut sum = Sum::default();
+            let mut sum = Sum::new();
             sum.add(bytes);
             sum.finish(bytes.len() as u64)
         };
