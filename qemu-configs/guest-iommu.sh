@@ -22,6 +22,6 @@ exec "$QEMU" \
     -machine q35,memory-backend=mem,kernel-irqchip=split \
     -device intel-iommu,intremap=on,caching-mode=on \
     -kernel "$KERNEL" -initrd "$INITRD" \
-    -append "console=ttyS0 quiet panic=-1 intel_iommu=on $APPEND" \
+    -append "console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on $APPEND" \
     -chardev "$CONSOLE,id=console" -serial chardev:console \
     "$@"

@@ -20,6 +20,6 @@ exec "$QEMU" \
     -m "$MEMORY" -object memory-backend-memfd,id=mem,size="$MEMORY",share=on \
     -machine q35,memory-backend=mem \
     -kernel "$KERNEL" -initrd "$INITRD" \
-    -append "console=ttyS0 quiet panic=-1 $APPEND" \
+    -append "console=ttyS0 quiet panic=-1 no_timer_check $APPEND" \
     -chardev "$CONSOLE,id=console" -serial chardev:console \
     "$@"

@@ -33,7 +33,7 @@ exec "$QEMU" \
     -machine q35,memory-backend=mem,kernel-irqchip=split \
     -device intel-iommu,intremap=on,caching-mode=on \
     -kernel "$KERNEL" -initrd "$INITRD" \
-    -append "console=ttyS0 quiet panic=-1 intel_iommu=on $APPEND" \
+    -append "console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on $APPEND" \
     -chardev "$CONSOLE,id=console" -serial chardev:console \
     -chardev "socket,id=peer,path=$RUN/peer.sock,$peer" -serial chardev:peer \
     "$@"

@@ -1,19 +1,19 @@
 //! `cargo xtask demo`: two virtual machines exchange RDMA through vrnic.
 //!
-//! In: the lines `RESULT {…}` of the guest program. Those with a `step` are bring-up
-//! (`{"step": TEXT, "ms": NUMBER}`); those with an `op` are transfers
-//! (`{"op", "size", "note", "bytes", "crc", "peer_crc", "mib_s", "us", "ok"}`, all but `op`, `size`
-//! and `ok` optional). Out: both as tables, then where captures and logs are. A transfer whose
-//! two checksums differ, or that is not `ok`, makes the demo fail.
+//! In: the lines `RESULT {…}` of the guest program, of which each has a `step`: `bringup` with how
+//! long it took, `transfer` with what was moved and both sides' checksums, `done` at the end. Out:
+//! the bring-up and the transfers as tables, then where captures and logs are. A transfer whose
+//! checksums differ, anything that is not `ok`, or a missing end makes the demo fail.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use crate::vm::Prepared;
-use crate::vm::scenario::{Report, Scenario, Vm, name};
+use crate::vm::scenario::{Report, Said, Scenario, Vm, name};
 use crate::vm::scenarios::{links, rnic_ids};
 
 /// Runs it.
@@ -32,10 +32,14 @@ pub(crate) fn run() -> Result<ExitCode> {
     );
     let report = scenario("demo").run_with(&prepared, |index, line| {
         let at = start.elapsed().as_secs_f64();
-        println!("{at:6.1} s  {}  {}", name(index), line.text);
+        if !line.text.starts_with("RESULT ") {
+            println!("{at:6.1} s  {}  {}", name(index), line.text);
+        }
+        ControlFlow::Continue(())
     })?;
-    let transfers = show(&report)?;
-    println!("\ncaptures and logs: {}", report.dir.display());
+    show(&report);
+    let transfers = check(&report)?;
+    println!("\ncaptures (*.pcapng) and logs: {}", report.dir.display());
     println!(
         "{transfers} transfers verified in {:.1} s",
         start.elapsed().as_secs_f64()
@@ -68,57 +72,80 @@ pub(crate) fn scenario(run: &'static str) -> Scenario {
     }
 }
 
-/// Prints the tables; returns the number of transfers.
-///
-/// # Errors
-/// There is none, or one is wrong.
-pub(crate) fn show(report: &Report) -> Result<usize> {
-    println!();
-    let mut transfers = Vec::new();
-    for (index, said) in report.guests.iter().enumerate() {
-        for result in said.results() {
-            match text(&result, "step").as_str() {
-                "" => transfers.push(result),
-                step => println!("{}  {step:40} {:>8} ms", name(index), text(&result, "ms")),
-            }
-        }
-    }
-    println!(
-        "\n{:24} {:>9} {:16} {:>10} {:>10} {:>10}  checksums",
-        "operation", "bytes", "", "moved", "MiB/s", "us"
-    );
-    let mut wrong = 0;
-    for transfer in &transfers {
-        wrong += usize::from(!row(transfer));
-    }
-    let first = transfers.first().context("the guests report no transfer")?;
-    if wrong > 0 {
-        bail!(
-            "{wrong} of {} transfers are wrong, as marked above (first: {first})",
-            transfers.len()
+/// Prints the tables of what the guests report.
+fn show(report: &Report) {
+    let results = results(report);
+    println!("\n     {:36} {:>10}", "bring-up", "ms");
+    for step in of(&results, "bringup") {
+        let field = |name| text(step, name);
+        println!(
+            "  {}  {:36} {:>10}",
+            field("side"),
+            field("name"),
+            field("ms")
         );
     }
-    Ok(transfers.len())
+    println!(
+        "\n     {:20} {:>8} {:>7} {:>10} {:>9} {:>10}  checksum here and there",
+        "operation", "size", "pieces", "bytes", "MiB/s", "us",
+    );
+    of(&results, "transfer").for_each(row);
 }
 
-/// Prints one transfer; whether it is right.
-fn row(transfer: &Value) -> bool {
+/// Judges what the guests report; returns the number of transfers.
+///
+/// # Errors
+/// There is none, one is wrong, or a guest did not come to its end.
+pub(crate) fn check(report: &Report) -> Result<usize> {
+    let results = results(report);
+    let transfers = of(&results, "transfer").count();
+    ensure!(transfers > 0, "the guests report no transfer");
+    if let Some(bad) = of(&results, "transfer").find(|transfer| !right(transfer)) {
+        bail!("data differs: {bad}");
+    }
+    if let Some(bad) = results.iter().find(|result| result["ok"] == false) {
+        bail!("a guest reports {bad}");
+    }
+    ensure!(
+        of(&results, "done").count() == report.guests.len(),
+        "a guest did not come to its end"
+    );
+    Ok(transfers)
+}
+
+fn results(report: &Report) -> Vec<Value> {
+    report.guests.iter().flat_map(Said::results).collect()
+}
+
+fn of<'a>(results: &'a [Value], step: &'static str) -> impl Iterator<Item = &'a Value> {
+    results.iter().filter(move |result| result["step"] == step)
+}
+
+/// Whether both sides have the same data, as they and we see it.
+fn right(transfer: &Value) -> bool {
+    let (here, there) = (
+        text(transfer, "checksum_local"),
+        text(transfer, "checksum_remote"),
+    );
+    transfer["ok"] == true && !here.is_empty() && here == there
+}
+
+/// Prints one transfer.
+fn row(transfer: &Value) {
     let field = |name| text(transfer, name);
-    let same = field("crc") == field("peer_crc");
-    let right = same && transfer["ok"] == true;
     println!(
-        "{:24} {:>9} {:16} {:>10} {:>10} {:>10}  {} {} {}",
+        "  {}  {:20} {:>8} {:>7} {:>10} {:>9} {:>10}  {} {}{}",
+        field("side"),
         field("op"),
         field("size"),
-        field("note"),
+        format!("{}/{}", field("sges"), field("remote_sges")),
         field("bytes"),
         field("mib_s"),
-        field("us"),
-        field("crc"),
-        field("peer_crc"),
-        if right { "" } else { "WRONG" },
+        field("latency_us"),
+        field("checksum_local"),
+        field("checksum_remote"),
+        if right(transfer) { "" } else { "  WRONG" },
     );
-    right
 }
 
 /// A field as text; empty if it is not there.
@@ -138,22 +165,54 @@ fn text(value: &Value, name: &str) -> String {
 mod tests {
     use serde_json::json;
 
+    use crate::vm::machine::Line;
+
     use super::*;
 
     #[test]
     fn a_transfer_is_right_only_if_its_checksums_agree() {
-        assert!(row(
-            &json!({"op": "SEND", "size": 1, "crc": "0a", "peer_crc": "0a", "ok": true})
+        assert!(right(
+            &json!({"checksum_local": "0a", "checksum_remote": "0a", "ok": true})
         ));
-        assert!(!row(
-            &json!({"op": "SEND", "size": 1, "crc": "0a", "peer_crc": "0b", "ok": true})
+        assert!(!right(
+            &json!({"checksum_local": "0a", "checksum_remote": "0b", "ok": true})
         ));
-        assert!(!row(
-            &json!({"op": "SEND", "size": 1, "crc": "0a", "ok": true})
+        assert!(!right(&json!({"checksum_local": "0a", "ok": true})));
+        assert!(!right(&json!({"ok": true})));
+        assert!(!right(
+            &json!({"checksum_local": "0a", "checksum_remote": "0a", "ok": false})
         ));
-        assert!(!row(
-            &json!({"op": "SEND", "size": 1, "crc": "0a", "peer_crc": "0a"})
-        ));
+    }
+
+    fn report(results: &[Value]) -> Report {
+        let line = |result| Line {
+            at: Duration::ZERO,
+            text: format!("RESULT {result}"),
+        };
+        let said = Said {
+            lines: results.iter().map(line).collect(),
+            ..Said::default()
+        };
+        Report {
+            guests: vec![said],
+            dir: "nowhere".into(),
+        }
+    }
+
+    #[test]
+    fn a_demo_without_transfers_or_end_has_failed() {
+        let transfer = json!({
+            "step": "transfer", "checksum_local": "0a", "checksum_remote": "0a", "ok": true,
+        });
+        let done = json!({"step": "done", "ok": true});
+        assert_eq!(
+            check(&report(&[transfer.clone(), done.clone()])).unwrap(),
+            1
+        );
+        assert!(check(&report(std::slice::from_ref(&done))).is_err());
+        assert!(check(&report(std::slice::from_ref(&transfer))).is_err());
+        let failed = json!({"step": "bringup", "ok": false});
+        assert!(check(&report(&[failed, transfer, done])).is_err());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `cargo xtask vm`: a scenario with a person at the console of one of its guests.
 
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::process::Background;
-use crate::vm::scenario::{RunDir, Scenario, Vm, name};
+use crate::vm::scenario::{Scenario, name};
+use crate::vm::session::{RunDir, Session};
 use crate::vm::{Prepared, scenarios};
 
 /// Runs it.
@@ -39,14 +39,9 @@ pub(crate) fn run(
 }
 
 fn start(prepared: &Prepared, scenario: &Scenario, mine: usize) -> Result<ExitCode> {
-    let dir = RunDir::new(scenario.name)?;
-    let nics = scenario.start_nics(
-        prepared,
-        &dir.path,
-        Instant::now() + Duration::from_secs(10),
-    )?;
+    let session = Session::open(scenario, prepared, RunDir::new(scenario.name)?)?;
+    let dir = session.dir().display();
     let mut others = Vec::new();
-    let command = |index, vm: &Vm| scenario.command(prepared, &dir.path, index, vm);
     for (index, vm) in scenario
         .vms
         .iter()
@@ -55,30 +50,26 @@ fn start(prepared: &Prepared, scenario: &Scenario, mine: usize) -> Result<ExitCo
     {
         let console = format!("{}.console.sock", name(index));
         println!(
-            "console of guest {}: socat -,raw,echo=0 {}",
-            name(index),
-            dir.path.join(&console).display()
+            "console of guest {}: socat -,raw,echo=0 {dir}/{console}",
+            name(index)
         );
-        let mut qemu: Command = command(index, vm)?;
+        let mut qemu = session.command(index, vm)?;
         qemu.env(
             "CONSOLE",
             format!("socket,server=on,wait=off,path={console}"),
         );
         others.push(Background::start(qemu.stdin(Stdio::null()))?);
     }
-    println!(
-        "logs: {}; to leave: power off the guest, or Ctrl-A X",
-        dir.path.display()
-    );
+    println!("logs: {dir}; to leave: poweroff -f in the guest, or Ctrl-A X");
     let vm = scenario
         .vms
         .get(mine)
         .context("the guest is one of the scenario's")?;
-    let mut qemu = command(mine, vm)?;
+    let mut qemu = session.command(mine, vm)?;
     qemu.env("CONSOLE", "stdio,mux=on,signal=off");
     let status = Background::start(&mut qemu)?.child().wait()?;
     drop(others);
-    nics.into_iter().try_for_each(crate::vm::nic::Nic::stop)?;
+    session.close()?;
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::vm::{Prepared, scenarios};
+use crate::vm::{Prepared, tests as vm_tests};
 use crate::{check, paths};
 
 /// Counts what passed and what failed, and says so as it happens.
@@ -94,9 +94,9 @@ pub(crate) fn run(only: Option<&str>) -> Result<ExitCode> {
 }
 
 fn virtual_machines(tally: &mut Tally) {
-    let wanted: Vec<_> = scenarios::all()
-        .into_iter()
-        .filter(|test| tally.wanted(test.name))
+    let wanted: Vec<_> = vm_tests::ALL
+        .iter()
+        .filter(|(name, _)| tally.wanted(name))
         .collect();
     if wanted.is_empty() {
         return;
@@ -104,8 +104,8 @@ fn virtual_machines(tally: &mut Tally) {
     println!("--- preparing virtual machines");
     match Prepared::get(false) {
         Ok(prepared) => {
-            for test in wanted {
-                tally.step(test.name, || (test.run)(&prepared));
+            for (name, test) in wanted {
+                tally.step(name, || test(&prepared));
             }
         }
         // None of them could run, and each says so.
@@ -115,7 +115,7 @@ fn virtual_machines(tally: &mut Tally) {
                 0,
                 wanted
                     .into_iter()
-                    .map(|test| format!("{} (not run)", test.name)),
+                    .map(|(name, _)| format!("{name} (not run)")),
             );
         }
     }

@@ -28,7 +28,7 @@ pub(crate) enum Event {
     /// A line on its console.
     Line(usize, Line),
     /// QEMU has ended, or has closed the console.
-    End,
+    End(usize),
 }
 
 /// A running virtual machine; dropping it ends it.
@@ -118,7 +118,7 @@ fn read_console(number: usize, stdout: ChildStdout, mut log: File, events: &Send
         let _ = events.send(Event::Line(number, Line { at, text }));
         bytes.clear();
     }
-    let _ = events.send(Event::End);
+    let _ = events.send(Event::End(number));
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
                 _ => panic!("not {expected}"),
             }
         }
-        assert!(matches!(events.recv().unwrap(), Event::End));
+        assert!(matches!(events.recv().unwrap(), Event::End(_)));
         machine.check_end().unwrap();
     }
 
@@ -168,6 +168,6 @@ mod tests {
         let (_dir, machine, events) = shell("echo up; exec sleep 1000");
         assert!(matches!(events.recv().unwrap(), Event::Line(7, _)));
         drop(machine);
-        assert!(matches!(events.recv().unwrap(), Event::End));
+        assert!(matches!(events.recv().unwrap(), Event::End(_)));
     }
 }

@@ -4,7 +4,8 @@
 //! - [`machine`] is one running QEMU with its guest's console.
 //! - [`nic`] is one running `vrnic serve`.
 //! - [`capture`] has tshark judge the packets of a run.
-//! - [`scenario`] runs a set of both to its end; [`scenarios`] are those of the tests.
+//! - [`scenario`] says what to run and what came of it, [`session`] runs it; [`scenarios`] has
+//!   them by name, and [`tests`] what is tested on them.
 //!
 //! Whatever is started here ends when its value is dropped. Logs stay in `target/vm/run/NAME/`.
 
@@ -28,6 +29,8 @@ pub(crate) mod machine;
 pub(crate) mod nic;
 pub(crate) mod scenario;
 pub(crate) mod scenarios;
+pub(crate) mod session;
+pub(crate) mod tests;
 
 use scenario::{Scenario, Vm};
 

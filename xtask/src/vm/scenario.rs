@@ -1,23 +1,18 @@
 //! A scenario: RNICs, virtual machines, what each guest runs, and what came of it.
 //!
 //! The files of `qemu-configs/` say how QEMU is started; a [`Scenario`] names one and adds what a
-//! run needs. RNICs and guests are named `a`, `b`, … in order. Everything of one run lies in one
-//! folder, which is also where its processes run, so that all sockets have short names.
+//! run needs. RNICs and guests are named `a`, `b`, … in order. [`Session`] does the running.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::Prepared;
-use super::machine::{Event, Line, Machine};
-use super::nic::Nic;
-use crate::host::lock::Lock;
-use crate::paths;
+use super::machine::Line;
+use super::session::{RunDir, Session};
 
 /// What to run.
 pub(crate) struct Scenario {
@@ -81,7 +76,16 @@ impl Said {
         self.lines.iter().any(|line| line.text.contains(text))
     }
 
-    fn hear(&mut self, line: Line) -> Result<()> {
+    /// The last line.
+    pub(crate) fn last(&self) -> &str {
+        self.lines.last().map_or("", |line| &line.text)
+    }
+
+    /// Takes a line.
+    ///
+    /// # Errors
+    /// The guest says that it did not come up.
+    pub(crate) fn hear(&mut self, line: Line) -> Result<()> {
         let mut words = line
             .text
             .strip_prefix("@vrnic ")
@@ -98,37 +102,6 @@ impl Said {
     }
 }
 
-/// The folder of one run; nobody else uses it until this is dropped.
-pub(crate) struct RunDir {
-    /// The folder.
-    pub path: PathBuf,
-    _lock: Lock,
-}
-
-impl RunDir {
-    /// An empty folder: `target/vm/run/NAME`, or with a number if that is in use.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub(crate) fn new(name: &str) -> Result<RunDir> {
-        let all = paths::vm().join("run");
-        for number in 1..100 {
-            let suffix = if number == 1 {
-                String::new()
-            } else {
-                format!("-{number}")
-            };
-            let path = all.join(format!("{name}{suffix}"));
-            if let Some(lock) = Lock::try_take(&path.with_extension("lock"))? {
-                crate::host::root::remove(&path)?;
-                fs::create_dir_all(&path)?;
-                return Ok(RunDir { path, _lock: lock });
-            }
-        }
-        bail!("too many runs of {name} at once")
-    }
-}
-
 impl Scenario {
     /// Runs it until every guest has powered off.
     ///
@@ -136,111 +109,48 @@ impl Scenario {
     /// A guest does not come up, its command fails, QEMU or an RNIC ends early or complains, or
     /// the time is up. The error names the folder with the logs.
     pub(crate) fn run(&self, prepared: &Prepared) -> Result<Report> {
-        self.run_with(prepared, |_, _| {})
+        self.run_with(prepared, |_, _| ControlFlow::Continue(()))
     }
 
-    /// As [`Scenario::run`], and calls `watch` for each line that a guest says.
+    /// As [`Scenario::run`], and calls `watch` for each line that a guest says, as
+    /// [`Session::run`] does.
     ///
     /// # Errors
     /// As [`Scenario::run`].
     pub(crate) fn run_with(
         &self,
         prepared: &Prepared,
-        watch: impl FnMut(usize, &Line),
+        watch: impl FnMut(usize, &Line) -> ControlFlow<()>,
+    ) -> Result<Report> {
+        self.session(prepared, |session| session.run(&self.vms, watch))
+    }
+
+    /// Starts the RNICs, has `steps` run virtual machines, and stops the RNICs.
+    ///
+    /// # Errors
+    /// As [`Scenario::run`].
+    pub(crate) fn session(
+        &self,
+        prepared: &Prepared,
+        steps: impl FnOnce(&mut Session) -> Result<Vec<Said>>,
     ) -> Result<Report> {
         let dir = RunDir::new(self.name)?;
-        let report = self.run_in(prepared, &dir.path, watch);
-        report.with_context(|| format!("{} failed (logs: {})", self.name, dir.path.display()))
-    }
-
-    fn run_in(
-        &self,
-        prepared: &Prepared,
-        dir: &Path,
-        mut watch: impl FnMut(usize, &Line),
-    ) -> Result<Report> {
-        let deadline = Instant::now() + self.bound;
-        let nics = self.start_nics(prepared, dir, deadline)?;
-        let (sender, events) = channel();
-        let mut machines = Vec::new();
-        for (index, vm) in self.vms.iter().enumerate() {
-            let mut command = self.command(prepared, dir, index, vm)?;
-            let machine = Machine::start((index, name(index)), &mut command, dir, sender.clone())?;
-            machines.push(machine);
-        }
-        let guests = listen(self.vms.len(), &events, deadline, &mut watch)?;
-        machines.into_iter().try_for_each(Machine::check_end)?;
-        check_exits(&guests)?;
-        nics.into_iter().try_for_each(Nic::stop)?;
-        Ok(Report {
-            guests,
-            dir: dir.to_path_buf(),
-        })
-    }
-
-    /// Starts the RNICs.
-    ///
-    /// # Errors
-    /// One does not come up.
-    pub(crate) fn start_nics(
-        &self,
-        prepared: &Prepared,
-        dir: &Path,
-        deadline: Instant,
-    ) -> Result<Vec<Nic>> {
-        let mut nics = Vec::new();
-        for (index, arguments) in self.nics.iter().enumerate() {
-            let vrnic = prepared.programs.vrnic()?;
-            nics.push(Nic::start(
-                vrnic,
-                &format!("nic-{}", name(index)),
-                arguments,
-                dir,
-                deadline,
-            )?);
-        }
-        Ok(nics)
-    }
-
-    /// The command that starts one of the virtual machines, its console on standard output.
-    ///
-    /// # Errors
-    /// The guest's initramfs cannot be written.
-    pub(crate) fn command(
-        &self,
-        prepared: &Prepared,
-        dir: &Path,
-        index: usize,
-        vm: &Vm,
-    ) -> Result<Command> {
-        let role = name(index);
-        let mut command = Command::new("/bin/sh");
-        command.arg(paths::scenarios().join(format!("{}.sh", self.file)));
-        if self.vms.len() > 1 {
-            command.arg(role);
-        }
-        command
-            .args(&vm.qemu)
-            .current_dir(dir)
-            .envs(prepared.environment());
-        let initrd = dir.join(format!("{role}.initramfs"));
-        fs::write(&initrd, prepared.initramfs(&vm.files)?)?;
-        command
-            .env("INITRD", initrd)
-            .env("RUN", ".")
-            .env("CONSOLE", "stdio,signal=off");
-        command
-            .env("APPEND", append(role, vm)?)
-            .env_remove("SOCKET");
-        if let Some(nic) = vm.nic {
-            command.env("SOCKET", format!("nic-{}.sock", name(nic)));
-        }
-        Ok(command)
+        let path = dir.path.clone();
+        let run = || -> Result<Report> {
+            let mut session = Session::open(self, prepared, dir)?;
+            let guests = steps(&mut session)?;
+            session.close()?;
+            Ok(Report {
+                guests,
+                dir: path.clone(),
+            })
+        };
+        run().with_context(|| format!("{} failed (logs: {})", self.name, path.display()))
     }
 }
 
 /// What the guest's `init` is told on the kernel's command line.
-fn append(role: &str, vm: &Vm) -> Result<String> {
+pub(crate) fn append(role: &str, vm: &Vm) -> Result<String> {
     let mut words = vec![format!("vrnic.role={role}")];
     words.extend(vm.vfio.iter().map(|ids| format!("vrnic.vfio={ids}")));
     words.extend(vm.peer.then(|| "vrnic.peer=/dev/ttyS1".to_owned()));
@@ -252,64 +162,6 @@ fn append(role: &str, vm: &Vm) -> Result<String> {
         bail!("a guest's command must be short and without double quotes; use a file for more");
     }
     Ok(words)
-}
-
-/// Hears the guests until every QEMU has ended, or one guest has failed.
-fn listen(
-    count: usize,
-    events: &Receiver<Event>,
-    deadline: Instant,
-    watch: &mut impl FnMut(usize, &Line),
-) -> Result<Vec<Said>> {
-    let mut guests: Vec<Said> = (0..count).map(|_| Said::default()).collect();
-    let mut running = count;
-    while running > 0 {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let event = events.recv_timeout(left).map_err(|_| silent(&guests))?;
-        match event {
-            Event::End => running -= 1,
-            Event::Line(index, line) => {
-                watch(index, &line);
-                let said = guests
-                    .get_mut(index)
-                    .context("events carry numbers of guests")?;
-                said.hear(line)
-                    .with_context(|| format!("guest {}", name(index)))?;
-            }
-        }
-        if guests
-            .iter()
-            .any(|said| said.exit.is_some_and(|code| code != 0))
-        {
-            check_exits(&guests)?;
-        }
-    }
-    Ok(guests)
-}
-
-/// The error of a run whose time is up, with the last thing each guest said.
-fn silent(guests: &[Said]) -> Error {
-    let last = |said: &Said| {
-        said.lines
-            .last()
-            .map_or(String::new(), |line| line.text.clone())
-    };
-    let last: Vec<_> = guests
-        .iter()
-        .map(|said| format!("{:?}", last(said)))
-        .collect();
-    anyhow!("out of time; last words of the guests: {}", last.join(", "))
-}
-
-fn check_exits(guests: &[Said]) -> Result<()> {
-    for (index, said) in guests.iter().enumerate() {
-        match said.exit {
-            Some(0) => {}
-            Some(code) => bail!("guest {}: its command failed with {code}", name(index)),
-            None => bail!("guest {}: ended before its command did", name(index)),
-        }
-    }
-    Ok(())
 }
 
 /// Name of an RNIC or a guest.
@@ -341,13 +193,26 @@ mod tests {
         assert_eq!(said.ready, Some(Duration::from_secs(1)));
         assert_eq!(said.exit, Some(3));
         assert_eq!(said.results(), [serde_json::json!({ "n": 1 })]);
-        assert!(check_exits(&[said]).is_err());
     }
 
     #[test]
-    fn a_guest_that_fails_or_vanishes_is_an_error() {
+    fn a_guest_that_does_not_come_up_is_an_error() {
         assert!(said("@vrnic failed cannot load x").is_err());
-        assert!(check_exits(&[said("@vrnic ready 1").unwrap()]).is_err());
-        assert!(check_exits(&[said("@vrnic exit 0").unwrap()]).is_ok());
+    }
+
+    #[test]
+    fn commands_that_the_kernel_would_cut_are_refused() {
+        let vm = |run: &str| Vm {
+            run: Some(run.to_owned()),
+            peer: true,
+            ..Vm::default()
+        };
+        let words = append("b", &vm("echo 'x y'")).unwrap();
+        assert_eq!(
+            words,
+            "vrnic.role=b vrnic.peer=/dev/ttyS1 vrnic.run=\"echo 'x y'\""
+        );
+        assert!(append("b", &vm("echo \"x\"")).is_err());
+        assert!(append("b", &vm(&"x".repeat(2000))).is_err());
     }
 }
