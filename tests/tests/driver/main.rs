@@ -1,0 +1,12 @@
+//! The driver core against the firmware: in one process, in virtual time, over a bad wire.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends by panicking"
+)]
+
+mod bring_up;
+mod pair;
+mod reset;
+mod traffic;
