@@ -265,7 +265,7 @@ mod overflow {
     #[test]
     fn an_event_queue_that_cannot_be_written_is_fatal() {
         let mut bench = Bench::default();
-        let (mut a, b) = pair(&mut bench);
+        let (mut a, mut b) = pair(&mut bench);
         *a.hw().ram.hole.borrow_mut() = Some(a.eq.base..a.eq.base + 4096);
         nop(&mut a);
         a.cq.arm(&a.driver.hw, false);
@@ -276,6 +276,15 @@ mod overflow {
         assert_eq!(a.hw().register(&reg::HEALTH_OBJECT), a.eq.number);
         assert!(interrupts(&a) > 0, "the driver is woken");
         assert_eq!(b.driver.state(), 1);
+        // It is deaf until it is reset.
+        b.hw().write(b.memory, &[1u8; 64]);
+        let list = [b.segment(0, 64)];
+        let before = a.hw().ram.accesses.get();
+        b.qp.rdma(&b.driver.hw, WqeOpcode::Write, (a.memory, a.key), &list);
+        nop(&mut a);
+        let own = a.hw().ram.accesses.get() - before;
+        bench.run();
+        assert_eq!(a.hw().ram.accesses.get(), before + own);
     }
 }
 

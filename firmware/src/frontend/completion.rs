@@ -4,6 +4,8 @@
 //! such an entry lies beyond the consumer index already. A queue that overflows or cannot be
 //! written has failed for good; nothing is written to it any more.
 
+use alloc::vec::Vec;
+
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::doorbell;
 
@@ -44,8 +46,8 @@ pub struct CompletionQueue {
     pub eq: u32,
     /// Doorbell page and slot.
     pub doorbell: (u32, u32),
-    /// Work queues that complete here.
-    pub users: u32,
+    /// Queue pairs that complete here, once for each of their work queues.
+    pub users: Vec<u32>,
     /// Set while an event of the queue waits for room in the event queue.
     pub event_held: bool,
     producer: u32,
@@ -73,7 +75,7 @@ impl CompletionQueue {
             log_entries,
             eq,
             doorbell,
-            users: 0,
+            users: Vec::new(),
             event_held: false,
             producer: 0,
             consumer: 0,

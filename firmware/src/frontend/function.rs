@@ -14,9 +14,8 @@ use vrnic_abi::eqe::EventType;
 use vrnic_abi::object::AddressVector;
 use vrnic_abi::registers::DeviceState;
 
-use super::admin::AdminQueue;
+use super::admin::{AdminQueue, PendingCreate};
 use super::env::{Incoming, NoPort, Port, QpEnv, WorkQueues};
-use super::execute::PendingCreate;
 use super::objects::Objects;
 use super::registers::{Action, Fault, Registers};
 use super::ring::Rung;
@@ -518,12 +517,8 @@ impl Function {
     /// flushed requests may make further queues fail; each fails once.
     fn fail_users_of_failed_cqs<H: Host>(&mut self, host: &H, now: Time) {
         while let Some(cqn) = self.objects.failed_cqs.pop() {
-            let users: Vec<u32> = self
-                .qps
-                .iter()
-                .filter(|(_, qp)| qp.queues.send_cq == cqn || qp.queues.receive_cq == cqn)
-                .map(|(qpn, _)| qpn)
-                .collect();
+            let cq = self.objects.cqs.get(cqn);
+            let users = cq.map_or_else(Vec::new, |cq| cq.users.clone());
             for qpn in users {
                 let incoming = Incoming::Bytes(&[]);
                 self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {

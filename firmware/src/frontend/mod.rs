@@ -5,8 +5,7 @@
 //! order in which a driver meets them:
 //!
 //! * [`registers`]: reset, enabling, errors;
-//! * `admin`, `command`, `execute`, `query`, `modify`, `buffer`: the admin queue, its commands and
-//!   what they do;
+//! * `admin`: the admin queue, its commands and what they do;
 //! * [`event`], [`completion`]: the queues that the device writes;
 //! * [`ring`], [`work`]: the queues that the driver writes;
 //! * [`mod@env`]: all of that as a queue pair of the transport sees it;
@@ -18,20 +17,15 @@
 //! function's error state; nothing reaches another function.
 
 mod admin;
-mod buffer;
-mod command;
 pub mod completion;
 pub mod env;
 pub mod event;
-mod execute;
 pub mod function;
-mod modify;
 pub mod objects;
-mod query;
 pub mod registers;
 pub mod ring;
 pub mod work;
 
-pub use execute::Context;
+pub use admin::Context;
 pub use function::{Function, Identity};
 pub use registers::Fault;

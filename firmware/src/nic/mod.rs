@@ -479,6 +479,9 @@ struct Origin {
 
 /// Checks that a PDU may reach queue pair `qpn` (IBTA volume 1, 9.6.1.2 and 9.6.1.5).
 fn admit(function: &Function, qpn: Qpn, from: &Origin) -> Result<(), Counter> {
+    if !function.is_ready() {
+        return Err(Counter::RxNoQp);
+    }
     let qp = function.qps.get(qpn.get()).ok_or(Counter::RxNoQp)?;
     if !matches!(qp.transport.state(), State::Rtr | State::Rts | State::Sqd) {
         return Err(Counter::RxNoQp);

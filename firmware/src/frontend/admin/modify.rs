@@ -6,10 +6,10 @@
 use vrnic_abi::admin::{AccessFlags, ModifyQp, Status};
 use vrnic_abi::object::{AddressVector, PathMtu, QpAttributes, QpMask, QpState};
 
-use super::command::{ATTRIBUTE, Refusal, Reply, argument};
-use super::env::{Incoming, NoPort};
-use super::execute::{bad, no_such, region_access};
-use super::function::Function;
+use super::command::{ATTRIBUTE, Refusal, Reply, argument, bad, no_such};
+use super::regions::region_access;
+use crate::frontend::env::{Incoming, NoPort};
+use crate::frontend::function::Function;
 use crate::host::{Host, Memory};
 use crate::transport::{AttributeSet, Modify, ModifyError, Path, Pkey};
 use crate::types::{Access, Gid, Mac, Mtu, Psn, Qpn, State, Time};

@@ -7,12 +7,12 @@
 use vrnic_abi::admin::{Command, Completion};
 use vrnic_abi::registers::HealthCode;
 
-use super::registers::Fault;
+use crate::frontend::registers::Fault;
 use crate::host::{Host, Memory, TraceEvent};
 
 /// The admin queue of a running function.
 #[derive(Clone, Debug)]
-pub(super) struct AdminQueue {
+pub(in crate::frontend) struct AdminQueue {
     submission: u64,
     completion: u64,
     /// Entries of both rings, a power of two below 2^16.
@@ -27,7 +27,12 @@ pub(super) struct AdminQueue {
 impl AdminQueue {
     /// An empty queue of `entries` entries.
     #[must_use]
-    pub(super) fn new(submission: u64, completion: u64, entries: u32, vector: Option<u16>) -> Self {
+    pub(in crate::frontend) fn new(
+        submission: u64,
+        completion: u64,
+        entries: u32,
+        vector: Option<u16>,
+    ) -> Self {
         Self {
             submission,
             completion,
@@ -44,7 +49,7 @@ impl AdminQueue {
     ///
     /// # Errors
     /// If the ring does not hold as many.
-    pub(super) fn announce(&mut self, value: u16) -> Result<(), Fault> {
+    pub(in crate::frontend) fn announce(&mut self, value: u16) -> Result<(), Fault> {
         if value.wrapping_sub(self.fetched) > self.entries {
             return Err(Fault {
                 code: HealthCode::AdminRingOverrun,
@@ -57,7 +62,7 @@ impl AdminQueue {
     }
 
     /// Takes the number of completions ever consumed; values that make no sense are ignored.
-    pub(super) fn consume<H: Host>(&mut self, host: &H, value: u16) {
+    pub(in crate::frontend) fn consume<H: Host>(&mut self, host: &H, value: u16) {
         let outstanding = self.completed.wrapping_sub(self.consumed);
         if self.completed.wrapping_sub(value) > outstanding {
             return;
@@ -69,7 +74,7 @@ impl AdminQueue {
     }
 
     /// Raises the queue's vector, if it has one.
-    pub(super) fn interrupt<H: Host>(&self, host: &H) {
+    pub(in crate::frontend) fn interrupt<H: Host>(&self, host: &H) {
         if let Some(vector) = self.vector {
             host.trace(&TraceEvent::Interrupt { vector });
             host.raise(vector);
@@ -78,7 +83,7 @@ impl AdminQueue {
 
     /// Whether a command can be fetched.
     #[must_use]
-    pub(super) const fn has_command(&self) -> bool {
+    pub(in crate::frontend) const fn has_command(&self) -> bool {
         self.announced != self.fetched && self.fetched.wrapping_sub(self.consumed) < self.entries
     }
 
@@ -86,7 +91,10 @@ impl AdminQueue {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(super) fn fetch<H: Host>(&mut self, host: &H) -> Result<Option<Command>, Fault> {
+    pub(in crate::frontend) fn fetch<H: Host>(
+        &mut self,
+        host: &H,
+    ) -> Result<Option<Command>, Fault> {
         if !self.has_command() {
             return Ok(None);
         }
@@ -105,7 +113,7 @@ impl AdminQueue {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(super) fn complete<H: Host>(
+    pub(in crate::frontend) fn complete<H: Host>(
         &mut self,
         host: &H,
         mut entry: Completion,

@@ -179,3 +179,13 @@ fn body<T: Pod>(command: &Command) -> T {
         .get(..size_of::<T>())
         .map_or_else(T::zeroed, bytemuck::pod_read_unaligned)
 }
+
+/// A refusal of the argument at `at`.
+pub(super) const fn bad(at: u32) -> Refusal {
+    Refusal::new(Status::BadArgument, at)
+}
+
+/// A refusal of the number at `at`.
+pub(super) const fn no_such(at: u32) -> Refusal {
+    Refusal::new(Status::NoSuchObject, at)
+}

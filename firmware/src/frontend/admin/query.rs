@@ -10,12 +10,12 @@ use vrnic_abi::object::{
 use vrnic_abi::pci::MSIX_VECTORS;
 use vrnic_abi::wqe::{MAX_INLINE, MAX_MESSAGE, MAX_SGE};
 
-use super::command::{Refusal, Reply, argument};
-use super::execute::{Context, bad, no_such};
-use super::function::Function;
+use super::Context;
+use super::command::{Refusal, Reply, argument, bad, no_such};
 use super::modify::{mtu_code, state_code};
-use super::objects::COUNTERS;
-use super::registers::{CAPABILITIES, FIRMWARE_VERSION};
+use crate::frontend::function::Function;
+use crate::frontend::objects::COUNTERS;
+use crate::frontend::registers::{CAPABILITIES, FIRMWARE_VERSION};
 use crate::host::{Host, Memory};
 use crate::resource::{Region, RegionOptions, limits};
 use crate::types::{Access, Mac};

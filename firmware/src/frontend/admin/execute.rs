@@ -1,0 +1,230 @@
+//! Carrying out admin commands.
+//!
+//! A command is checked completely before anything changes. Commands that create an object from a
+//! page list wait in [`PendingCreate`] while the list is read in slices, and are checked again when
+//! it is complete, as other commands may have been carried out in between.
+
+use vrnic_abi::admin::{CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, Status};
+
+use super::buffer::{self, ListReader, Pages};
+use super::command::{Create, Refusal, Reply, Request, argument, parse};
+use crate::frontend::function::Function;
+use crate::host::Host;
+use crate::nic::Addresses;
+use crate::resource::{PageMap, limits};
+use crate::types::Time;
+
+/// Commands that are carried out in one step.
+const COMMANDS_A_STEP: u32 = 16;
+
+/// What a command needs besides its function.
+#[derive(Debug)]
+pub struct Context<'a, H> {
+    /// The function's surroundings.
+    pub host: &'a H,
+    /// The current time.
+    pub now: Time,
+    /// Addresses of all functions of the port.
+    pub addresses: &'a mut Addresses,
+    /// The function's index in that table.
+    pub owner: u16,
+    /// The port has a link.
+    pub link_up: bool,
+    /// Speed of the port in Mbit/s.
+    pub speed: u32,
+}
+
+/// A command that waits for its page list.
+#[derive(Clone, Debug)]
+pub(in crate::frontend) struct PendingCreate {
+    header: CommandHeader,
+    create: Create,
+    reader: ListReader,
+}
+
+/// What became of a command.
+enum Executed {
+    Done(Reply),
+    Later(Create, ListReader),
+}
+
+impl Function {
+    /// Carries out commands and reads page lists, a bounded amount; returns whether there was
+    /// anything to do.
+    pub(crate) fn step_admin<H: Host>(&mut self, cx: &mut Context<'_, H>) -> bool {
+        let mut busy = false;
+        for _ in 0..COMMANDS_A_STEP {
+            let Some(admin) = &mut self.admin else {
+                return busy;
+            };
+            match admin.fetch(cx.host) {
+                Ok(Some(command)) => {
+                    busy = true;
+                    let header = command.header;
+                    let result = parse(&command).and_then(|request| self.execute(cx, &request));
+                    match result {
+                        Ok(Executed::Done(reply)) => self.complete(cx, header, Ok(reply)),
+                        Ok(Executed::Later(create, reader)) => {
+                            self.creating.push_back(PendingCreate {
+                                header,
+                                create,
+                                reader,
+                            });
+                        }
+                        Err(refusal) => self.complete(cx, header, Err(refusal)),
+                    }
+                }
+                Ok(None) => break,
+                Err(fault) => {
+                    self.fail(cx.host, cx.now, fault);
+                    return true;
+                }
+            }
+        }
+        self.step_page_lists(cx) || busy
+    }
+
+    /// Reads one slice of the page list that has waited longest.
+    fn step_page_lists<H: Host>(&mut self, cx: &mut Context<'_, H>) -> bool {
+        let Some(mut pending) = self.creating.pop_front() else {
+            return false;
+        };
+        let entries = pending.reader.entries();
+        let result = match pending.reader.read(cx.host.memory()) {
+            Ok(None) => {
+                self.creating.push_back(pending);
+                return true;
+            }
+            Ok(Some(pages)) => {
+                // What the list takes was set aside; what is kept of it counts with the object.
+                self.objects.page_entries -= entries;
+                self.create(cx, &pending.create, pages)
+            }
+            Err(refusal) => {
+                self.objects.page_entries -= entries;
+                Err(refusal)
+            }
+        };
+        self.complete(cx, pending.header, result);
+        true
+    }
+
+    fn complete<H: Host>(
+        &mut self,
+        cx: &mut Context<'_, H>,
+        header: CommandHeader,
+        result: Result<Reply, Refusal>,
+    ) {
+        let (reply, refusal) = match result {
+            Ok(reply) => (reply, Refusal::new(Status::Success, 0)),
+            Err(refusal) => (Reply::default(), refusal),
+        };
+        let entry = Completion {
+            result0: reply.result0,
+            result1: reply.result1,
+            syndrome: refusal.syndrome,
+            id: header.id,
+            status: refusal.status.raw(),
+            opcode: header.opcode,
+            ..Completion::default()
+        };
+        if let Some(admin) = &mut self.admin {
+            if let Err(fault) = admin.complete(cx.host, entry) {
+                self.fail(cx.host, cx.now, fault);
+            }
+        }
+    }
+
+    fn execute<H: Host>(
+        &mut self,
+        cx: &mut Context<'_, H>,
+        request: &Request,
+    ) -> Result<Executed, Refusal> {
+        let reply = match request {
+            Request::Nop => Ok(Reply::default()),
+            Request::QueryDevice(output) => self.query_device(cx.host, output),
+            Request::QueryPort(output) => self.query_port(cx, output),
+            Request::ModifyPort(body) => self.modify_port(body),
+            Request::QueryCounters(output) => self.query_counters(cx.host, output),
+            Request::SetGid(body) => self.set_gid(cx, body),
+            Request::QueryGid(body) => self.query_gid(cx.host, body),
+            Request::AllocDoorbellPage => self.alloc_doorbell_page(cx.host),
+            Request::FreeDoorbellPage(page) => self.free_doorbell_page(*page),
+            Request::AllocPd => self.alloc_pd(),
+            Request::FreePd(pd) => self.free_pd(*pd),
+            Request::Create(create) => return self.start_create(cx, create),
+            Request::DestroyMr(key) => self.destroy_mr(*key),
+            Request::QueryMr(body) => self.query_mr(cx.host, body),
+            Request::DestroyEq(eqn) => self.destroy_eq(*eqn),
+            Request::SetAsyncEq(eqn) => self.set_async_eq(*eqn),
+            Request::DestroyCq(cqn) => self.destroy_cq(*cqn),
+            Request::QueryCq(body) => self.query_cq(cx.host, body),
+            Request::DestroyQp(qpn) => self.destroy_qp(*qpn),
+            Request::ModifyQp(body) => self.modify_qp(cx.host, cx.now, body),
+            Request::QueryQp(body) => self.query_qp(cx.host, body),
+        };
+        reply.map(Executed::Done)
+    }
+
+    /// Checks a command that creates an object, and creates it unless its page list has to be read
+    /// first.
+    fn start_create<H: Host>(
+        &mut self,
+        cx: &mut Context<'_, H>,
+        create: &Create,
+    ) -> Result<Executed, Refusal> {
+        let needed = self.check_create(create)?;
+        let (buffer, at) = match create {
+            Create::Mr(body) => (&body.buffer, argument!(CreateMr, buffer)),
+            Create::Eq(body) => (&body.buffer, argument!(CreateEq, buffer)),
+            Create::Cq(body) => (&body.buffer, argument!(CreateCq, buffer)),
+            Create::Qp(body) => (&body.buffer, argument!(CreateQp, buffer)),
+        };
+        match buffer::check(buffer, needed, at)? {
+            Pages::Known(pages) => self.create(cx, create, pages).map(Executed::Done),
+            Pages::Listed(reader) => {
+                let entries = self.objects.page_entries.saturating_add(reader.entries());
+                if entries > limits::PAGE_LIST_ENTRIES {
+                    return Err(Refusal::new(Status::NoResources, at));
+                }
+                self.objects.page_entries = entries;
+                Ok(Executed::Later(*create, reader))
+            }
+        }
+    }
+
+    /// Checks everything but the pages and returns how many bytes they must hold.
+    fn check_create(&self, create: &Create) -> Result<u64, Refusal> {
+        match create {
+            Create::Mr(body) => self.check_mr(body),
+            Create::Eq(body) => self.check_eq(body),
+            Create::Cq(body) => self.check_cq(body),
+            Create::Qp(body) => self.check_qp(body),
+        }
+    }
+
+    fn create<H: Host>(
+        &mut self,
+        cx: &mut Context<'_, H>,
+        create: &Create,
+        pages: PageMap,
+    ) -> Result<Reply, Refusal> {
+        self.check_create(create)?;
+        let entries = pages.list_entries();
+        let reply = match create {
+            Create::Mr(body) => self.create_mr(body, pages),
+            Create::Eq(body) => self.create_eq(cx.host, body, pages),
+            Create::Cq(body) => self.create_cq(cx.host, body, pages),
+            Create::Qp(body) => self.create_qp(cx.host, body, pages),
+        }?;
+        self.objects.page_entries = self.objects.page_entries.saturating_add(entries);
+        Ok(reply)
+    }
+
+    pub(super) fn forget_pages(&mut self, pages: &PageMap) {
+        self.objects.page_entries = self
+            .objects
+            .page_entries
+            .saturating_sub(pages.list_entries());
+    }
+}

@@ -1,0 +1,23 @@
+//! The admin queue and its commands (see [`vrnic_abi::admin`]).
+//!
+//! `ring` fetches commands and writes completions, `command` parses, `execute` carries out; what a
+//! command does stands with its objects: `regions`, `queues`, `queue_pairs`, `modify`, `port`,
+//! `doorbells`; `query` writes descriptions, `buffer` reads page lists.
+//!
+//! Every argument is checked before anything changes, and a refusal names the argument.
+
+mod buffer;
+mod command;
+mod doorbells;
+mod execute;
+mod modify;
+mod port;
+mod query;
+mod queue_pairs;
+mod queues;
+mod regions;
+mod ring;
+
+pub use execute::Context;
+pub(super) use execute::PendingCreate;
+pub(super) use ring::AdminQueue;

@@ -1,0 +1,134 @@
+//! Event queues and completion queues: creating and destroying them.
+//!
+//! A queue cannot go while something reports to it: completion queues and the function's own role
+//! to an event queue, queue pairs to a completion queue. What waits to be reported for a completion
+//! queue goes with it. How the queues work is [`crate::frontend::event`]'s and
+//! [`crate::frontend::completion`]'s to say.
+
+use vrnic_abi::admin::{CreateCq, CreateEq, ObjectReference, Status};
+use vrnic_abi::cqe::CompletionEntry;
+use vrnic_abi::eqe::EventEntry;
+use vrnic_abi::pci::MSIX_VECTORS;
+
+use super::command::{Refusal, Reply, argument, bad, no_such};
+use crate::frontend::completion::CompletionQueue;
+use crate::frontend::event::EventQueue;
+use crate::frontend::function::Function;
+use crate::host::Host;
+use crate::resource::{Owner, PageMap, limits};
+
+impl Function {
+    pub(super) fn check_eq(&self, body: &CreateEq) -> Result<u64, Refusal> {
+        self.check_page(body.doorbell_page, argument!(CreateEq, doorbell_page))?;
+        if !limits::LOG_EQ_ENTRIES.contains(&body.log_entries) {
+            return Err(bad(argument!(CreateEq, log_entries)));
+        }
+        if body.vector >= MSIX_VECTORS {
+            return Err(bad(argument!(CreateEq, vector)));
+        }
+        if self.objects.eqs.is_full() {
+            return Err(Refusal::new(Status::NoResources, 0));
+        }
+        Ok((EventEntry::SIZE as u64) << body.log_entries)
+    }
+
+    pub(super) fn create_eq<H: Host>(
+        &mut self,
+        host: &H,
+        body: &CreateEq,
+        pages: PageMap,
+    ) -> Result<Reply, Refusal> {
+        let page = body.doorbell_page;
+        // The owner is filled in when the number is known.
+        let slot = self.allocate_slot(host, page, Owner::Event(0))?;
+        let made = self.objects.eqs.insert_with(|number| {
+            EventQueue::new(number, pages, body.log_entries, body.vector, (page, slot))
+        });
+        self.name_slot(made, page, slot, Owner::Event)
+    }
+
+    pub(super) fn destroy_eq(&mut self, eqn: u32) -> Result<Reply, Refusal> {
+        let at = argument!(ObjectReference, object);
+        let eq = self.objects.eqs.get(eqn).ok_or(no_such(at))?;
+        if eq.users > 0 {
+            return Err(Refusal::new(Status::Busy, at));
+        }
+        let eq = self.objects.eqs.remove(eqn).ok_or(no_such(at))?;
+        self.objects
+            .doorbells
+            .free_slot(eq.doorbell.0, eq.doorbell.1);
+        self.forget_pages(&eq.pages);
+        Ok(Reply::default())
+    }
+
+    pub(super) fn set_async_eq(&mut self, eqn: u32) -> Result<Reply, Refusal> {
+        let wanted = (eqn != 0).then_some(eqn);
+        if let Some(eqn) = wanted {
+            let eq = self.objects.eqs.get_mut(eqn);
+            let eq = eq.ok_or(no_such(argument!(ObjectReference, object)))?;
+            eq.users = eq.users.saturating_add(1);
+        }
+        let old = core::mem::replace(&mut self.objects.async_eq, wanted);
+        if let Some(eq) = old.and_then(|eqn| self.objects.eqs.get_mut(eqn)) {
+            eq.users = eq.users.saturating_sub(1);
+        }
+        Ok(Reply::default())
+    }
+
+    pub(super) fn check_cq(&self, body: &CreateCq) -> Result<u64, Refusal> {
+        self.check_page(body.doorbell_page, argument!(CreateCq, doorbell_page))?;
+        if !limits::LOG_CQ_ENTRIES.contains(&body.log_entries) {
+            return Err(bad(argument!(CreateCq, log_entries)));
+        }
+        if self.objects.eqs.get(body.eq).is_none() {
+            return Err(no_such(argument!(CreateCq, eq)));
+        }
+        if body.moderation_period != 0 {
+            let at = argument!(CreateCq, moderation_period);
+            return Err(Refusal::new(Status::Unsupported, at));
+        }
+        if body.moderation_count != 0 {
+            let at = argument!(CreateCq, moderation_count);
+            return Err(Refusal::new(Status::Unsupported, at));
+        }
+        if self.objects.cqs.is_full() {
+            return Err(Refusal::new(Status::NoResources, 0));
+        }
+        Ok((CompletionEntry::SIZE as u64) << body.log_entries)
+    }
+
+    pub(super) fn create_cq<H: Host>(
+        &mut self,
+        host: &H,
+        body: &CreateCq,
+        pages: PageMap,
+    ) -> Result<Reply, Refusal> {
+        let page = body.doorbell_page;
+        let slot = self.allocate_slot(host, page, Owner::Completion(0))?;
+        let made = self.objects.cqs.insert_with(|number| {
+            CompletionQueue::new(number, pages, body.log_entries, body.eq, (page, slot))
+        });
+        if let Some(eq) = self.objects.eqs.get_mut(body.eq) {
+            eq.users = eq.users.saturating_add(1);
+        }
+        self.name_slot(made, page, slot, Owner::Completion)
+    }
+
+    pub(super) fn destroy_cq(&mut self, cqn: u32) -> Result<Reply, Refusal> {
+        let at = argument!(ObjectReference, object);
+        let cq = self.objects.cqs.get(cqn).ok_or(no_such(at))?;
+        if !cq.users.is_empty() {
+            return Err(Refusal::new(Status::Busy, at));
+        }
+        let cq = self.objects.cqs.remove(cqn).ok_or(no_such(at))?;
+        if let Some(eq) = self.objects.eqs.get_mut(cq.eq) {
+            eq.users = eq.users.saturating_sub(1);
+            eq.forget(cqn);
+        }
+        self.objects
+            .doorbells
+            .free_slot(cq.doorbell.0, cq.doorbell.1);
+        self.forget_pages(&cq.pages);
+        Ok(Reply::default())
+    }
+}
