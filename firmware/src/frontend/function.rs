@@ -138,11 +138,17 @@ impl Function {
                 || self.admin.as_ref().is_some_and(AdminQueue::has_command))
     }
 
-    /// Whether something waits that only the passing of time makes visible: room in the port or
-    /// in an event queue.
+    /// How soon to look again, in nanoseconds, for what announces itself only by being there: room
+    /// in the port, or in an event queue whose driver neither arms it nor frees it with a mark.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.is_ready() && (!self.blocked.is_empty() || self.objects.events_held)
+    pub fn retry_after(&self) -> Option<u64> {
+        if !self.is_ready() {
+            None
+        } else if !self.blocked.is_empty() {
+            Some(100_000)
+        } else {
+            self.objects.events_held.then_some(10_000_000)
+        }
     }
 
     /// Resets everything: all objects are gone.

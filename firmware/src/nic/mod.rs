@@ -40,10 +40,6 @@ const BUDGET: u32 = 16;
 const TIMERS: u32 = 64;
 /// PDUs between functions that are handled at once: more than can be queued.
 const LOCAL_PDUS: u32 = 1024;
-/// How soon to look again for what announces itself only by being there, in nanoseconds: room in
-/// the port or in an event queue.
-const RETRY_NANOS: u64 = 100_000;
-
 /// Properties of a NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NicConfig {
@@ -408,8 +404,8 @@ impl<H: Host> Nic<H> {
                 let timer = function.next_timeout();
                 if function.has_work() {
                     Some(self.now)
-                } else if function.is_waiting() {
-                    let soon = Time(self.now.0.saturating_add(RETRY_NANOS));
+                } else if let Some(nanos) = function.retry_after() {
+                    let soon = Time(self.now.0.saturating_add(nanos));
                     Some(timer.map_or(soon, |timer| timer.min(soon)))
                 } else {
                     timer
