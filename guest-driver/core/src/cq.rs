@@ -61,6 +61,8 @@ pub struct CompletionQueue<P: Platform> {
     vector: u16,
     consumer: u32,
     sequence: u16,
+    /// How the queue was armed last; repeated with the sequence number.
+    solicited_only: bool,
     remembered: Box<[Option<Arc<QpTables>>]>,
 }
 
@@ -106,15 +108,23 @@ impl<P: Platform> CompletionQueue<P> {
             if let Some(completion) = self.resolve(&entry) {
                 *place = completion;
                 count += 1;
+                if completion.status != CompletionStatus::Success {
+                    self.note_error(completion.qpn);
+                }
             }
             self.consumer = self.consumer.wrapping_add(1);
         }
         if self.consumer != first {
             self.table.consumer.store(self.consumer, Ordering::Release);
-            let value = doorbell::consumer(self.consumer, self.sequence, false);
+            let value = self.slot_value();
             self.doorbell.publish(&self.handle.shared.platform, value);
         }
         Ok(count)
+    }
+
+    #[inline]
+    fn slot_value(&self) -> u64 {
+        doorbell::consumer(self.consumer, self.sequence, self.solicited_only)
     }
 
     #[inline]
@@ -165,6 +175,15 @@ impl<P: Platform> CompletionQueue<P> {
         })
     }
 
+    /// After an error the queue pair is in the error state, or soon will be.
+    #[cold]
+    fn note_error(&mut self, qpn: u32) {
+        let shared = Arc::clone(&self.handle.shared);
+        if let Some(tables) = self.tables(qpn) {
+            tables.set_failed(&shared.platform);
+        }
+    }
+
     #[inline]
     fn tables(&mut self, qpn: u32) -> Option<&QpTables> {
         let place = self.remembered.get_mut(qpn as usize % REMEMBERED)?;
@@ -183,8 +202,9 @@ impl<P: Platform> CompletionQueue<P> {
     pub fn arm(&mut self, solicited_only: bool) -> Result<bool, Error> {
         self.handle.check()?;
         self.sequence = self.sequence.wrapping_add(1);
-        let value = doorbell::consumer(self.consumer, self.sequence, solicited_only);
-        self.doorbell.ring(&self.handle.shared.platform, value);
+        self.solicited_only = solicited_only;
+        self.doorbell
+            .ring(&self.handle.shared.platform, self.slot_value());
         Ok(self.table.is_valid(self.consumer))
     }
 
@@ -249,6 +269,7 @@ impl<P: Platform> Driver<P> {
             vector: eq.vector(),
             consumer: 0,
             sequence: 0,
+            solicited_only: false,
             remembered: (0..REMEMBERED).map(|_| None).collect(),
         })
     }

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::event::{AsyncEvent, EventQueue, KEPT_EVENTS};
 use crate::memory::RegionMemory;
 use crate::platform::{Level, Lock, Platform};
-use crate::tables::{CqTable, Registry};
+use crate::tables::{CqTable, QpTables, Registry};
 
 /// Nanoseconds between looks at a function that is being reset or enabled.
 const RESET_NAP: u64 = 100_000;
@@ -81,6 +81,7 @@ pub(crate) struct Shared<P: Platform> {
     pub(crate) eqs: Vec<EventQueue<P>>,
     pub(crate) events: P::Lock<VecDeque<AsyncEvent>>,
     pub(crate) cqs: Registry<P, Arc<CqTable<P>>>,
+    pub(crate) qps: Registry<P, Arc<QpTables>>,
     quarantine: Registry<P, RegionMemory<P>>,
     quarantined: AtomicU32,
     generation: AtomicU32,
@@ -207,6 +208,7 @@ impl<P: Platform> Shared<P> {
         if result.is_ok() {
             self.forgotten.store(generation, Ordering::Release);
             self.cqs.clear();
+            self.qps.clear();
             self.events.with(VecDeque::clear);
             self.quarantine.clear();
             self.enabled.store(false, Ordering::Release);
@@ -335,6 +337,7 @@ impl<P: Platform> Driver<P> {
             eqs: Vec::new(),
             events: P::Lock::new(VecDeque::with_capacity(KEPT_EVENTS)),
             cqs: Registry::new(),
+            qps: Registry::new(),
             quarantine: Registry::new(),
             quarantined: AtomicU32::new(0),
             generation: AtomicU32::new(1),

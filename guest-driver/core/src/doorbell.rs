@@ -36,6 +36,12 @@ impl Doorbell {
     #[inline]
     pub(crate) fn ring<P: Platform>(self, platform: &P, value: u64) {
         self.publish(platform, value);
+        self.nudge(platform);
+    }
+
+    /// Makes the engine look at the slot again.
+    #[inline]
+    pub(crate) fn nudge<P: Platform>(self, platform: &P) {
         fence(Ordering::Release);
         platform.store_mark(self.page, self.slot / SLOTS_PER_GROUP);
         // The mark must be visible before the state is loaded: the engine does the reverse.

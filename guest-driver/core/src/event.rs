@@ -159,8 +159,14 @@ impl<P: Platform> Shared<P> {
     }
 
     fn asynchronous_event(&self, event: AsyncEvent) {
-        if event.event == EventType::DeviceFatal {
-            self.admin.set_lost();
+        match event.event {
+            EventType::DeviceFatal => self.admin.set_lost(),
+            EventType::QpFatal | EventType::QpRequestError | EventType::QpAccessError => {
+                if let Some(tables) = self.qps.get(event.object) {
+                    tables.set_failed(&self.platform);
+                }
+            }
+            _ => {}
         }
         self.events.with(|events| {
             // Never beyond the capacity reserved at probe: this is atomic context.

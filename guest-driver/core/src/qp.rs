@@ -296,6 +296,7 @@ impl<P: Platform> ReceiveQueue<P> {
         let value = doorbell::receive_queue(self.queue.head);
         let platform = &self.queue.handle.shared.platform;
         self.queue.doorbell.publish(platform, value);
+        self.queue.tables.announce_receive(platform);
         Ok(())
     }
 
@@ -345,8 +346,13 @@ impl<P: Platform> QueuePair<P> {
             ..ModifyQp::default()
         };
         shared.execute(AdminOpcode::ModifyQp, &body, Some(memory))?;
-        if mask.contains(QpMask::STATE) && attributes.state == QpState::Reset.raw() {
-            self.restart();
+        match QpState::from_raw(attributes.state) {
+            Some(QpState::Reset) if mask.contains(QpMask::STATE) => self.restart(),
+            Some(QpState::Error) if mask.contains(QpMask::STATE) => {
+                let platform = &self.handle.shared.platform;
+                self.send.queue.tables.set_failed(platform);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -441,19 +447,24 @@ impl<P: Platform> QueuePair<P> {
         for cq in [&self.send_cq, &self.receive_cq] {
             cq.detach(self.number());
         }
+        self.handle.shared.qps.remove(self.number());
     }
 
     fn attach(&self, tables: &Arc<QpTables>) {
         for cq in [&self.send_cq, &self.receive_cq] {
             cq.attach(tables);
         }
+        self.handle
+            .shared
+            .qps
+            .insert(tables.qpn, Arc::clone(tables));
     }
 
     /// Forgets all work requests, as the device did.
     fn restart(&mut self) {
         self.detach();
-        let (send, receive) = self.sizes;
-        let tables = Arc::new(QpTables::new(self.number(), send, receive));
+        let doorbell = self.receive.queue.doorbell;
+        let tables = Arc::new(QpTables::new(self.number(), self.sizes, doorbell));
         self.attach(&tables);
         self.send.queue.restart(&tables);
         self.receive.queue.restart(&tables);
@@ -542,13 +553,16 @@ impl<P: Platform> Driver<P> {
         (send_cq, receive_cq): (&CompletionQueue<P>, &CompletionQueue<P>),
     ) -> Result<QueuePair<P>, Error> {
         let handle = Handle::new(&self.shared, number)?;
-        let tables = Arc::new(QpTables::new(handle.number, shape.send, shape.receive));
+        let doorbell = |slot: u64| Doorbell::new(config.doorbell_page, slot & 0xffff);
+        let sizes = (shape.send, shape.receive);
+        let tables = QpTables::new(handle.number, sizes, doorbell(slots >> 16)?);
+        let tables = Arc::new(tables);
         let queue = |slot: u64| -> Result<Queue<P>, Error> {
             Ok(Queue {
                 handle: Handle::new(&self.shared, number)?,
                 buffer: Arc::clone(&buffer),
                 tables: Arc::clone(&tables),
-                doorbell: Doorbell::new(config.doorbell_page, slot & 0xffff)?,
+                doorbell: doorbell(slot)?,
                 head: 0,
             })
         };
@@ -569,7 +583,7 @@ impl<P: Platform> Driver<P> {
             buffer,
             send_cq: Arc::clone(&send_cq.table),
             receive_cq: Arc::clone(&receive_cq.table),
-            sizes: (shape.send, shape.receive),
+            sizes,
             send,
             receive,
         };

@@ -8,11 +8,12 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::wqe::WqeOpcode;
 
+use crate::doorbell::Doorbell;
 use crate::platform::{DmaBuffer, Lock, Platform};
 use crate::ring::{RingSize, owner_of};
 
@@ -187,15 +188,21 @@ pub(crate) struct QpTables {
     pub(crate) qpn: u32,
     /// Cleared when the completion queues forget the queue pair.
     pub(crate) attached: AtomicBool,
+    /// The queue pair is, or may be, in the error state.
+    failed: AtomicBool,
+    receive_doorbell: Doorbell,
     pub(crate) send: SendTable,
     pub(crate) receive: ReceiveTable,
 }
 
 impl QpTables {
-    pub(crate) fn new(qpn: u32, send: RingSize, receive: RingSize) -> Self {
+    pub(crate) fn new(qpn: u32, sizes: (RingSize, RingSize), receive_doorbell: Doorbell) -> Self {
+        let (send, receive) = sizes;
         Self {
             qpn,
             attached: AtomicBool::new(true),
+            failed: AtomicBool::new(false),
+            receive_doorbell,
             send: SendTable {
                 size: send,
                 slots: filled(send),
@@ -206,6 +213,27 @@ impl QpTables {
                 slots: filled(receive),
                 counters: Counters::default(),
             },
+        }
+    }
+}
+
+impl QpTables {
+    /// Notes that the queue pair may be in the error state. The device looks at the receive queue
+    /// of such a queue pair only when told to, so from now on it must be told of every request;
+    /// one that was posted just before is announced here. Atomic context.
+    pub(crate) fn set_failed<P: Platform>(&self, platform: &P) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            self.receive_doorbell.nudge(platform);
+        }
+    }
+
+    /// Tells the device of a receive request whose slot was stored, if it would not look.
+    #[inline]
+    pub(crate) fn announce_receive<P: Platform>(&self, platform: &P) {
+        // Either this load sees the flag, or the nudge of whoever sets it comes after the store.
+        fence(Ordering::SeqCst);
+        if self.failed.load(Ordering::Relaxed) {
+            self.receive_doorbell.nudge(platform);
         }
     }
 }
@@ -335,9 +363,14 @@ impl ReceiveTable {
 mod tests {
     use super::*;
 
+    fn tables(send: u8, receive: u8) -> QpTables {
+        let sizes = (RingSize::from_log(send), RingSize::from_log(receive));
+        QpTables::new(7, sizes, Doorbell::new(0, 9).expect("a slot"))
+    }
+
     #[test]
     fn unsignaled_requests_are_retired_by_the_next_completion() {
-        let tables = QpTables::new(7, RingSize::from_log(3), RingSize::from_log(0));
+        let tables = tables(3, 0);
         tables.send.push(0, 2, WqeOpcode::Write, 10);
         tables.send.push(2, 1, WqeOpcode::Send, 11);
         tables.send.push(3, 4, WqeOpcode::Read, 12);
@@ -350,7 +383,7 @@ mod tests {
 
     #[test]
     fn completions_of_nothing_in_flight_are_refused() {
-        let tables = QpTables::new(7, RingSize::from_log(3), RingSize::from_log(1));
+        let tables = tables(3, 1);
         assert_eq!(tables.send.complete(0), None);
         tables.send.push(0, 1, WqeOpcode::Send, 1);
         assert_eq!(tables.send.complete(1), None);
@@ -362,7 +395,7 @@ mod tests {
 
     #[test]
     fn receive_queue_counts_across_the_wrap() {
-        let tables = QpTables::new(7, RingSize::from_log(0), RingSize::from_log(1));
+        let tables = tables(0, 1);
         let start = u32::MAX;
         tables.receive.counters.head.store(start, Ordering::Relaxed);
         tables.receive.counters.tail.store(start, Ordering::Relaxed);
