@@ -10,7 +10,10 @@ set -eu
 . "$(dirname "$0")/common.sh"
 
 if [ -n "${SOCKET:-}" ]; then
-    set -- -device '{"driver":"vfio-user-pci","addr":"04.0","socket":{"type":"unix","path":"'"$SOCKET"'"}}' "$@"
+    set -- \
+        -device pcie-root-port,id=slot1,chassis=1 \
+        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
+        "$@"
 fi
 
 # The IOMMU comes before the devices behind it. caching-mode makes the guest announce every

@@ -8,9 +8,12 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-# The RNIC, on the root bus: QEMU is the client of the socket that vrnic serves.
+# The RNIC in a PCIe slot: QEMU is the client of the socket that vrnic serves.
 if [ -n "${SOCKET:-}" ]; then
-    set -- -device '{"driver":"vfio-user-pci","addr":"04.0","socket":{"type":"unix","path":"'"$SOCKET"'"}}' "$@"
+    set -- \
+        -device pcie-root-port,id=slot1,chassis=1 \
+        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
+        "$@"
 fi
 
 # Guest memory is a file that the RNIC maps (share=on): its DMA is plain loads and stores.

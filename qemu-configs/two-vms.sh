@@ -23,7 +23,10 @@ esac
 shift
 
 if [ -n "${SOCKET:-}" ]; then
-    set -- -device '{"driver":"vfio-user-pci","addr":"04.0","socket":{"type":"unix","path":"'"$SOCKET"'"}}' "$@"
+    set -- \
+        -device pcie-root-port,id=slot1,chassis=1 \
+        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
+        "$@"
 fi
 
 exec "$QEMU" \

@@ -10,7 +10,10 @@ set -eu
 . "$(dirname "$0")/common.sh"
 
 if [ -n "${SOCKET:-}" ]; then
-    set -- -device '{"driver":"vfio-user-pci","addr":"04.0","socket":{"type":"unix","path":"'"$SOCKET"'"}}' "$@"
+    set -- \
+        -device pcie-root-port,id=slot1,chassis=1 \
+        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
+        "$@"
 fi
 
 # -m alone is anonymous memory of QEMU's own.

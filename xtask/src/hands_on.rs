@@ -34,7 +34,7 @@ pub(crate) fn run(
     let mine = (0..*count).find(|index| name(*index) == console);
     let mine = mine.with_context(|| format!("{scenario} has no guest {console}"))?;
     let prepared = Prepared::get(false)?;
-    let scenario = scenarios::by_hand(&prepared, file, *count, command, qemu);
+    let scenario = scenarios::by_hand(file, *count, command, qemu);
     start(&prepared, &scenario, mine)
 }
 

@@ -22,7 +22,7 @@ pub(crate) mod programs;
 use cpio::Archive;
 
 /// To be counted up when the base is made differently.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const PACKAGES: Request = Request {
     name: "guest",

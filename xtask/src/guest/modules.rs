@@ -1,16 +1,17 @@
-//! Kernel modules of a guest: the named ones and what they depend on, unpacked, with the index
-//! that `modprobe` reads.
+//! Kernel modules of a guest: the named ones and what they depend on, unpacked, with the indexes
+//! that `modprobe` and `lspci` read. The indexes are `depmod`'s, made for just these modules in a
+//! folder of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::cpio::Archive;
-use crate::host::root::Root;
-use crate::process;
+use crate::host::root::{Root, remove};
+use crate::{paths, process};
 
 /// Path of a module and of those it needs, all relative to the folder of modules.
 type Index = BTreeMap<String, (String, Vec<String>)>;
@@ -20,41 +21,60 @@ type Index = BTreeMap<String, (String, Vec<String>)>;
 /// # Errors
 /// A module is not there, or a tool of the root fails.
 pub(crate) fn add(archive: &mut Archive, root: &Root, release: &str, names: &[&str]) -> Result<()> {
+    let of_root = path(&root.path(""));
+    let index = parse(&process::output(depmod(root, &of_root, release).arg("-n"))?);
+    let staging = paths::vm().join("guest-modules");
+    remove(&staging)?;
     let inside = format!("lib/modules/{release}");
-    let depmod = process::output(
-        root.command("usr/sbin/depmod")
-            .args(["-b", &path(root, "")])
-            .arg("-n")
-            .arg(release),
-    )?;
-    let index = parse(&depmod);
-    let mut text = String::new();
     for module in closure(&index, names)? {
-        let (packed, needs) = index.get(&module).context("the closure is of the index")?;
-        let mut xz = root.command("usr/bin/xz");
-        let file = fs::File::open(path(root, &format!("{inside}/{packed}")))?;
-        let unpacked = xz.arg("-dc").stdin(Stdio::from(file)).output()?;
-        archive.file(
-            &format!("{inside}/{}", plain(packed)),
-            0o644,
-            &unpacked.stdout,
-        );
-        let needs: Vec<_> = needs.iter().map(|path| plain(path)).collect();
-        let _ = writeln!(text, "{}: {}", plain(packed), needs.join(" "));
+        let (packed, _) = index.get(&module).context("the closure is of the index")?;
+        let to = staging.join(&inside).join(plain(packed));
+        fs::create_dir_all(to.parent().context("a module lies in a folder")?)?;
+        unpack(root, &root.path(&inside).join(packed), &to)?;
+        archive.host_file(&format!("{inside}/{}", plain(packed)), 0o644, &to)?;
     }
-    archive.file(&format!("{inside}/modules.dep"), 0o644, text.as_bytes());
-    for name in ["modules.builtin", "modules.order"] {
-        archive.host_file(
-            &format!("{inside}/{name}"),
-            0o644,
-            &root.path(&format!("{inside}/{name}")),
+    for name in [
+        "modules.builtin",
+        "modules.builtin.modinfo",
+        "modules.order",
+    ] {
+        fs::copy(
+            root.path(&inside).join(name),
+            staging.join(&inside).join(name),
         )?;
     }
+    process::output(&mut depmod(root, &path(&staging), release))?;
+    for entry in fs::read_dir(staging.join(&inside))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with("modules.") {
+            archive.host_file(
+                &format!("{inside}/{name}"),
+                0o644,
+                &staging.join(&inside).join(&name),
+            )?;
+        }
+    }
+    remove(&staging)
+}
+
+fn depmod(root: &Root, base: &str, release: &str) -> Command {
+    let mut depmod = root.command("usr/sbin/depmod");
+    depmod.args(["-b", base, release]);
+    depmod
+}
+
+fn unpack(root: &Root, from: &Path, to: &Path) -> Result<()> {
+    let mut xz = root.command("usr/bin/xz");
+    xz.arg("-dc")
+        .stdin(fs::File::open(from)?)
+        .stdout(fs::File::create(to)?);
+    let status = xz.status()?;
+    ensure!(status.success(), "cannot unpack {}", from.display());
     Ok(())
 }
 
-fn path(root: &Root, inside: &str) -> String {
-    root.path(inside).to_string_lossy().into_owned()
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// The lines `PATH: PATHS` of `depmod`, by module name.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use vrnic_abi::pci;
 
-use super::Prepared;
 use super::scenario::{Scenario, Vm, name};
 
 /// Name of each file of `qemu-configs/` without its ending, what it shows, and its number of
@@ -27,31 +26,29 @@ pub(crate) const FILES: [(&str, &str, usize); 4] = [
 /// Time after which a run has failed; most take a tenth of it.
 pub(crate) const BOUND: Duration = Duration::from_secs(120);
 
-/// A scenario as a person runs it: with RNICs if this checkout has them.
+/// A scenario as a person runs it.
 pub(crate) fn by_hand(
-    prepared: &Prepared,
     file: &'static str,
     count: usize,
     command: Option<&str>,
     qemu: &[String],
 ) -> Scenario {
-    let rnics = prepared.programs.vrnic().is_ok();
     // VFIO in the guest needs the guest's IOMMU.
-    let vfio = (rnics && file != "one-vm").then(rnic_ids);
+    let vfio = (file != "one-vm").then(rnic_ids);
     let vm = |index| Vm {
-        nic: rnics.then_some(index),
+        nic: Some(index),
         vfio: vfio.clone(),
         run: command.map(str::to_owned),
         qemu: qemu.to_vec(),
         ..Vm::default()
     };
-    let nics = if rnics { links(count) } else { Vec::new() };
+    let vms = (0..count).map(vm).collect();
     Scenario {
         name: file,
         file,
         bound: BOUND,
-        nics,
-        vms: (0..count).map(vm).collect(),
+        nics: links(count),
+        vms,
     }
 }
 

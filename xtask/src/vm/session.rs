@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         let deadline = Instant::now() + scenario.bound;
         let mut nics = Vec::new();
         for (index, arguments) in scenario.nics.iter().enumerate() {
-            let vrnic = prepared.programs.vrnic()?;
+            let vrnic = &prepared.programs.vrnic;
             let name = format!("nic-{}", name(index));
             nics.push(Nic::start(vrnic, &name, arguments, &dir.path, deadline)?);
         }
