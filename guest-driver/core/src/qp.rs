@@ -239,20 +239,22 @@ impl<P: Platform> SendQueue<P> {
     #[inline]
     fn write(&mut self, request: &SendRequest<'_>) -> Result<(), PostError> {
         let head = self.queue.head;
-        let descriptor = Descriptor::build(request, head, self.limits)?;
+        let descriptor = Descriptor::new(request, self.limits)?;
         let blocks = descriptor.blocks();
         let table = &self.queue.tables.send;
         if blocks > table.free() {
             return Err(PostError::QueueFull);
         }
-        let blocks_of = descriptor.words().chunks(BASIC_BLOCK / 8);
-        for (index, block) in blocks_of.enumerate() {
-            let position = table.size().position(head.wrapping_add(index as u32));
-            let offset = self.base + position * BASIC_BLOCK;
-            for (word, value) in block.iter().enumerate() {
-                self.queue.buffer.store(offset + word * 8, *value);
+        let end = table.size().entries() as usize * BASIC_BLOCK;
+        let mut offset = table.size().position(head) * BASIC_BLOCK;
+        descriptor.emit(request, head, |[first, second]| {
+            self.queue.buffer.store(self.base + offset, first);
+            self.queue.buffer.store(self.base + offset + 8, second);
+            offset += SEGMENT;
+            if offset == end {
+                offset = 0;
             }
-        }
+        });
         table.push(head, blocks, request.operation.opcode(), request.wr_id);
         self.queue.head = head.wrapping_add(blocks);
         Ok(())

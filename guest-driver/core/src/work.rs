@@ -2,8 +2,8 @@
 
 use vrnic_abi::cqe::{CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::wqe::{
-    AtomicSegment, ControlSegment, DataSegment, MAX_INLINE, MAX_SGE, MAX_WQE, RemoteSegment,
-    SEGMENT, WqeFlags, WqeOpcode,
+    AtomicSegment, BASIC_BLOCK, ControlSegment, DataSegment, MAX_INLINE, MAX_SGE, MAX_WQE,
+    RemoteSegment, SEGMENT, WqeFlags, WqeOpcode,
 };
 
 use crate::error::PostError;
@@ -199,17 +199,8 @@ impl Operation {
     }
 }
 
-/// Words in the largest descriptor.
-const MAX_WORDS: usize = MAX_WQE / 8;
 /// Words in a segment.
 const SEGMENT_WORDS: usize = SEGMENT / 8;
-
-/// A descriptor under construction, in the driver's own memory.
-#[derive(Debug)]
-pub(crate) struct Descriptor {
-    words: [u64; MAX_WORDS],
-    used: usize,
-}
 
 /// What a queue pair allows in a descriptor.
 #[derive(Clone, Copy, Debug)]
@@ -218,98 +209,97 @@ pub(crate) struct DescriptorLimits {
     pub(crate) inline: u32,
 }
 
+/// The shape of a request's descriptor, which is written segment by segment straight into the
+/// ring: [`Descriptor::emit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    /// Segments, the control segment included.
+    segments: usize,
+    data_segments: usize,
+    inline_length: usize,
+}
+
 impl Descriptor {
+    /// Checks that `request` can be described.
+    #[inline]
+    pub(crate) fn new(
+        request: &SendRequest<'_>,
+        limits: DescriptorLimits,
+    ) -> Result<Self, PostError> {
+        let operation = &request.operation;
+        let head = 1
+            + usize::from(operation.remote().is_some())
+            + usize::from(operation.atomic().is_some());
+        let (data_segments, inline_length) = match request.data {
+            Data::Sges(sges) => (sges.len(), 0),
+            Data::Inline(bytes) => (0, bytes.len()),
+        };
+        let fits = data_segments <= MAX_SGE.min(limits.segments as usize)
+            && inline_length <= MAX_INLINE.min(limits.inline as usize);
+        let segments = head + data_segments + inline_length.div_ceil(SEGMENT);
+        if !fits || segments > MAX_WQE / SEGMENT {
+            return Err(PostError::TooLarge);
+        }
+        Ok(Self {
+            segments,
+            data_segments,
+            inline_length,
+        })
+    }
+
     /// Basic blocks the descriptor takes.
     #[inline]
     pub(crate) fn blocks(&self) -> u32 {
-        self.used.div_ceil(8) as u32
+        self.segments.div_ceil(BASIC_BLOCK / SEGMENT) as u32
     }
 
-    /// The words of its blocks.
+    /// Hands the segments to `put`, in order, for a request at the block with index `index`.
     #[inline]
-    pub(crate) fn words(&self) -> &[u64] {
-        self.words
-            .get(..self.used.next_multiple_of(8))
-            .unwrap_or(&[])
-    }
-
-    #[inline]
-    fn push(&mut self, segment: [u64; SEGMENT_WORDS]) {
-        let end = self.used + SEGMENT_WORDS;
-        if let Some(place) = self.words.get_mut(self.used..end) {
-            place.copy_from_slice(&segment);
-            self.used = end;
-        }
-    }
-
-    /// Builds the descriptor of `request` for the block with index `index`.
-    #[inline]
-    pub(crate) fn build(
+    pub(crate) fn emit(
+        &self,
         request: &SendRequest<'_>,
         index: u32,
-        limits: DescriptorLimits,
-    ) -> Result<Self, PostError> {
-        let mut this = Self {
-            words: [0; MAX_WORDS],
-            used: SEGMENT_WORDS,
-        };
+        mut put: impl FnMut([u64; SEGMENT_WORDS]),
+    ) {
         let operation = &request.operation;
+        put(bytemuck::cast(self.control(request, index)));
         if let Some(remote) = operation.remote() {
-            this.push(bytemuck::cast(RemoteSegment {
+            put(bytemuck::cast(RemoteSegment {
                 address: remote.address,
                 rkey: remote.rkey,
                 reserved: 0,
             }));
         }
         if let Some(atomic) = operation.atomic() {
-            this.push(bytemuck::cast(atomic));
+            put(bytemuck::cast(atomic));
         }
-        let mut flags = request.flags.difference(WqeFlags::INLINE);
-        let (data_segments, inline_length) = match request.data {
-            Data::Sges(sges) => (this.push_sges(sges, limits)?, 0),
-            Data::Inline(bytes) => {
-                flags |= WqeFlags::INLINE;
-                (0, this.push_inline(bytes, limits)?)
-            }
-        };
-        let control: [u64; SEGMENT_WORDS] = bytemuck::cast(ControlSegment {
-            opcode: operation.opcode().raw(),
+        match request.data {
+            Data::Sges(sges) => sges.iter().for_each(|sge| put(data_segment(sge))),
+            Data::Inline(bytes) => bytes.chunks(SEGMENT).for_each(|piece| {
+                let mut segment = [0u8; SEGMENT];
+                for (to, from) in segment.iter_mut().zip(piece) {
+                    *to = *from;
+                }
+                put(bytemuck::cast(segment));
+            }),
+        }
+    }
+
+    #[inline]
+    fn control(&self, request: &SendRequest<'_>, index: u32) -> ControlSegment {
+        let mut flags = request.flags;
+        let inline = matches!(request.data, Data::Inline(_));
+        flags.set(WqeFlags::INLINE, inline);
+        ControlSegment {
+            opcode: request.operation.opcode().raw(),
             flags: flags.bits(),
-            segments: (this.used / SEGMENT_WORDS) as u8,
-            data_segments,
-            immediate: operation.immediate(),
-            inline_length,
+            segments: self.segments as u8,
+            data_segments: self.data_segments as u8,
+            immediate: request.operation.immediate(),
+            inline_length: self.inline_length as u16,
             reserved: 0,
             index,
-        });
-        [this.words[0], this.words[1]] = control;
-        Ok(this)
-    }
-
-    #[inline]
-    fn push_sges(&mut self, sges: &[Sge], limits: DescriptorLimits) -> Result<u8, PostError> {
-        if sges.len() > limits.segments as usize || sges.len() > MAX_SGE {
-            return Err(PostError::TooLarge);
         }
-        for sge in sges {
-            self.push(data_segment(sge));
-        }
-        Ok(sges.len() as u8)
-    }
-
-    #[inline]
-    fn push_inline(&mut self, bytes: &[u8], limits: DescriptorLimits) -> Result<u16, PostError> {
-        if bytes.len() > limits.inline as usize || bytes.len() > MAX_INLINE {
-            return Err(PostError::TooLarge);
-        }
-        for piece in bytes.chunks(SEGMENT) {
-            let mut segment = [0u8; SEGMENT];
-            for (to, from) in segment.iter_mut().zip(piece) {
-                *to = *from;
-            }
-            self.push(bytemuck::cast(segment));
-        }
-        Ok(bytes.len() as u16)
     }
 }
 
@@ -325,6 +315,8 @@ pub(crate) fn data_segment(sge: &Sge) -> [u64; SEGMENT_WORDS] {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     const LIMITS: DescriptorLimits = DescriptorLimits {
@@ -341,26 +333,36 @@ mod tests {
         }
     }
 
-    fn control(descriptor: &Descriptor) -> ControlSegment {
-        bytemuck::cast([descriptor.words[0], descriptor.words[1]])
+    /// The descriptor's words, for the block with index 9.
+    #[track_caller]
+    fn built(request: &SendRequest<'_>) -> Vec<u64> {
+        let descriptor = Descriptor::new(request, LIMITS).expect("fits");
+        let mut words = Vec::new();
+        descriptor.emit(request, 9, |segment| words.extend(segment));
+        assert_eq!(words.len(), descriptor.segments * SEGMENT_WORDS);
+        assert_eq!(words.len().div_ceil(8), descriptor.blocks() as usize);
+        words
+    }
+
+    fn control(words: &[u64]) -> ControlSegment {
+        bytemuck::cast([words[0], words[1]])
     }
 
     #[test]
     fn largest_requests_fit_and_larger_ones_do_not() {
         let sges = [Sge::default(); 29];
         let write = Operation::Write(Remote::default());
-        let built = Descriptor::build(&request(write, Data::Sges(&sges[..28])), 9, LIMITS);
-        let built = built.expect("fits");
-        assert_eq!(built.blocks(), 8);
-        assert_eq!(control(&built).segments, 30);
-        assert_eq!(control(&built).data_segments, 28);
-        assert_eq!(control(&built).index, 9);
+        let words = built(&request(write, Data::Sges(&sges[..28])));
+        assert_eq!(words.len(), 60);
+        assert_eq!(control(&words).segments, 30);
+        assert_eq!(control(&words).data_segments, 28);
+        assert_eq!(control(&words).index, 9);
         let bytes = [0x5a; 449];
-        let built = Descriptor::build(&request(write, Data::Inline(&bytes[..448])), 0, LIMITS);
-        assert_eq!(control(&built.expect("fits")).segments, 30);
+        let words = built(&request(write, Data::Inline(&bytes[..448])));
+        assert_eq!(control(&words).segments, 30);
         for data in [Data::Sges(&sges), Data::Inline(&bytes)] {
-            let refused = Descriptor::build(&request(write, data), 0, LIMITS);
-            assert_eq!(refused.err(), Some(PostError::TooLarge));
+            let refused = Descriptor::new(&request(write, data), LIMITS);
+            assert_eq!(refused, Err(PostError::TooLarge));
         }
     }
 
@@ -368,18 +370,16 @@ mod tests {
     fn inline_data_is_padded_to_segments() {
         let bytes: [u8; 17] = core::array::from_fn(|i| i as u8 + 1);
         let send = request(Operation::SendImmediate(0x0102_0304), Data::Inline(&bytes));
-        let built = Descriptor::build(&send, 0, LIMITS).expect("fits");
-        let control = control(&built);
+        let words = built(&send);
+        let control = control(&words);
         assert_eq!((control.segments, control.inline_length), (3, 17));
         assert_eq!(control.data_segments, 0);
         assert_eq!(control.immediate.to_ne_bytes(), [1, 2, 3, 4]);
         let flags = WqeFlags::SIGNALED | WqeFlags::INLINE;
         assert_eq!(control.flags, flags.bits());
-        let words = built.words();
         let data: &[u8] = bytemuck::cast_slice(&words[2..6]);
         assert_eq!(data[..17], bytes);
         assert_eq!(data[17..], [0; 15]);
-        assert_eq!(built.blocks(), 1);
     }
 
     #[test]
@@ -394,9 +394,8 @@ mod tests {
             compare: 1,
             swap: 2,
         };
-        let built = Descriptor::build(&request(swap, Data::Sges(&sges)), 0, LIMITS);
-        let built = built.expect("fits");
-        assert_eq!(built.words()[2..6], [0x1000, 5, 2, 1]);
-        assert_eq!(built.blocks(), 1);
+        let words = built(&request(swap, Data::Sges(&sges)));
+        assert_eq!(words[2..6], [0x1000, 5, 2, 1]);
+        assert_eq!(words.len(), 8);
     }
 }
