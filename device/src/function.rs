@@ -113,6 +113,7 @@ impl Function {
             interrupts.discard_pending();
             done();
         });
+        self.registers.begin_reset();
         let function = self.id;
         self.engine.send(Message::Reset { function, done });
     }

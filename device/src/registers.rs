@@ -2,13 +2,16 @@
 //!
 //! A client can hold a big lock while it waits for a register, and may need that lock to answer a
 //! DMA message; so a read never waits for the engine. The engine publishes the value of every
-//! register whenever that changes ([`Registers::publish`]), the thread that serves the client reads
-//! the published value, and makes what a client writes into a read/write register readable before
-//! the engine has even seen it.
+//! read-only register whenever that changes ([`Registers::publish`]), and the thread that serves the
+//! client reads the published value. Read/write registers belong to that thread alone: what a client
+//! writes is readable before the engine has even seen it, and a reset that is requested makes them
+//! zero at once ([`Registers::begin_reset`]), so that the engine, which comes to it later, cannot
+//! undo what was written in between.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use vrnic_abi::{RegisterAccess, pci, registers};
+use vrnic_abi::registers::{DeviceState, device_status};
+use vrnic_abi::{Register, RegisterAccess, pci, registers};
 
 const WORDS: usize = (pci::BAR_REGISTERS_SIZE / 4) as usize;
 
@@ -28,8 +31,30 @@ impl Default for Registers {
 }
 
 impl Registers {
-    /// Makes `value` what the register at byte `offset` reads as.
+    /// Engine: makes `value` what the register at byte `offset` reads as, unless that is a
+    /// read/write register.
     pub fn publish(&self, offset: u32, value: u32) {
+        let access = register_at(offset).map(|register| register.access);
+        if access != Some(RegisterAccess::ReadWrite) {
+            self.store(offset, value);
+        }
+    }
+
+    /// A reset was requested: the registers say so until the engine has carried it out.
+    pub fn begin_reset(&self) {
+        let writable = |register: &&Register| register.access == RegisterAccess::ReadWrite;
+        for register in registers::ALL.iter().filter(writable) {
+            self.store(register.offset, 0);
+        }
+        let mut status = [0; 4];
+        self.read(registers::DEVICE_STATUS.offset.into(), &mut status);
+        let count = device_status::RESET_COUNT.get(u32::from_le_bytes(status));
+        let status = device_status::RESET_COUNT.put(count)
+            | device_status::STATE.put(DeviceState::Resetting.raw().into());
+        self.store(registers::DEVICE_STATUS.offset, status);
+    }
+
+    fn store(&self, offset: u32, value: u32) {
         if let Some(word) = self.words.get(offset as usize / 4) {
             word.store(value, Ordering::Release);
         }
@@ -82,17 +107,24 @@ impl WriteCombiner {
     }
 }
 
+fn register_at(offset: u32) -> Option<&'static Register> {
+    let mut all = registers::ALL.iter();
+    all.find(|register| register.offset == offset)
+}
+
 /// Looks the register up; makes a read/write one readable. `None` if it cannot be written.
 fn accept(published: &Registers, offset: u32, value: u32) -> Option<u32> {
-    let register = registers::ALL.iter().find(|r| r.offset == offset)?;
-    match register.access {
-        RegisterAccess::ReadOnly => None,
-        RegisterAccess::WriteOnly => Some(value),
-        RegisterAccess::ReadWrite => {
-            published.publish(offset, value);
-            Some(value)
+    match register_at(offset)?.access {
+        RegisterAccess::ReadOnly => return None,
+        RegisterAccess::WriteOnly if offset == registers::RESET.offset => {
+            if value == registers::RESET_VALUE {
+                published.begin_reset();
+            }
         }
+        RegisterAccess::WriteOnly => {}
+        RegisterAccess::ReadWrite => published.store(offset, value),
     }
+    Some(value)
 }
 
 #[cfg(test)]
@@ -112,15 +144,32 @@ mod tests {
     fn any_width_makes_whole_registers() {
         let (seen, published) = writes(&[
             (0x30, &[1, 0, 0, 0, 2, 0, 0, 0]),
-            (0x28, &[0x52, 0x53]),
-            (0x2a, &[0x45, 0x54]),
+            (0x44, &[0x52, 0x53]),
+            (0x46, &[0x45, 0x54]),
         ]);
-        assert_eq!(seen, [(0x30, 1), (0x34, 2), (0x28, registers::RESET_VALUE)]);
+        assert_eq!(seen, [(0x30, 1), (0x34, 2), (0x44, 0x5445_5352)]);
         let mut back = [0xaa; 9];
         published.read(0x30, &mut back);
         assert_eq!(back, [1, 0, 0, 0, 2, 0, 0, 0, 0]);
-        published.read(0x28, &mut back[..4]);
+        published.read(0x44, &mut back[..4]);
         assert_eq!(back[..4], [0; 4], "write-only registers read as zero");
+    }
+
+    #[test]
+    fn a_reset_clears_what_clients_write_and_the_engine_does_not() {
+        let (_, published) = writes(&[(0x30, &[1, 0, 0, 0])]);
+        let read = |offset: u64| {
+            let mut back = [0xaa; 4];
+            published.read(offset, &mut back);
+            u32::from_le_bytes(back)
+        };
+        published.publish(0x30, 9);
+        published.publish(0x24, 0x501);
+        assert_eq!((read(0x30), read(0x24)), (1, 0x501));
+        let _ = accept(&published, 0x28, 1);
+        assert_eq!((read(0x30), read(0x24)), (1, 0x501), "not the right value");
+        let _ = accept(&published, 0x28, registers::RESET_VALUE);
+        assert_eq!((read(0x30), read(0x24)), (0, 0x503));
     }
 
     #[test]
