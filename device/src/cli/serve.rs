@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::mpsc::{TryRecvError, channel};
 
 use anyhow::{Context, Error, anyhow};
 use clap::Args;
@@ -21,7 +22,7 @@ use vrnic_vfio_user::{Listener, Server};
 use crate::capture::Capture;
 use crate::engine::EngineThread;
 use crate::function::{Function, Options};
-use crate::link::{self, LinkSpec};
+use crate::link::{self, Link, LinkSpec};
 
 /// Arguments of `vrnic serve`.
 #[derive(Args, Debug)]
@@ -118,13 +119,7 @@ const SERVER: Range<usize> = 2..usize::MAX;
 
 /// Serves until a signal ends it.
 pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
-    let listeners = listen(&arguments.socket)?;
-    let mut capture = arguments
-        .capture
-        .as_deref()
-        .map(create_capture)
-        .transpose()?;
-    let tap = capture.as_mut().map(|capture| capture.tap("port"));
+    // Signals come first: from here on they find somebody who removes the files that follow.
     let mut poll = Poll::new().context("cannot create an event loop")?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot catch signals")?;
     poll.registry()
@@ -132,7 +127,16 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
         .context("cannot watch for signals")?;
     let waker = Waker::new(poll.registry(), WAKER).context("cannot create a waker")?;
     let waker = Arc::new(waker);
-    let link = link::open(&arguments.link).map_err(|error| Failure::Usage(anyhow!("{error}")))?;
+    let listeners = listen(&arguments.socket)?;
+    let mut capture = arguments
+        .capture
+        .as_deref()
+        .map(create_capture)
+        .transpose()?;
+    let tap = capture.as_mut().map(|capture| capture.tap("port"));
+    let Some(link) = open_link(&arguments.link, &mut poll, &mut signals, &waker)? else {
+        return Ok(());
+    };
     let config = NicConfig {
         direct: !arguments.no_direct,
         link_up: false,
@@ -176,6 +180,46 @@ fn listen(sockets: &[PathBuf]) -> Result<Vec<Listener>, Failure> {
     listeners.map_err(|error| Failure::Usage(anyhow!("{error}")))
 }
 
+/// Opens the link; `None` if a signal ended the wait for its peer.
+fn open_link(
+    spec: &LinkSpec,
+    poll: &mut Poll,
+    signals: &mut Signals,
+    waker: &Arc<Waker>,
+) -> Result<Option<Box<dyn Link>>, Failure> {
+    let usage = |error| Failure::Usage(anyhow!("{error}"));
+    if !matches!(
+        spec,
+        LinkSpec::ShmConnect { .. } | LinkSpec::StreamConnect { .. }
+    ) {
+        return link::open(spec).map(Some).map_err(usage);
+    }
+    // A thread waits for the peer, so that this one hears signals. The calling end of a link has
+    // no file that a thread left alone could leave behind.
+    let (sender, result) = channel();
+    let (spec, waker) = (spec.clone(), Arc::clone(waker));
+    let thread = std::thread::Builder::new().name("vrnic-link".into());
+    let waiting = thread.spawn(move || {
+        let _ = sender.send(link::open(&spec));
+        let _ = waker.wake();
+    });
+    waiting.context("cannot start a thread")?;
+    let mut events = Events::with_capacity(8);
+    loop {
+        poll_events(poll, &mut events)?;
+        if ended_by_signal(&events, signals) {
+            return Ok(None);
+        }
+        match result.try_recv() {
+            Ok(link) => return link.map(Some).map_err(usage),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => {
+                return Err(Failure::Host(anyhow!("the link failed")));
+            }
+        }
+    }
+}
+
 fn serve_functions(
     arguments: &ServeArguments,
     engine: &EngineThread,
@@ -211,22 +255,12 @@ fn wait(
 ) -> Result<(), Failure> {
     let mut events = Events::with_capacity(256);
     loop {
-        match poll.poll(&mut events, None) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            other => other.context("cannot wait for events")?,
+        poll_events(poll, &mut events)?;
+        if ended_by_signal(&events, signals) {
+            return Ok(());
         }
         for event in &events {
-            match event.token() {
-                SIGNALS => {
-                    if let Some(signal) = signals.pending().next() {
-                        log::info!("ended by signal {signal}");
-                        return Ok(());
-                    }
-                }
-                _ => {
-                    server.handle_event(event);
-                }
-            }
+            server.handle_event(event);
         }
         server.turn();
         if engine.has_ended() {
@@ -235,6 +269,28 @@ fn wait(
             )));
         }
     }
+}
+
+/// Waits for events; there may be none.
+fn poll_events(poll: &mut Poll, events: &mut Events) -> Result<(), Failure> {
+    match poll.poll(events, None) {
+        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+            events.clear();
+            Ok(())
+        }
+        other => Ok(other.context("cannot wait for events")?),
+    }
+}
+
+fn ended_by_signal(events: &Events, signals: &mut Signals) -> bool {
+    if !events.iter().any(|event| event.token() == SIGNALS) {
+        return false;
+    }
+    let signal = signals.pending().next();
+    if let Some(signal) = signal {
+        log::info!("ended by signal {signal}");
+    }
+    signal.is_some()
 }
 
 /// A locally administered address that is the same each time a socket path is served.
