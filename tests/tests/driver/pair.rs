@@ -102,14 +102,15 @@ impl Side {
             ..QpConfig::default()
         };
         let mut qp = driver.create_qp(&pd, &cq, &cq, config).unwrap();
-        qp.to_init(AccessFlags::REMOTE_READ | AccessFlags::REMOTE_WRITE)
-            .unwrap();
+        let remote =
+            AccessFlags::REMOTE_READ | AccessFlags::REMOTE_WRITE | AccessFlags::REMOTE_ATOMIC;
+        qp.to_init(remote).unwrap();
         let memory = driver.allocate(SIZE).unwrap();
         let config = MrConfig {
             offset: 0,
             length: SIZE as u64,
             start: START,
-            access: AccessFlags::LOCAL_WRITE | AccessFlags::REMOTE_READ | AccessFlags::REMOTE_WRITE,
+            access: AccessFlags::LOCAL_WRITE | remote,
             variant: 7,
         };
         let region = RegionMemory::Dma(Arc::clone(&memory));

@@ -174,3 +174,52 @@ fn the_direct_path_carries_everything() {
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(run(Place::Wire, BAD, 7, 2), run(Place::Wire, BAD, 7, 2));
 }
+
+/// A adds to a counter of B's, and is told what it was before: each operation must take effect
+/// exactly once, however often its packets arrive.
+fn atomics(place: Place, faults: Faults, seed: u64) {
+    let mut pair = Pair::new(place, faults, seed, PathMtu::Mtu1024);
+    let (counter, result) = (512, 1024);
+    pair.b.fill(counter, &1000_u64.to_le_bytes());
+    for round in 0..20_u64 {
+        let remote = pair.b.remote(counter);
+        for slot in 0..4 {
+            let add = Operation::FetchAdd {
+                remote,
+                add: slot + 1,
+            };
+            let at = result + 8 * slot as usize;
+            pair.a.send(slot, add, at, 8).unwrap();
+        }
+        let compare = 1010 + 10 * round;
+        // Holds after the four additions, and undoes nothing.
+        let swap = Operation::CompareSwap {
+            remote,
+            compare,
+            swap: compare,
+        };
+        pair.a.send(4, swap, result + 32, 8).unwrap();
+        await_in_order(&mut pair.a, (0..5).collect(), seed);
+        let found = pair.a.bytes(result, 40);
+        let found: Vec<_> = found
+            .chunks_exact(8)
+            .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        let before = 1000 + 10 * round;
+        let expected = [before, before + 1, before + 3, before + 6, before + 10];
+        assert_eq!(found, expected, "seed {seed}, round {round}");
+    }
+    assert_eq!(
+        pair.b.bytes(counter, 8),
+        1200_u64.to_le_bytes(),
+        "seed {seed}"
+    );
+}
+
+#[test]
+fn atomics_take_effect_exactly_once() {
+    atomics(Place::Direct, Faults::default(), 0);
+    for seed in 0..40 {
+        atomics(Place::Wire, BAD, seed);
+    }
+}
