@@ -1,0 +1,36 @@
+//! The real process, `vrnic serve`, seen from outside.
+//!
+//! Every test starts its own in a directory of its own; it is killed when the test ends, and its
+//! log is printed if the test failed. Data is compared byte by byte, on pages filled with a pattern
+//! before.
+//!
+//! * [`client`]: a client that nobody here wrote;
+//! * [`lifecycle`]: deaths and resets under traffic;
+//! * [`hostile`]: clients that break every rule;
+//! * [`cli`]: arguments, signals, files left behind;
+//! * [`modes`]: the same data by every way that a command line can choose.
+//!
+//! Support: [`process`] starts and ends processes, [`endpoint`] moves data with the driver,
+//! [`foreign`] runs the driver on the `vfio_user` crate's client, [`raw`] writes messages by hand,
+//! [`traffic`] keeps data moving in the background, [`frames`] reads captures.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod cli;
+mod client;
+mod endpoint;
+mod foreign;
+mod frames;
+mod hostile;
+mod lifecycle;
+mod modes;
+mod process;
+#[allow(dead_code, unused_imports, unused_macros, reason = "used in parts")]
+mod raw;
+mod traffic;
