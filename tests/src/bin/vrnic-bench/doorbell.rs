@@ -8,7 +8,7 @@ use vrnic_driver::abi::doorbell::{ENGINE_AWAKE, GROUPS, KERNEL_PAGE};
 use vrnic_driver::{Config, Driver, Platform as _};
 use vrnic_driver_vfio::{HostPlatform, Options};
 
-use crate::nic::Nic;
+use crate::nic::{self, Nic};
 use crate::row::Measured;
 use crate::statistics::median;
 
@@ -22,25 +22,31 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn measure() -> Result<Measured> {
     let mut nic = Nic::start(1, "none")?;
     let platform = nic.open(Options::default())?.pop().context("no function")?;
-    let mapped = platform.doorbells_mapped();
-    ensure!(mapped, "the doorbell pages cannot be mapped");
-    let driver = Driver::probe(platform, Config::default()).with_context(|| nic.last_words())?;
+    let result = stores(platform);
+    nic::explain(&[nic], result)
+}
+
+fn stores(platform: HostPlatform) -> Result<Measured> {
+    ensure!(
+        platform.doorbells_mapped(),
+        "the doorbell pages cannot be mapped"
+    );
+    let driver = Driver::probe(platform, Config::default())?;
     let mut times = Vec::with_capacity(STORES);
     for _ in 0..STORES {
-        let time = store(driver.platform()).with_context(|| nic.last_words())?;
+        let time = store(driver.platform())?;
         times.extend(time.map(|time| time.as_nanos() as f64 / 1e3));
     }
+    let count = times.len();
     ensure!(
-        times.len() >= WANTED,
-        "the engine was awake for {} stores of {STORES} only",
-        times.len()
+        count >= WANTED,
+        "the engine was awake for {count} stores of {STORES} only"
     );
     Ok(Measured {
         value: median(&mut times),
         note: format!(
-            "mapped page, store of a mark until the engine took it; median of {} stores with the \
-             engine awake",
-            times.len()
+            "mapped page, store of a mark until the engine took it, median of {count} stores with \
+             the engine awake"
         ),
     })
 }

@@ -13,7 +13,8 @@ use vrnic_driver::{
 };
 use vrnic_driver_vfio::{DmaMemory, HostPlatform, Options};
 
-use crate::nic::Nic;
+use crate::cores::{self, Pinned};
+use crate::nic::{self, Nic};
 
 /// Largest Ethernet payload: path MTU 4096 and its headers fit.
 const ETHERNET_MTU: u32 = 9000;
@@ -156,18 +157,27 @@ pub(crate) struct Pair {
     pub(crate) a: Function,
     pub(crate) b: Function,
     nics: Vec<Nic>,
+    /// Two cores: the first has the engine of `a`.
+    pub(crate) cores: (usize, usize),
+    client_core: Option<Pinned>,
 }
 
 impl Pair {
-    /// Two functions of one process, with `length` bytes of memory each.
+    /// Two functions of one process, with `length` bytes of memory each. The engine has a core and
+    /// this thread, their client, another.
     pub(crate) fn local(length: usize) -> Result<Self> {
+        let cores = cores::two()?;
         let mut nic = Nic::start(2, "none")?;
         let platforms = nic.open(Options::default())?;
-        Self::new(platforms, vec![nic], length)
+        cores::pin_engines(nic.pid(), cores.0)?;
+        let mut pair = Self::new(platforms, vec![nic], cores, length)?;
+        pair.client_core = Some(Pinned::to(cores.1)?);
+        Ok(pair)
     }
 
-    /// Two processes joined by shared memory.
+    /// Two processes joined by shared memory. Each engine has a core.
     pub(crate) fn wire(length: usize) -> Result<Self> {
+        let cores = cores::two()?;
         let directory = tempfile::tempdir()?;
         let meeting = directory.path().join("wire");
         let meeting = meeting.display();
@@ -175,29 +185,37 @@ impl Pair {
         let mut platforms = first.open(Options::default())?;
         let mut second = Nic::start(1, &format!("shm:connect={meeting}"))?;
         platforms.extend(second.open(Options::default())?);
-        Self::new(platforms, vec![first, second], length)
+        cores::pin_engines(first.pid(), cores.0)?;
+        cores::pin_engines(second.pid(), cores.1)?;
+        let pair = Self::new(platforms, vec![first, second], cores, length)?;
+        let up = pair.a.wait_for_link().and_then(|()| pair.b.wait_for_link());
+        pair.explain(up)?;
+        Ok(pair)
     }
 
-    fn new(platforms: Vec<HostPlatform>, nics: Vec<Nic>, length: usize) -> Result<Self> {
+    fn new(
+        platforms: Vec<HostPlatform>,
+        nics: Vec<Nic>,
+        cores: (usize, usize),
+        length: usize,
+    ) -> Result<Self> {
         let functions = platforms
             .into_iter()
             .map(|platform| Function::new(platform, length));
         let functions: Result<Vec<_>> = functions.collect();
-        let connected = functions.and_then(connect_both);
-        let words = || {
-            let words: Vec<_> = nics.iter().map(Nic::last_words).collect();
-            words.join("; ")
-        };
-        let (a, b) = connected.with_context(words)?;
-        Ok(Self { a, b, nics })
+        let (a, b) = nic::explain(&nics, functions.and_then(connect_both))?;
+        Ok(Self {
+            a,
+            b,
+            nics,
+            cores,
+            client_core: None,
+        })
     }
 
     /// Adds what the processes said to an error.
     pub(crate) fn explain<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| {
-            let words: Vec<_> = self.nics.iter().map(Nic::last_words).collect();
-            words.join("; ")
-        })
+        nic::explain(&self.nics, result)
     }
 }
 
@@ -206,7 +224,6 @@ fn connect_both(functions: Vec<Function>) -> Result<(Function, Function)> {
     for (function, number) in [(&a, 1), (&b, 2)] {
         function.driver.set_mtu(ETHERNET_MTU)?;
         function.driver.set_gid(0, gid(number), 0)?;
-        function.wait_for_link()?;
     }
     let (to_a, to_b) = (a.path_to(gid(1))?, b.path_to(gid(2))?);
     let (qp_a, qp_b) = (a.qp.number(), b.qp.number());

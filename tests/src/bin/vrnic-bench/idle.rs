@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use vrnic_driver_vfio::Options;
+use vrnic_driver_vfio::{HostPlatform, Options};
 
 use crate::function::Function;
-use crate::nic::Nic;
+use crate::nic::{self, Nic};
 use crate::row::Measured;
 
 const FUNCTIONS: usize = 64;
@@ -23,22 +23,24 @@ pub(crate) fn measure() -> Result<Measured> {
         ..Options::default()
     };
     let platforms = nic.open(options)?;
+    let result = watch(platforms, nic.pid());
+    nic::explain(&[nic], result)
+}
+
+fn watch(platforms: Vec<HostPlatform>, pid: u32) -> Result<Measured> {
     let functions = platforms
         .into_iter()
         .map(|platform| Function::new(platform, 4096));
-    let functions: Result<Vec<_>> = functions.collect();
-    let functions = functions.with_context(|| nic.last_words())?;
+    let functions: Vec<_> = functions.collect::<Result<_>>()?;
     std::thread::sleep(SETTLE);
-    let used = processor_time(nic.pid())?;
+    let used = processor_time(pid)?;
     let start = Instant::now();
     std::thread::sleep(WINDOW);
-    let used = processor_time(nic.pid())?.saturating_sub(used);
+    let used = processor_time(pid)?.saturating_sub(used);
     let window = start.elapsed();
     for function in &functions {
-        function
-            .driver
-            .query_port()
-            .context("a function does not answer afterwards")?;
+        let alive = function.driver.query_port();
+        alive.context("a function does not answer afterwards")?;
     }
     Ok(Measured {
         value: 100.0 * used.as_secs_f64() / window.as_secs_f64(),

@@ -32,7 +32,7 @@ pub(crate) fn measure() -> Result<Measured> {
 fn rounds(pair: &mut Pair) -> Result<Measured> {
     let (mut ratios, mut writes, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let trip = pingpong::measure()?;
+        let trip = pingpong::measure(pair.cores)?;
         let mut times = Vec::with_capacity(WRITES);
         for number in 0..WRITES {
             times.push(one(pair, number)?.as_nanos() as f64);

@@ -3,7 +3,7 @@
 //! The NICs are processes of their own, as users have them: this program runs itself again with
 //! `serve` as its first argument, which is then the command line of `vrnic`. This process is their
 //! client through vfio-user sockets, with the driver that guests use, so no virtual machine is
-//! needed. [`copy`], [`rate`], [`latency`], [`doorbell`] and [`idle`] measure; each row is repeated
+//! needed. [`bandwidth`], [`rate`], [`latency`], [`doorbell`] and [`idle`] measure; each row is repeated
 //! in rounds and tells the median, next to what it is compared with in the same rounds.
 //!
 //! A row that could not be measured has no value and does not hold. What was written by RDMA is
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod bandwidth;
+mod cores;
 mod doorbell;
 mod function;
 mod idle;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tempfile::TempDir;
 use vrnic_driver_vfio::{HostPlatform, Options};
 
@@ -53,9 +53,9 @@ impl Nic {
     /// Opens all functions, as soon as they can be.
     pub(crate) fn open(&mut self, options: Options) -> Result<Vec<HostPlatform>> {
         let deadline = Instant::now() + START;
-        (0..self.functions)
-            .map(|number| self.open_one(number, options, deadline))
-            .collect()
+        let platforms = (0..self.functions).map(|number| self.open_one(number, options, deadline));
+        let platforms: Result<Vec<_>> = platforms.collect();
+        explain(std::slice::from_ref(self), platforms)
     }
 
     fn open_one(
@@ -69,24 +69,34 @@ impl Nic {
             match HostPlatform::open_socket(&path, options) {
                 Ok(platform) => return Ok(platform),
                 Err(error) if is_early(&error) && Instant::now() < deadline => {}
-                Err(error) => return Err(error).with_context(|| self.last_words()),
+                Err(error) => return Err(error),
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("the NIC ended with {status}; {}", self.last_words());
+                bail!("the NIC ended with {status}");
             }
             // There is no event for a socket that appears.
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// The end of what the process wrote to standard error.
-    pub(crate) fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(words(self.directory.path())).unwrap_or_default();
+    /// The end of what the process wrote to standard error, which is warnings and worse.
+    fn last_words(&self) -> Option<String> {
+        let text = std::fs::read_to_string(words(self.directory.path())).ok()?;
         let lines: Vec<_> = text.lines().collect();
-        let start = lines.len().saturating_sub(5);
-        let last = lines.get(start..).unwrap_or_default().join(" | ");
-        format!("the NIC's last words: {last:?}")
+        let last = lines.get(lines.len().saturating_sub(5)..)?.join(" | ");
+        (!last.is_empty()).then_some(last)
     }
+}
+
+/// Adds to an error what the processes that may have caused it said.
+pub(crate) fn explain<T>(nics: &[Nic], result: Result<T>) -> Result<T> {
+    result.map_err(|error| {
+        let words: Vec<_> = nics.iter().filter_map(Nic::last_words).collect();
+        match words.is_empty() {
+            true => error,
+            false => anyhow!("{error:#} (the NIC's last words: {})", words.join(" | ")),
+        }
+    })
 }
 
 impl Drop for Nic {

@@ -5,12 +5,12 @@
 //! from the engine to whoever polls the target.
 
 use std::hint::spin_loop;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use anyhow::{Result, anyhow};
 
+use crate::cores;
 use crate::statistics::median;
 
 /// Round trips per look at the clock, which takes a part of one.
@@ -22,34 +22,23 @@ const BATCHES: usize = 200;
 struct Line(AtomicU32);
 
 /// Median nanoseconds of a round trip between two cores.
-pub(crate) fn measure() -> Result<f64> {
-    let allowed = sched_getaffinity(None).context("cannot tell what cores there are")?;
-    let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-    let (first, second) = (cores.next(), cores.next());
-    let (first, second) = first.zip(second).context("there is only one core")?;
+pub(crate) fn measure((first, second): (usize, usize)) -> Result<f64> {
     let (ping, pong) = (Line(AtomicU32::new(0)), Line(AtomicU32::new(0)));
-    let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            failed.store(!pin(second), Ordering::Relaxed);
+        let answerer = scope.spawn(|| {
+            let pinned = cores::pin_thread(second);
             answer(&ping.0, &pong.0);
+            pinned
         });
-        // A thread of its own, so that the rest of the program stays free to move.
         let asker = scope.spawn(|| {
-            let pinned = pin(first);
+            let pinned = cores::pin_thread(first);
             let time = ask(&ping.0, &pong.0);
-            pinned.then_some(time)
+            pinned.map(|()| time)
         });
-        let time = asker.join().ok().flatten();
-        ensure!(!failed.load(Ordering::Relaxed), "cannot choose a core");
-        time.context("cannot choose a core")
+        let ended = "a thread of the ping-pong panicked";
+        answerer.join().map_err(|_| anyhow!(ended))??;
+        asker.join().map_err(|_| anyhow!(ended))?
     })
-}
-
-fn pin(core: usize) -> bool {
-    let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set).is_ok()
 }
 
 fn last() -> u32 {

@@ -12,8 +12,8 @@ const SIZE: usize = 64;
 /// Requests posted with one doorbell, one of them signaled.
 const LIST: usize = 32;
 /// Requests in a round.
-const ROUND: usize = 200_000;
-const ROUNDS: usize = 15;
+const ROUND: usize = 32_000;
+const ROUNDS: usize = 61;
 
 /// Both functions belong to one engine, which is requester and responder.
 pub(crate) fn measure() -> Result<Measured> {
