@@ -223,15 +223,34 @@ fn only_an_eventfd_is_accepted() {
 
 #[test]
 fn a_full_eventfd_never_stops_the_engine() {
-    for flags in [EventfdFlags::empty(), EventfdFlags::NONBLOCK] {
+    for made in [EventfdFlags::empty(), EventfdFlags::NONBLOCK] {
+        let theirs = eventfd(0, made | EventfdFlags::CLOEXEC).unwrap();
         let mut msix = Msix::new(LAYOUT);
-        let ours = eventfd(0, flags).unwrap();
-        rustix::io::write(&ours, &(u64::MAX - 1).to_ne_bytes()).unwrap();
-        msix.set_eventfd(0, Some(ours.try_clone().unwrap()))
+        msix.set_eventfd(0, Some(theirs.try_clone().unwrap()))
             .unwrap();
-        msix.handle().raise(0);
-        assert_eq!(msix.counters().failed, 1);
+        // The client can do this at any time, whatever the flag was when we got the eventfd.
+        rustix::fs::fcntl_setfl(&theirs, rustix::fs::OFlags::RDWR).unwrap();
+        rustix::io::write(&theirs, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let (engine, (done, returned)) = (msix.handle(), std::sync::mpsc::channel());
+        thread::spawn(move || {
+            (0..100).for_each(|_| engine.raise(0));
+            done.send(()).unwrap();
+        });
+        let hang = std::time::Duration::from_secs(10);
+        returned
+            .recv_timeout(hang)
+            .expect("a client has stopped us");
+        let counters = msix.counters();
+        assert_eq!(counters.delivered + counters.failed, 100);
     }
+}
+
+#[test]
+fn every_interrupt_is_counted_by_the_eventfd() {
+    let mut msix = Msix::new(LAYOUT);
+    let ours = connect(&mut msix, 3);
+    (0..1000).for_each(|_| msix.handle().raise(3));
+    assert_eq!((signals(&ours), msix.counters().delivered), (1000, 1000));
 }
 
 #[test]

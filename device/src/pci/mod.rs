@@ -7,7 +7,7 @@
 //! * [`names`]: IDs in words, for log lines.
 //!
 //! `register` says what a register is and applies the access rules, `capability` strings
-//! capabilities together, `header`, `standard`, `express` and `extended` are the tables. A new
+//! capabilities together, `eventfd` signals clients, `header`, `standard`, `express` and `extended` are the tables. A new
 //! capability is one more table and one more line in `config`.
 //!
 //! Nothing here knows of sockets, BAR contents or what the function does: resetting queues when a
@@ -19,6 +19,7 @@
 
 mod capability;
 pub mod config;
+mod eventfd;
 mod express;
 mod extended;
 mod header;

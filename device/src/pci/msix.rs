@@ -26,15 +26,15 @@
 //!
 //! Clauses: PCI Express Base 6.0, section 6.1.4 (masking and pending bits) and 7.7.2 (table).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwapOption;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use thiserror::Error;
+
+use super::eventfd::{Eventfd, Signaller};
 
 /// Bytes of a table entry.
 const ENTRY_SIZE: usize = 16;
@@ -131,14 +131,6 @@ impl MsixState {
     pub const VERSION: u32 = 1;
 }
 
-/// A client's eventfd.
-#[derive(Debug)]
-struct Eventfd {
-    fd: OwnedFd,
-    /// The client made it blocking, and shares the flag with us.
-    blocking: bool,
-}
-
 /// One vector as engine threads see it.
 #[derive(Debug, Default)]
 struct Vector {
@@ -161,6 +153,7 @@ struct Shared {
     pending: Box<[AtomicU64]>,
     function_masked: AtomicBool,
     counters: Counters,
+    signaller: Signaller,
 }
 
 /// The MSI-X table and pending bits of a function; its control thread's end.
@@ -190,6 +183,7 @@ impl Msix {
                 .collect(),
             function_masked: AtomicBool::new(false),
             counters: Counters::default(),
+            signaller: Signaller::default(),
         };
         Self {
             layout,
@@ -227,7 +221,8 @@ impl Msix {
     /// When the vector does not exist or the descriptor is no eventfd; the old one then stays.
     pub fn set_eventfd(&mut self, vector: u32, fd: Option<OwnedFd>) -> Result<(), MsixError> {
         let slot = self.shared.vector(vector).ok_or(MsixError::NoSuchVector)?;
-        let eventfd = fd.map(Eventfd::new).transpose()?;
+        let eventfd = fd.map(Eventfd::new).transpose();
+        let eventfd = eventfd.map_err(|_| MsixError::NotEventfd)?;
         slot.eventfd.store(eventfd.map(Arc::new));
         self.shared.deliver_pending(vector);
         Ok(())
@@ -469,7 +464,7 @@ impl Shared {
         let Some(eventfd) = eventfd.as_ref() else {
             return false;
         };
-        self.counters.signalled(eventfd.signal());
+        self.counters.signalled(self.signaller.signal(eventfd));
         true
     }
 
@@ -489,7 +484,7 @@ impl Shared {
             return;
         };
         if word.fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
-            self.counters.signalled(eventfd.signal());
+            self.counters.signalled(self.signaller.signal(eventfd));
         }
     }
 
@@ -498,45 +493,6 @@ impl Shared {
             self.deliver_pending(vector);
         }
     }
-}
-
-impl Eventfd {
-    fn new(fd: OwnedFd) -> Result<Self, MsixError> {
-        if !is_eventfd(&fd) {
-            return Err(MsixError::NotEventfd);
-        }
-        let flags = rustix::fs::fcntl_getfl(&fd).map_err(|_| MsixError::NotEventfd)?;
-        Ok(Self {
-            fd,
-            blocking: !flags.contains(OFlags::NONBLOCK),
-        })
-    }
-
-    /// Adds one. Does not wait for a client that left its counter full: an unread interrupt is
-    /// already there. Left open: a client that fills its blocking eventfd between the two calls
-    /// stops the caller until it reads; changing the flag would break its own blocking reads.
-    fn signal(&self) -> Result<(), Errno> {
-        if self.blocking && !self.is_writable() {
-            return Err(Errno::AGAIN);
-        }
-        rustix::io::write(&self.fd, &1u64.to_ne_bytes()).map(|_| ())
-    }
-
-    fn is_writable(&self) -> bool {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
-        let now = rustix::time::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        poll(&mut fds, Some(&now)) == Ok(1)
-    }
-}
-
-/// Whether `fd` is an eventfd, by the name the kernel gives it.
-fn is_eventfd(fd: impl AsFd) -> bool {
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    std::fs::read_link(path).is_ok_and(|name| name.as_os_str() == "anon_inode:[eventfd]")
 }
 
 impl Counters {
