@@ -46,14 +46,34 @@ impl Waker {
 
     /// Engine: it is awake again.
     pub(super) fn awake(&self) {
-        if !self.asleep.swap(false, Ordering::Relaxed) {
-            // Somebody woke us: empty the counter for the next sleep.
-            let _ = rustix::io::read(&self.event, &mut [0; 8]);
-        }
+        self.asleep.store(false, Ordering::Relaxed);
+        // Empties the counter for the next sleep, whoever woke us. A waker that took the flag but
+        // comes to write only now makes one later sleep short, and that one empties it.
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
     }
 
     /// Readable when the engine was woken.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_wake_shortens_one_sleep_only() {
+        let waker = Waker::new().unwrap();
+        waker.announce_sleep();
+        // A waker between its two steps, while something else wakes the engine.
+        assert!(waker.asleep.swap(false, Ordering::Relaxed));
+        waker.awake();
+        rustix::io::write(&waker.event, &1u64.to_ne_bytes()).unwrap();
+        // The next sleep ends at once, and leaves nothing for the one after it.
+        waker.announce_sleep();
+        waker.awake();
+        let again = rustix::io::read(&waker.event, &mut [0; 8]);
+        assert_eq!(again, Err(rustix::io::Errno::AGAIN));
     }
 }
