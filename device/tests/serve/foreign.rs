@@ -163,8 +163,13 @@ impl ForeignPlatform {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Overwrites bytes of the mapped doorbell pages.
+    pub(crate) fn scribble(&self, offset: u32, bytes: &[u8]) {
+        let pages = self.doorbells.as_volatile_slice();
+        pages.write_slice(bytes, offset as usize).unwrap();
+    }
+
     /// All memory that was ever allocated.
-    #[allow(dead_code)]
     pub(crate) fn memory(&self) -> Vec<Arc<Memory>> {
         self.memory.lock().unwrap().clone()
     }

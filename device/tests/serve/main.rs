@@ -31,6 +31,5 @@ mod hostile;
 mod lifecycle;
 mod modes;
 mod process;
-#[allow(dead_code, unused_imports, unused_macros, reason = "used in parts")]
 mod raw;
 mod traffic;

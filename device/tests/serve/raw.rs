@@ -63,9 +63,10 @@ impl Raw {
     #[track_caller]
     pub(crate) fn negotiated(path: &Path) -> Self {
         let mut raw = Self::connect(path);
-        let text = b"{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576}}\0";
+        let text = r#"{"capabilities":{"max_msg_fds":16,"write_multiple":true}}"#;
         let mut body = bytes!(0_u16, 1_u16);
-        body.extend(text);
+        body.extend(text.bytes());
+        body.push(0);
         raw.stream.write_all(&message(VERSION, 0, &body)).unwrap();
         let (errno, _) = raw.reply().expect("an answer to VERSION");
         assert_eq!(errno, 0);
