@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: a scenario with a person at the console of one of its guests.
 
+use std::fs::File;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -58,7 +59,8 @@ fn start(prepared: &Prepared, scenario: &Scenario, mine: usize) -> Result<ExitCo
             "CONSOLE",
             format!("socket,server=on,wait=off,path={console}"),
         );
-        others.push(Background::start(qemu.stdin(Stdio::null()))?);
+        let errors = File::create(session.dir().join(format!("{}.stderr", name(index))))?;
+        others.push(Background::start(qemu.stdin(Stdio::null()).stderr(errors))?);
     }
     println!("logs: {dir}; to leave: poweroff -f in the guest, or Ctrl-A X");
     let vm = scenario

@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Runs a program to its end and returns what it wrote to stdout.
@@ -30,7 +33,7 @@ pub(crate) fn exists(program: &str) -> bool {
 
 /// Name of the program, for messages.
 pub(crate) fn name_of(command: &Command) -> String {
-    let program = std::path::Path::new(command.get_program());
+    let program = Path::new(command.get_program());
     program
         .file_name()
         .unwrap_or(OsStr::new("?"))
@@ -72,6 +75,27 @@ impl Background {
     /// Its exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits until the child has made a file.
+    ///
+    /// # Errors
+    /// It ends before, or has not made it at `deadline`.
+    pub(crate) fn wait_for_file(&mut self, file: &Path, deadline: Instant) -> Result<()> {
+        while !file.exists() {
+            if let Some(status) = self.ended() {
+                bail!("{} ended ({status}) without {}", self.name, file.display());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} made no {}",
+                self.name,
+                file.display()
+            );
+            // A file that appears wakes nobody who also has to notice that its maker died.
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Asks it to end in good order (SIGTERM) and waits for that.

@@ -70,6 +70,15 @@ impl Machine {
         })
     }
 
+    /// Waits until QEMU has made a socket.
+    ///
+    /// # Errors
+    /// It ends before, or has not made it at `deadline`.
+    pub(crate) fn wait_for_socket(&mut self, socket: &Path, deadline: Instant) -> Result<()> {
+        let there = self.qemu.wait_for_file(socket, deadline);
+        there.with_context(|| std::fs::read_to_string(&self.errors).unwrap_or_default())
+    }
+
     /// Waits for QEMU's end and looks at its own words.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::process::Background;
 
@@ -50,7 +50,8 @@ impl Nic {
             log,
             socket,
         };
-        nic.wait_for_socket(deadline)?;
+        let there = nic.process.wait_for_file(&nic.socket, deadline);
+        there.with_context(|| nic.last_words())?;
         Ok(nic)
     }
 
@@ -66,20 +67,6 @@ impl Nic {
         }
         if self.socket.exists() {
             bail!("vrnic left {} behind", self.socket.display());
-        }
-        Ok(())
-    }
-
-    fn wait_for_socket(&mut self, deadline: Instant) -> Result<()> {
-        while !self.socket.exists() {
-            if let Some(status) = self.process.ended() {
-                bail!("vrnic ended ({status}): {}", self.last_words());
-            }
-            if Instant::now() > deadline {
-                bail!("vrnic made no socket: {}", self.last_words());
-            }
-            // A file that appears wakes nobody who also has to notice that its maker died.
-            std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }

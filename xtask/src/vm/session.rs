@@ -104,6 +104,9 @@ impl<'a> Session<'a> {
         mut watch: impl FnMut(usize, &Line) -> ControlFlow<()>,
     ) -> Result<Vec<Said>> {
         self.rounds += 1;
+        let peer = self.dir.path.join("peer.sock");
+        // A machine that was killed leaves its socket behind.
+        let _ = fs::remove_file(&peer);
         let (sender, events) = channel();
         let mut machines = Vec::new();
         for (index, vm) in vms.iter().enumerate() {
@@ -113,12 +116,12 @@ impl<'a> Session<'a> {
                 round => format!("{}-{round}", name(index)),
             };
             let dir = &self.dir.path;
-            machines.push(Machine::start(
-                (index, &log),
-                &mut command,
-                dir,
-                sender.clone(),
-            )?);
+            let mut machine = Machine::start((index, &log), &mut command, dir, sender.clone())?;
+            if index == 0 && vms.len() > 1 {
+                // The other end of the serial line between the guests has to be there.
+                machine.wait_for_socket(&peer, self.deadline)?;
+            }
+            machines.push(machine);
         }
         match listen(vms.len(), &events, self.deadline, &mut watch)? {
             Heard::All(guests) => {
