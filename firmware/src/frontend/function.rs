@@ -352,7 +352,7 @@ impl Function {
         self.ready.extend(self.blocked.drain(..));
     }
 
-    /// Polls the queue pair that has waited longest; `None` if none waits.
+    /// Polls the queue pair that has waited longest; `None` if none waits, or the function failed.
     pub fn poll_ready<H: Host, P: Port<H::Memory>>(
         &mut self,
         host: &H,
@@ -360,6 +360,9 @@ impl Function {
         port: &mut P,
         budget: u32,
     ) -> Option<Poll> {
+        if !self.is_ready() {
+            return None;
+        }
         let qpn = self.ready.pop_front()?;
         let mut outcome = Poll::Idle;
         self.call(host, now, qpn, port, Incoming::Bytes(&[]), |qp, env| {
