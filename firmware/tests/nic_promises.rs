@@ -30,3 +30,69 @@ mod a_failed_function {
         assert!(bench.wire.sent.is_empty());
     }
 }
+
+mod commands {
+    use super::*;
+    use vrnic_abi::admin::{AdminOpcode, ObjectOutput, OutputBuffer};
+    use vrnic_abi::object::{DeviceAttributes, QpAttributes, QpMask, QpState};
+
+    /// A driver that knows a shorter structure than the device.
+    #[test]
+    fn write_as_much_as_fits() {
+        let mut bench = Bench::default();
+        let mut a = Node::new(&mut bench, 1);
+        for length in [8, 12, 40, 255] {
+            let address = a.driver.memory(4096, false);
+            let output = OutputBuffer {
+                address,
+                length,
+                reserved: 0,
+            };
+            a.driver.ok(&mut bench, AdminOpcode::QueryDevice, &output);
+            let all: DeviceAttributes = {
+                let address = a.driver.memory(4096, false);
+                let length = 4096;
+                let output = OutputBuffer {
+                    address,
+                    length,
+                    reserved: 0,
+                };
+                a.driver.ok(&mut bench, AdminOpcode::QueryDevice, &output);
+                assert_eq!(a.hw().bytes(address + 256, 8), [PATTERN; 8]);
+                a.hw().read(address)
+            };
+            let at = length as usize;
+            let written = a.hw().bytes(address, 256);
+            assert_eq!(written[..at], bytemuck::bytes_of(&all)[..at]);
+            assert!(written[at..].iter().all(|byte| *byte == PATTERN));
+            let body = ObjectOutput {
+                object: a.qp.number,
+                reserved: 0,
+                output,
+            };
+            a.driver.ok(&mut bench, AdminOpcode::QueryQp, &body);
+        }
+    }
+
+    /// Attributes that the mask does not name are not looked at.
+    #[test]
+    fn look_only_at_what_the_mask_names() {
+        let mut bench = Bench::default();
+        let (mut a, b) = pair(&mut bench);
+        let (qa, qb) = (a.qp.number, b.qp.number);
+        let udp = |bench: &Bench, a: &Node| {
+            let function = bench.nic.function(a.driver.id).unwrap();
+            function.qps.get(qa).unwrap().transport.path().udp_source
+        };
+        let before = udp(&bench, &a);
+        a.driver.set_state(&mut bench, qa, QpState::Sqd);
+        let (_, given) = to_rtr(2, qb);
+        let given = QpAttributes {
+            remote_qpn: u32::MAX,
+            ..given
+        };
+        a.driver
+            .modify_ok(&mut bench, qa, QpMask::PRIMARY_PATH, &given);
+        assert_eq!(udp(&bench, &a), before);
+    }
+}

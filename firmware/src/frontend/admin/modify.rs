@@ -143,7 +143,9 @@ impl Function {
             return Err(bad(attribute!(receive_psn)));
         }
         if has(QpMask::PRIMARY_PATH) {
-            change.path = Some(self.path(qpn, given)?);
+            let current = self.qps.get(qpn).map(|qp| qp.transport.attributes());
+            let remote = change.remote_qpn.or(current.map(|c| c.remote_qpn));
+            change.path = Some(self.path(qpn, remote.unwrap_or_default(), given)?);
         }
         Ok(change)
     }
@@ -164,7 +166,7 @@ impl Function {
     }
 
     /// Resolves the primary path.
-    fn path(&self, qpn: u32, given: &QpAttributes) -> Result<Path, Refusal> {
+    fn path(&self, qpn: u32, remote: Qpn, given: &QpAttributes) -> Result<Path, Refusal> {
         let vector = &given.primary;
         let source = self.objects.gids.get(vector.sgid_index.into());
         let source = source.ok_or(no_such(attribute!(primary.sgid_index)))?;
@@ -190,7 +192,7 @@ impl Function {
             vlan: source.vlan,
             destination,
             destination_mac: Mac(vector.mac),
-            udp_source: udp_source(vector.flow_label, qpn, given.remote_qpn),
+            udp_source: udp_source(vector.flow_label, qpn, remote.get()),
             flow_label: vector.flow_label,
             hop_limit: match vector.hop_limit {
                 0 => 64,

@@ -99,8 +99,7 @@ impl Function {
         host: &H,
         output: &OutputBuffer,
     ) -> Result<Reply, Refusal> {
-        check_output(output, 0, 8)?;
-        let room = usize::try_from(output.length / 8).unwrap_or(usize::MAX);
+        let room = check_output(output, 0)? / 8;
         let counters = self.objects.counters.get(..room.min(COUNTERS));
         let counters = counters.unwrap_or(&self.objects.counters);
         write_bytes(host, output, 0, bytemuck::cast_slice(counters))?;
@@ -242,28 +241,30 @@ fn write<H: Host, T: Pod>(host: &H, body: &ObjectOutput, value: &T) -> Result<Re
     write_at(host, &body.output, AT, value)
 }
 
-/// Writes a description; the output buffer stands `at` bytes into the body.
+/// Writes a description, as much as fits; the output buffer stands `at` bytes into the body.
 fn write_at<H: Host, T: Pod>(
     host: &H,
     output: &OutputBuffer,
     at: u32,
     value: &T,
 ) -> Result<Reply, Refusal> {
+    let room = check_output(output, at)?;
     let bytes = bytemuck::bytes_of(value);
-    check_output(output, at, bytes.len())?;
-    write_bytes(host, output, at, bytes)?;
+    // A driver built for an older interface knows only the start.
+    write_bytes(host, output, at, bytes.get(..room).unwrap_or(bytes))?;
     Ok(Reply::default())
 }
 
-fn check_output(output: &OutputBuffer, at: u32, needed: usize) -> Result<(), Refusal> {
+/// The bytes that may be written.
+fn check_output(output: &OutputBuffer, at: u32) -> Result<usize, Refusal> {
     if output.address % 8 != 0 {
         return Err(bad(at + argument!(OutputBuffer, address)));
     }
-    if usize::try_from(output.length).unwrap_or(usize::MAX) < needed {
+    if output.length < 8 {
         let at = at + argument!(OutputBuffer, length);
         return Err(Refusal::new(Status::BufferTooSmall, at));
     }
-    Ok(())
+    Ok(usize::try_from(output.length).unwrap_or(usize::MAX))
 }
 
 fn write_bytes<H: Host>(
