@@ -31,6 +31,30 @@ mod a_failed_function {
     }
 }
 
+mod a_reset {
+    use super::*;
+    use vrnic_abi::registers as reg;
+
+    #[test]
+    fn is_counted_when_all_registers_hold_their_initial_values() {
+        let mut bench = Bench::default();
+        let a = Node::new(&mut bench, 1);
+        a.hw().published.borrow_mut().clear();
+        a.driver
+            .write_register(&mut bench, &reg::RESET, reg::RESET_VALUE);
+        let published = a.hw().published.borrow();
+        let at = |register: &vrnic_abi::Register| {
+            let offset = register.offset;
+            let found = published.iter().enumerate();
+            let found = found.filter(|(_, (o, _))| *o == offset);
+            found.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        assert_eq!(at(&reg::DEVICE_STATUS), [published.len() - 1]);
+        let magic: Vec<u32> = at(&reg::MAGIC).iter().map(|at| published[*at].1).collect();
+        assert_eq!(magic, [reg::MAGIC_VALUE]);
+    }
+}
+
 mod commands {
     use super::*;
     use vrnic_abi::admin::{AdminOpcode, ObjectOutput, OutputBuffer};

@@ -96,16 +96,22 @@ impl Registers {
             | abi::limits::ADMIN_QUEUE_LOG_MAX.put(*limits::LOG_ADMIN_ENTRIES.end());
         let function = abi::function::NUMBER.put(self.number.into())
             | abi::function::VIRTUAL.put((self.number != 0).into());
+        let constants = [
+            (abi::MAGIC, abi::MAGIC_VALUE),
+            (abi::INTERFACE_VERSION, version),
+            (abi::FIRMWARE_VERSION, FIRMWARE_VERSION),
+            (abi::CAPABILITIES, low),
+            (abi::CAPABILITIES_HIGH, high),
+            (abi::LIMITS, limits),
+            (abi::FUNCTION, function),
+        ];
+        // The guest reads meanwhile: no register may show what it never holds.
         for register in abi::ALL {
-            host.set_register(register.offset, 0);
+            let constant = constants.iter().find(|(r, _)| r.offset == register.offset);
+            if register.offset != abi::DEVICE_STATUS.offset {
+                host.set_register(register.offset, constant.map_or(0, |(_, value)| *value));
+            }
         }
-        host.set_register(abi::MAGIC.offset, abi::MAGIC_VALUE);
-        host.set_register(abi::INTERFACE_VERSION.offset, version);
-        host.set_register(abi::FIRMWARE_VERSION.offset, FIRMWARE_VERSION);
-        host.set_register(abi::CAPABILITIES.offset, low);
-        host.set_register(abi::CAPABILITIES_HIGH.offset, high);
-        host.set_register(abi::LIMITS.offset, limits);
-        host.set_register(abi::FUNCTION.offset, function);
         self.publish_state(host);
     }
 

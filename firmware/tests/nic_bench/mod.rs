@@ -140,6 +140,8 @@ pub struct Hardware {
     asleep: RefCell<Vec<bool>>,
     pub interrupts: RefCell<Vec<u32>>,
     registers: RefCell<Vec<u32>>,
+    /// All registers that were published, as offset and value, in order.
+    pub published: RefCell<Vec<(u32, u32)>>,
     /// Called before every access of the NIC to doorbell pages.
     pub hook: RefCell<Option<Box<dyn FnMut()>>>,
     /// The NIC's stores of the engine's state stay in its store buffer until a barrier.
@@ -163,6 +165,7 @@ impl Hardware {
             asleep: RefCell::new(vec![false; pages]),
             interrupts: RefCell::new(vec![0; 64]),
             registers: RefCell::new(vec![0; 64]),
+            published: RefCell::default(),
             hook: RefCell::new(None),
             buffer_stores: Cell::new(false),
             no_barriers: Cell::new(false),
@@ -276,6 +279,7 @@ impl Host for TestHost {
 
     fn set_register(&self, offset: u32, value: u32) {
         self.0.registers.borrow_mut()[offset as usize / 4] = value;
+        self.0.published.borrow_mut().push((offset, value));
     }
 }
 
