@@ -55,6 +55,69 @@ mod a_reset {
     }
 }
 
+mod a_packet {
+    use super::*;
+    use vrnic_abi::admin::{AdminOpcode, GidType, SetGid};
+    use vrnic_abi::counter::Counter;
+    use vrnic_firmware::pdu::{Body, Pdu, Place, SendTail};
+    use vrnic_firmware::transport::Path;
+    use vrnic_firmware::types::{Psn, Qpn};
+    use vrnic_firmware::wire;
+
+    /// The function has an address in two VLANs, and a queue pair in one of them.
+    #[test]
+    fn of_another_vlan_is_not_for_the_queue_pair() {
+        let mut bench = Bench::default();
+        let mut b = Node::new(&mut bench, 2);
+        let body = SetGid {
+            index: 1,
+            gid_type: GidType::RoceV2.raw(),
+            vlan: 20,
+            gid: gid(2).0,
+            ..SetGid::default()
+        };
+        b.driver.ok(&mut bench, AdminOpcode::SetGid, &body);
+        let qpn = b.qp.number;
+        b.driver.connect(&mut bench, qpn, 7, 77);
+        b.qp.receive(&b.driver.hw, &[]);
+        for (vlan, received) in [(20, 0), (0, 1)] {
+            let frame = send(vlan, qpn);
+            bench.nic.receive(bench.now, &frame, &mut bench.wire);
+            assert_eq!(b.counter(&bench, Counter::RxSendRequests), received);
+            assert_eq!(b.counter(&bench, Counter::RxWrongSource), 1);
+        }
+    }
+
+    /// An empty SEND from function 7 to queue pair `qpn` of function 2.
+    fn send(vlan: u16, qpn: u32) -> Vec<u8> {
+        let path = Path {
+            source: gid(7),
+            source_mac: mac(7),
+            destination: gid(2),
+            destination_mac: mac(2),
+            vlan,
+            pkey: 0xffff,
+            hop_limit: 64,
+            ..Path::default()
+        };
+        let pdu = Pdu {
+            destination: Qpn::new(qpn),
+            psn: Psn::new(0xff_fff0),
+            packets: 1,
+            length: 0,
+            ack_request: true,
+            solicited: false,
+            body: Body::Send {
+                place: Place::Only,
+                tail: SendTail::None,
+            },
+        };
+        let mut frame = vec![0; wire::frame_length(&path, &pdu)];
+        wire::emit(&path, &pdu, 1, &[], &mut frame).unwrap();
+        frame
+    }
+}
+
 mod commands {
     use super::*;
     use vrnic_abi::admin::{AdminOpcode, ObjectOutput, OutputBuffer};

@@ -23,6 +23,8 @@ pub(super) struct LocalPdu {
     pub(super) from: u16,
     /// Receiving function.
     pub(super) to: u16,
+    /// VLAN identifier, or 0.
+    pub(super) vlan: u16,
     /// Address it is sent from.
     pub(super) source: Gid,
     /// Address it is sent to.
@@ -70,6 +72,7 @@ impl LocalQueue {
         self.queue.push_back(LocalPdu {
             from,
             to,
+            vlan: path.vlan,
             source: path.source,
             destination: path.destination,
             pkey: path.pkey,

@@ -262,6 +262,7 @@ impl<H: Host> Nic<H> {
         function.count(Counter::PortRcvPackets, 1);
         function.count(Counter::PortRcvData, frame.len() as u64 / 4);
         let from = Origin {
+            vlan: received.vlan,
             source: received.source,
             destination: received.destination,
             pkey: received.pkey,
@@ -368,6 +369,7 @@ impl<H: Host> Nic<H> {
             return;
         };
         let origin = Origin {
+            vlan: local.vlan,
             source: local.source,
             destination: local.destination,
             pkey: local.pkey,
@@ -468,6 +470,7 @@ impl<H: Host> Nic<H> {
 
 /// Where a PDU comes from and goes to.
 struct Origin {
+    vlan: u16,
     source: Gid,
     destination: Gid,
     pkey: u16,
@@ -483,7 +486,8 @@ fn admit(function: &Function, qpn: Qpn, from: &Origin) -> Result<(), Counter> {
         return Err(Counter::RxNoQp);
     }
     let path: &Path = qp.transport.path();
-    if path.destination != from.source || path.source != from.destination {
+    let ends = (path.destination, path.source, path.vlan);
+    if ends != (from.source, from.destination, from.vlan) {
         return Err(Counter::RxWrongSource);
     }
     if !pkeys_match(path.pkey, from.pkey) {
