@@ -55,6 +55,40 @@ mod a_reset {
     }
 }
 
+mod the_heartbeat {
+    use super::*;
+    use vrnic_abi::admin::AdminOpcode;
+    use vrnic_abi::object::QpAttributes;
+    use vrnic_abi::registers as reg;
+    use vrnic_abi::wqe::WqeOpcode;
+
+    #[test]
+    fn goes_on_while_a_message_is_outstanding() {
+        let mut bench = Bench::default();
+        let (mut a, mut b) = (Node::new(&mut bench, 1), Node::new(&mut bench, 2));
+        let (qa, qb) = (a.qp.number, b.qp.number);
+        for (mask, given) in [to_init(), to_rtr(9, qb), to_rts()] {
+            // A peer that is not there, and 68 seconds for its answer.
+            let given = QpAttributes {
+                timeout: 24,
+                ..given
+            };
+            a.driver.modify_ok(&mut bench, qa, mask, &given);
+        }
+        b.driver.destroy(&mut bench, AdminOpcode::DestroyQp, qb);
+        a.qp.send(&a.driver.hw, WqeOpcode::Send, 0, &[]);
+        bench.run();
+        let heartbeat = |a: &Node| a.hw().register(&reg::HEARTBEAT);
+        for _ in 0..10 {
+            let (before, then) = (heartbeat(&a), bench.now.0);
+            assert!(bench.skip(), "there is a next time");
+            bench.run();
+            assert!(heartbeat(&a) > before);
+            assert!(bench.now.0 - then <= 1_010_000_000, "within a second");
+        }
+    }
+}
+
 mod a_packet {
     use super::*;
     use vrnic_abi::admin::{AdminOpcode, GidType, SetGid};

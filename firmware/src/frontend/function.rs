@@ -32,6 +32,9 @@ const QP_NUMBERS: Numbering = Numbering {
     generation_bits: 9,
 };
 
+/// Longest time between two heartbeats while an answer is awaited, in nanoseconds.
+const HEARTBEAT: u64 = 1_000_000_000;
+
 /// A queue pair.
 #[derive(Clone, Debug)]
 pub struct QueuePair {
@@ -229,8 +232,7 @@ impl Function {
 
     /// Shows the driver, now and then, that the function is served.
     pub fn beat<H: Host>(&mut self, host: &H, now: Time) {
-        const INTERVAL: u64 = 100_000_000;
-        if now.0.saturating_sub(self.last_beat.0) >= INTERVAL {
+        if now.0.saturating_sub(self.last_beat.0) >= HEARTBEAT / 10 {
             self.last_beat = now;
             self.registers.beat(host);
         }
@@ -432,10 +434,13 @@ impl Function {
         any
     }
 
-    /// When [`Self::expire`] has something to do.
+    /// When [`Self::expire`] has something to do, or a heartbeat is due because something waits for
+    /// its answer.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        self.timers.peek().map(|Reverse((time, _))| *time)
+        let beat = Time(self.last_beat.0.saturating_add(HEARTBEAT));
+        let next = self.timers.peek();
+        next.map(|Reverse((time, _))| beat.min(*time))
     }
 
     /// Moves a queue pair to the error state.
