@@ -31,6 +31,84 @@ mod a_failed_function {
     }
 }
 
+mod a_step {
+    use super::*;
+    use vrnic_abi::admin::{AdminOpcode, Buffer, CreateQp};
+    use vrnic_abi::object::{QpAttributes, QpState};
+    use vrnic_abi::wqe::WqeOpcode;
+    use vrnic_firmware::nic::Progress;
+    use vrnic_firmware::types::State;
+
+    /// Many queue pairs with full receive queues share a completion queue that fails.
+    #[test]
+    fn is_bounded_when_a_completion_queue_fails() {
+        const QPS: usize = 100;
+        let mut bench = Bench::default();
+        let mut a = Node::new(&mut bench, 1);
+        let small = a.driver.cq(&mut bench, &a.eq, 2);
+        let buffer = a.driver.buffer(64 << 6 | 4096);
+        for _ in 0..QPS {
+            let body = CreateQp {
+                pd: a.pd,
+                send_cq: small.number,
+                receive_cq: small.number,
+                buffer: Buffer { pages: 2, ..buffer },
+                log_send_blocks: 6,
+                log_receive_entries: 6,
+                log_receive_segments: 2,
+                ..CreateQp::default()
+            };
+            let made = a.driver.command(&mut bench, AdminOpcode::CreateQp, &body);
+            let (qpn, slots) = (made.result0 as u32, made.result1 as u32);
+            let (mask, given) = to_init();
+            a.driver.modify_ok(&mut bench, qpn, mask, &given);
+            a.hw().store_slot(0, slots >> 16, 64);
+        }
+        let mut b = Node::new(&mut bench, 2);
+        a.qp = a.driver.qp(&mut bench, a.pd, &small, &small);
+        join(&mut bench, &mut a, &mut b);
+        for _ in 0..5 {
+            a.qp.post(&a.driver.hw, control(WqeOpcode::Nop, 0, 0), &[]);
+        }
+        let mut most = 0;
+        loop {
+            let before = a.hw().ram.accesses.get();
+            let progress = bench.step();
+            most = most.max(a.hw().ram.accesses.get() - before);
+            if progress == Progress::Idle {
+                break;
+            }
+        }
+        let function = bench.nic.function(a.driver.id).unwrap();
+        let failed = function.qps.iter();
+        let failed = failed.filter(|(_, qp)| qp.transport.state() == State::Error);
+        assert_eq!(failed.count(), QPS + 1);
+        assert!(most < 20 * 64, "{most} accesses in a step");
+    }
+
+    /// A queue pair that comes to a failed completion queue later fails with its first completion.
+    #[test]
+    fn does_not_lose_completions_quietly() {
+        let mut bench = Bench::default();
+        let (mut a, mut b) = (Node::new(&mut bench, 1), Node::new(&mut bench, 2));
+        *a.hw().ram.hole.borrow_mut() = Some(a.cq.base..a.cq.base + 4096);
+        let other = a.driver.qp(&mut bench, a.pd, &a.cq, &a.cq);
+        join(&mut bench, &mut a, &mut b);
+        a.qp.post(&a.driver.hw, control(WqeOpcode::Nop, 0, 0), &[]);
+        bench.run();
+        a.qp = other;
+        let qb = b.qp.number;
+        b.driver.set_state(&mut bench, qb, QpState::Reset);
+        join(&mut bench, &mut a, &mut b);
+        a.qp.post(&a.driver.hw, control(WqeOpcode::Nop, 0, 0), &[]);
+        bench.run();
+        let qp: QpAttributes = a
+            .driver
+            .query(&mut bench, AdminOpcode::QueryQp, a.qp.number);
+        assert_eq!(qp.state, QpState::Error.raw());
+    }
+}
+
 mod a_reset {
     use super::*;
     use vrnic_abi::registers as reg;

@@ -34,6 +34,8 @@ const QP_NUMBERS: Numbering = Numbering {
 
 /// Longest time between two heartbeats while an answer is awaited, in nanoseconds.
 const HEARTBEAT: u64 = 1_000_000_000;
+/// Queue pairs that are failed in one step because of their completion queues.
+const DOOMED_A_STEP: u32 = 4;
 
 /// A queue pair.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct QueuePair {
     pub gid: Option<u16>,
     /// It stands in the list of those ready.
     scheduled: bool,
+    /// It stands in the list of those that are to fail.
+    doomed: bool,
     /// The earliest entry that it has in the timer heap.
     timer: Option<Time>,
 }
@@ -62,6 +66,7 @@ impl QueuePair {
             primary: AddressVector::default(),
             gid: None,
             scheduled: false,
+            doomed: false,
             timer: None,
         }
     }
@@ -97,6 +102,8 @@ pub struct Function {
     pub(super) creating: VecDeque<PendingCreate>,
     /// Queue pairs that have something to do.
     ready: VecDeque<u32>,
+    /// Queue pairs that are to fail because a completion queue of theirs has.
+    doomed: VecDeque<u32>,
     /// Queue pairs for which the port had no room.
     blocked: Vec<u32>,
     timers: BinaryHeap<Reverse<(Time, u32)>>,
@@ -120,6 +127,7 @@ impl Function {
             admin: None,
             creating: VecDeque::new(),
             ready: VecDeque::new(),
+            doomed: VecDeque::new(),
             blocked: Vec::new(),
             timers: BinaryHeap::new(),
             last_beat: Time::default(),
@@ -137,6 +145,7 @@ impl Function {
     pub fn has_work(&self) -> bool {
         self.is_ready()
             && (!self.ready.is_empty()
+                || !self.doomed.is_empty()
                 || !self.creating.is_empty()
                 || self.admin.as_ref().is_some_and(AdminQueue::has_command))
     }
@@ -225,6 +234,7 @@ impl Function {
             host.raise(eq.vector);
         }
         self.ready.clear();
+        self.doomed.clear();
         self.blocked.clear();
         self.timers.clear();
         self.creating.clear();
@@ -480,6 +490,9 @@ impl Function {
         if from != to {
             host.trace(&TraceEvent::StateChange { qpn, from, to });
         }
+        if core::mem::take(&mut self.objects.dropped) {
+            self.doom(qpn);
+        }
     }
 
     /// Brings scheduling and timers up to date after a queue pair was called, and deals with what
@@ -494,7 +507,7 @@ impl Function {
 
     fn check_failures<H: Host>(&mut self, host: &H, now: Time) {
         if !self.objects.failed_cqs.is_empty() {
-            self.fail_users_of_failed_cqs(host, now);
+            self.doom_users_of_failed_cqs();
         }
         if self.objects.fault.is_some() {
             self.check_fault(host, now);
@@ -527,22 +540,45 @@ impl Function {
             .retain(|Reverse((time, qpn))| qps.get(*qpn).is_some_and(|qp| qp.timer == Some(*time)));
     }
 
-    /// Queue pairs that complete into a failed queue fail too (IBTA volume 1, 10.8.6). Their
-    /// flushed requests may make further queues fail; each fails once.
-    fn fail_users_of_failed_cqs<H: Host>(&mut self, host: &H, now: Time) {
+    /// Queue pairs that complete into a failed queue fail too (IBTA volume 1, 10.8.6), in turn: there
+    /// can be many, each with much to flush, which makes further queues fail.
+    fn doom_users_of_failed_cqs(&mut self) {
         while let Some(cqn) = self.objects.failed_cqs.pop() {
             let cq = self.objects.cqs.get(cqn);
-            let users = cq.map_or_else(Vec::new, |cq| cq.users.clone());
-            for qpn in users {
-                let incoming = Incoming::Bytes(&[]);
-                self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
-                    if !matches!(qp.state(), State::Error | State::Reset) {
-                        let _ = qp.modify(env, &Modify::to(State::Error));
-                    }
-                });
-                self.schedule(qpn);
+            for qpn in cq.map_or_else(Vec::new, |cq| cq.users.clone()) {
+                self.doom(qpn);
             }
         }
+    }
+
+    fn doom(&mut self, qpn: u32) {
+        if let Some(qp) = self.qps.get_mut(qpn) {
+            let failed = matches!(qp.transport.state(), State::Error | State::Reset);
+            if !failed && !core::mem::replace(&mut qp.doomed, true) {
+                self.doomed.push_back(qpn);
+            }
+        }
+    }
+
+    /// Fails some of the queue pairs whose completion queues have failed; returns whether there were
+    /// any.
+    pub fn fail_doomed<H: Host>(&mut self, host: &H, now: Time) -> bool {
+        let mut any = false;
+        for _ in 0..DOOMED_A_STEP {
+            let Some(qpn) = self.doomed.pop_front() else {
+                break;
+            };
+            any = true;
+            let Some(qp) = self.qps.get_mut(qpn) else {
+                continue;
+            };
+            qp.doomed = false;
+            // It may have been reset since.
+            if !matches!(qp.transport.state(), State::Error | State::Reset) {
+                self.fail_qp(host, now, qpn);
+            }
+        }
+        any
     }
 
     fn check_fault<H: Host>(&mut self, host: &H, now: Time) {

@@ -64,6 +64,8 @@ pub struct Objects {
     pub page_entries: u32,
     /// Completion queues that have failed and whose queue pairs have not been told yet.
     pub failed_cqs: Vec<u32>,
+    /// A completion was dropped, as its queue had failed before.
+    pub dropped: bool,
     /// Event queues hold events back.
     pub events_held: bool,
     /// What ends the function, if anything.
@@ -83,6 +85,7 @@ impl Default for Objects {
             counters: [0; COUNTERS],
             page_entries: 0,
             failed_cqs: Vec::new(),
+            dropped: false,
             events_held: false,
             fault: None,
         }
@@ -142,7 +145,8 @@ impl Objects {
             return;
         };
         match cq.push(host, entry, solicited) {
-            Pushed::Written | Pushed::Dropped => {}
+            Pushed::Written => {}
+            Pushed::Dropped => self.dropped = true,
             Pushed::Notify => self.notify(host, now, cqn),
             Pushed::Failed => {
                 self.failed_cqs.push(cqn);

@@ -326,6 +326,7 @@ impl<H: Host> Nic<H> {
             speed: self.speed,
         };
         busy |= function.step_admin(&mut context);
+        busy |= function.fail_doomed(host, now);
         busy |= function.expire(host, now, TIMERS);
         function.unblock();
         busy
