@@ -2,10 +2,17 @@
 
 use std::path::Path;
 
-/// The frames in the capture at `path`, which must be whole, as the statistics at its end are, which
-/// must tell of these frames and of no lost ones.
+/// What is in a capture.
+pub(crate) struct Frames {
+    pub(crate) frames: Vec<Vec<u8>>,
+    /// Frames that the writer had no room for, as the file tells at its end.
+    pub(crate) lost: u64,
+}
+
+/// Reads the capture at `path`: whole blocks, whole frames, and statistics at the end that tell of
+/// these frames and of those that are missing.
 #[track_caller]
-pub(crate) fn read(path: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> Frames {
     let bytes = std::fs::read(path).unwrap();
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
@@ -32,8 +39,9 @@ pub(crate) fn read(path: &Path) -> Vec<Vec<u8>> {
     assert_eq!(kinds.first(), Some(&0x0a0d_0d0a), "section header");
     assert_eq!(kinds.get(1), Some(&1), "interface");
     assert_eq!(kinds.last(), Some(&5), "statistics end a complete capture");
-    assert_eq!(statistics, Some((frames.len() as u64, 0)), "seen and lost");
-    frames
+    let (seen, lost) = statistics.unwrap();
+    assert_eq!(seen, frames.len() as u64 + lost, "seen");
+    Frames { frames, lost }
 }
 
 /// Whether `frame` is RoCEv2 over IPv4.

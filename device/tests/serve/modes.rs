@@ -10,7 +10,7 @@ use vrnic_driver_vfio::Options;
 
 use crate::endpoint::{Endpoint, KINDS, Retries, exchange, open, open_with, pair, transfer};
 use crate::foreign::ForeignPlatform;
-use crate::frames;
+use crate::frames::{self, Frames};
 use crate::process::{Nic, directory};
 
 /// Around a path MTU of 4096 and its multiples.
@@ -108,11 +108,15 @@ fn through_the_port_with_a_capture() {
     let dir = directory();
     let arguments = ["--no-direct", "--capture", "c.pcapng"];
     one_process(dir.path(), &arguments, Options::default()).stop();
-    let frames = frames::read(&dir.path().join("c.pcapng"));
+    let Frames { frames, lost } = frames::read(&dir.path().join("c.pcapng"));
     let bytes: usize = frames.iter().map(Vec::len).sum();
     // Every byte of every kind and direction is in the frames once, or more often.
     let moved = SIZES.iter().sum::<usize>() * KINDS.len() * 2;
-    assert!(bytes > moved, "{bytes} bytes of frames for {moved} of data");
+    assert!(
+        bytes > moved || lost > 0,
+        "{bytes} bytes of frames for {moved} of data"
+    );
+    assert!(!frames.is_empty());
     assert!(frames.iter().all(|frame| frames::is_roce(frame)));
 }
 
@@ -135,8 +139,8 @@ fn two_processes(dir: &Path, first: &str, second: &str) {
     drop((a, b));
     one.stop();
     two.stop();
-    let frames = frames::read(&dir.join("first.pcapng"));
-    assert!(frames.len() > 100 && frames.iter().all(|frame| frames::is_roce(frame)));
+    let Frames { frames, lost } = frames::read(&dir.join("first.pcapng"));
+    assert!(frames.len() as u64 + lost > 100 && frames.iter().all(|frame| frames::is_roce(frame)));
 }
 
 #[track_caller]
