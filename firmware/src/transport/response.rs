@@ -117,6 +117,8 @@ impl Requester {
             return self.fail(env, Outcome::RetryExceeded);
         };
         self.retries = left;
+        // The retransmission has as much time as the first transmission had.
+        self.ack_deadline = None;
         self.narrow();
         self.go_back();
         Ok(())

@@ -161,6 +161,17 @@ mod sequence_nak {
         assert_sends(&solo, &[Outcome::RetryExceeded, Outcome::Flushed]);
         assert_broken(&mut solo);
     }
+
+    #[test]
+    fn gives_the_retransmission_its_whole_time() {
+        let mut solo = Solo::new();
+        solo.post(1, SEND, 0, 1);
+        solo.run();
+        solo.now = Time(4_000_000);
+        solo.nak(0, NakCode::PsnSequence);
+        solo.run();
+        assert_eq!(solo.qp.deadline(), Some(Time(4_000_000 + (4096 << 10))));
+    }
 }
 
 mod timeout {
