@@ -85,6 +85,7 @@ codes! {
         /// Changes the port. Body: `ModifyPort`.
         ModifyPort = 0x0003,
         /// Writes the counters, 64-bit each, in the order of `Counter`. Body: `OutputBuffer`.
+        /// result0: how many were written.
         QueryCounters = 0x0004,
         /// Sets or clears an entry of the GID table. Body: `SetGid`.
         SetGid = 0x0008,

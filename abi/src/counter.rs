@@ -64,7 +64,7 @@ codes! {
         TxRnrNak = 27,
         /// Sequence error NAKs sent.
         TxSeqNak = 28,
-        /// Doorbells that named another queue than the slot's owner.
+        /// Doorbells that named another queue than the slot's owner, or announced what cannot be.
         BadDoorbell = 29,
         /// Bytes moved directly between two queue pairs of the process.
         LocalBytes = 30,

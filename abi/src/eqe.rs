@@ -29,7 +29,7 @@ codes! {
     EventType: u8 {
         /// An armed completion queue has a new entry.
         Completion = 0,
-        /// A queue pair left RTR: the first message arrived.
+        /// The first request arrived at a queue pair in RTR, which stays in it.
         CommunicationEstablished = 1,
         /// The send queue of a queue pair in SQD has drained.
         SendQueueDrained = 2,
