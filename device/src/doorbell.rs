@@ -1,6 +1,7 @@
 //! The doorbell pages of a function: memory that the client maps and the engine polls.
 //!
-//! Owns the sealed memfd behind the first half of BAR2 and this process's mapping of it. A client
+//! Owns this process's mapping of the sealed memfd behind the first half of BAR2. A client that is gone
+//! may keep its mapping, so the next one gets another memfd ([`DoorbellPages::renew`]). A client
 //! that maps it stores into it without a message; one that cannot is served by [`DoorbellPages::read`]
 //! and [`DoorbellPages::write`] with the same effect. The engine reads slots and takes marks through
 //! the same pages; the protocol between the two is stated in [`vrnic_abi::doorbell`].
@@ -8,9 +9,8 @@
 //! Everything here is shared with processes that do not follow any rule, so every access is atomic,
 //! no reference to plain bytes is ever made, and nothing read is trusted.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
@@ -27,7 +27,6 @@ const LENGTH: usize = (PAGES * PAGE_SIZE) as usize;
 /// The doorbell pages of one function.
 #[derive(Debug)]
 pub struct DoorbellPages {
-    file: File,
     base: NonNull<u8>,
 }
 
@@ -37,36 +36,29 @@ unsafe impl Send for DoorbellPages {}
 unsafe impl Sync for DoorbellPages {}
 
 impl DoorbellPages {
-    /// Allocates the pages, filled with zeros.
+    /// Allocates the pages, filled with zeros. Returns the memory, too, for the client to map.
     ///
     /// # Errors
     /// If the host refuses memory.
-    pub fn new() -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = File::from(rustix::fs::memfd_create("vrnic-doorbells", flags)?);
-        file.set_len(LENGTH as u64)?;
-        // A client that shrank the file would make our accesses fault.
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&file, seals)?;
+    pub fn new() -> io::Result<(Self, OwnedFd)> {
+        let file = allocate()?;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                LENGTH,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )?
-        };
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { file, base })
+        let base = unsafe { map(std::ptr::null_mut(), MapFlags::SHARED, &file)? };
+        Ok((Self { base }, file))
     }
 
-    /// The memory, for the client to map.
-    #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// Replaces the pages by other ones, filled with zeros, and returns their memory. Whoever has
+    /// mapped the former ones reaches nothing here any more.
+    ///
+    /// # Errors
+    /// If the host refuses memory; the pages are then the former ones.
+    pub fn renew(&self) -> io::Result<OwnedFd> {
+        let file = allocate()?;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: replaces exactly the mapping that is ours, in one step for all threads; accesses
+        // to it are atomic, and accept any value at any time.
+        unsafe { map(self.base.as_ptr(), flags, &file)? };
+        Ok(file)
     }
 
     /// The 8 bytes at `offset`, or `None` outside of the pages or misaligned.
@@ -206,6 +198,28 @@ impl DoorbellPages {
     }
 }
 
+/// Memory for the pages.
+fn allocate() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create("vrnic-doorbells", flags)?;
+    rustix::fs::ftruncate(&file, LENGTH as u64)?;
+    // A client that shrank the file would make our accesses fault.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// Maps all of `file`.
+///
+/// # Safety
+/// With [`MapFlags::FIXED`], [`LENGTH`] bytes at `at` are the caller's to replace.
+unsafe fn map(at: *mut u8, flags: MapFlags, file: &OwnedFd) -> io::Result<NonNull<u8>> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: as the caller promises.
+    let base = unsafe { rustix::mm::mmap(at.cast(), LENGTH, prot, flags, file, 0)? };
+    NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
 /// Offset in the mapping of byte `within` of page `page`, or `None` if there is no such byte.
 #[inline]
 fn offset_of(page: u32, within: u32) -> Option<usize> {
@@ -234,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_trapped_store_is_seen_as_a_mapped_one_is() {
-        let pages = DoorbellPages::new().unwrap();
+        let (pages, _) = DoorbellPages::new().unwrap();
         let (page, slot) = (3, 17);
         let at = u64::from(page_offset(page) + slot_offset(slot));
         pages.write(at, &0x1122_3344_5566_7788_u64.to_le_bytes());
@@ -248,7 +262,7 @@ mod tests {
 
     #[test]
     fn halves_and_a_mark_are_as_good_as_a_whole() {
-        let pages = DoorbellPages::new().unwrap();
+        let (pages, _) = DoorbellPages::new().unwrap();
         pages.write(4096 + 64, &[1, 2, 3, 4]);
         pages.write(4096 + 68, &[5, 6, 7, 8]);
         assert_eq!(pages.take_marks(1), 0);
@@ -259,7 +273,7 @@ mod tests {
 
     #[test]
     fn clients_cannot_write_the_state_or_leave_the_pages() {
-        let pages = DoorbellPages::new().unwrap();
+        let (pages, _) = DoorbellPages::new().unwrap();
         pages.set_asleep(0, true);
         pages.write(0, &[0, DIRTY]);
         pages.write(LENGTH as u64 - 1, &[1, 2]);
@@ -275,7 +289,7 @@ mod tests {
 
     #[test]
     fn clearing_keeps_the_state() {
-        let pages = DoorbellPages::new().unwrap();
+        let (pages, _) = DoorbellPages::new().unwrap();
         pages.set_asleep(2, true);
         pages.write(2 * 4096 + 8 * 511, &7u64.to_le_bytes());
         pages.clear_page(2);
@@ -283,5 +297,17 @@ mod tests {
         let mut state = [0];
         pages.read(2 * 4096, &mut state);
         assert_eq!(state, [ENGINE_ASLEEP]);
+    }
+
+    #[test]
+    fn a_former_client_reaches_nothing() {
+        let (pages, former) = DoorbellPages::new().unwrap();
+        pages.write(4096 + 64, &[7; 8]);
+        let next = pages.renew().unwrap();
+        assert_eq!((pages.slot(1, 8), pages.take_marks(1)), (0, 0));
+        rustix::io::pwrite(&former, &[9; 8], 4096 + 64).unwrap();
+        assert_eq!(pages.slot(1, 8), 0);
+        rustix::io::pwrite(&next, &[1; 8], 4096 + 64).unwrap();
+        assert_eq!(pages.slot(1, 8), 0x0101_0101_0101_0101);
     }
 }

@@ -81,8 +81,8 @@ impl Function {
         let config = ConfigSpace::new(&description).map_err(io::Error::other)?;
         let msix = Msix::new(description.msix);
         let registers = Arc::new(Registers::default());
-        let doorbells = Arc::new(DoorbellPages::new()?);
-        let doorbell_fd = Arc::new(doorbells.fd().try_clone_to_owned()?);
+        let (doorbells, doorbell_fd) = DoorbellPages::new()?;
+        let (doorbells, doorbell_fd) = (Arc::new(doorbells), Arc::new(doorbell_fd));
         let (memory, control) = memory();
         let host = FunctionHost::new(
             memory,
@@ -168,6 +168,17 @@ impl Function {
         });
     }
 
+    /// Takes the doorbell pages away from whoever has mapped them.
+    fn renew_doorbells(&mut self) {
+        match self.doorbells.renew() {
+            Ok(fd) => self.doorbell_fd = Arc::new(fd),
+            Err(error) => log::error!(
+                "function {}: the former client keeps its doorbell pages: {error}",
+                self.number
+            ),
+        }
+    }
+
     fn write_doorbells(&self, offset: u64, data: &[u8]) {
         if offset < DOORBELL_BYTES {
             self.doorbells.write(offset, data);
@@ -204,6 +215,7 @@ impl Device for Function {
 
     fn detached(&mut self) {
         log::info!("function {}: client gone", self.number);
+        self.renew_doorbells();
         // First nothing may use the mappings, then they go.
         self.reset_engine(|| ());
         self.memory.detach();
