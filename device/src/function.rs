@@ -4,6 +4,9 @@
 //! answered here; what concerns queues goes to the engine as a message. Region accesses are always
 //! answered at once (see [`crate::registers`] for why that matters).
 //!
+//! What a client asks of the engine is counted while it waits there. One that asks for more than the
+//! engine keeps up with is answered with `EBUSY`.
+//!
 //! Resets: a function level reset, a vfio-user reset and the loss of the client all send
 //! [`Message::Reset`] to the engine, which answers when nothing is in flight any more. A client
 //! that comes later finds a function after power-on.
@@ -11,6 +14,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vrnic_abi::{doorbell, pci as abi};
 use vrnic_firmware::nic::{FunctionConfig, FunctionId};
@@ -22,7 +26,7 @@ use vrnic_vfio_user::{
 };
 
 use crate::doorbell::DoorbellPages;
-use crate::engine::{EngineHandle, Message};
+use crate::engine::{EngineHandle, Message, Tickets};
 use crate::host::FunctionHost;
 use crate::memory::{MemoryControl, memory};
 use crate::pci::{self, Actions, ConfigSpace, Msix, PowerState, ResetKind};
@@ -49,6 +53,7 @@ const DOORBELL_BYTES: u64 = (doorbell::PAGES * doorbell::PAGE_SIZE) as u64;
 /// A function and what its client has told about itself.
 pub struct Function {
     engine: EngineHandle,
+    tickets: Tickets,
     id: FunctionId,
     number: u16,
     config: ConfigSpace,
@@ -93,6 +98,7 @@ impl Function {
         let id = engine.add_function(host, options.config)?;
         Ok(Self {
             engine,
+            tickets: Tickets::default(),
             id,
             number: options.config.number,
             config,
@@ -108,10 +114,11 @@ impl Function {
 
     /// Resets everything but configuration space, and calls `done` then.
     fn reset_engine(&self, done: impl FnOnce() + Send + 'static) {
-        let interrupts = self.msix.handle();
+        let (interrupts, ticket) = (self.msix.handle(), self.tickets.take());
         let done = Box::new(move || {
             interrupts.discard_pending();
             done();
+            drop(ticket);
         });
         self.registers.begin_reset();
         let function = self.id;
@@ -119,6 +126,12 @@ impl Function {
     }
 
     fn memory_changed(&self) {
+        if self.memory.announce() {
+            self.apply_memory();
+        }
+    }
+
+    fn apply_memory(&self) {
         let function = self.id;
         self.engine.send(Message::MemoryChanged { function });
     }
@@ -127,6 +140,7 @@ impl Function {
         let actions = self.config.write(offset, data).map_err(|_| Errno::INVAL)?;
         self.carry_out(actions);
         if actions.contains(Actions::FLR_REQUESTED) {
+            self.admit()?;
             self.reset_engine(|| log::debug!("function level reset is done"));
             self.reset_bus(ResetKind::FunctionLevel);
         }
@@ -151,9 +165,19 @@ impl Function {
         self.combiner = WriteCombiner::default();
     }
 
-    fn write_registers(&mut self, offset: u64, data: &[u8]) {
+    /// Refuses what a client asks for while too much of that waits for the engine.
+    fn admit(&self) -> Result<(), Errno> {
+        if self.tickets.are_out() {
+            return Err(Errno::BUSY);
+        }
+        Ok(())
+    }
+
+    fn write_registers(&mut self, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.admit()?;
         let Self {
             combiner,
+            tickets,
             registers,
             engine,
             id,
@@ -164,8 +188,10 @@ impl Function {
                 function: *id,
                 offset,
                 value,
+                ticket: tickets.take(),
             });
         });
+        Ok(())
     }
 
     /// Takes the doorbell pages away from whoever has mapped them.
@@ -184,7 +210,7 @@ impl Function {
             self.doorbells.write(offset, data);
         }
         // A store to a kick page says only that the engine is to look.
-        self.engine.send(Message::Kick);
+        self.engine.kick();
     }
 
     fn assign(&mut self, start: u32, fds: Vec<Option<OwnedFd>>) -> Result<(), Errno> {
@@ -216,10 +242,11 @@ impl Device for Function {
     fn detached(&mut self) {
         log::info!("function {}: client gone", self.number);
         self.renew_doorbells();
-        // First nothing may use the mappings, then they go.
-        self.reset_engine(|| ());
-        self.memory.detach();
-        self.memory_changed();
+        // First nothing may use the mappings, then they go, and the next client's wait for that.
+        let reset = self.memory.detach();
+        self.reset_engine(move || reset.store(true, Ordering::Release));
+        // Whatever was announced before: the engine has to look again after the reset.
+        self.apply_memory();
         self.reset_bus(ResetKind::PowerOn);
         self.msix.detach();
     }
@@ -288,7 +315,7 @@ impl Device for Function {
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
         match region {
-            BAR_REGISTERS => self.write_registers(offset, data),
+            BAR_REGISTERS => self.write_registers(offset, data)?,
             BAR_DOORBELLS => self.write_doorbells(offset, data),
             BAR_MSIX => self.msix.write(offset, data),
             REGION_CONFIG => self.write_config(offset, data)?,
@@ -338,6 +365,9 @@ impl Device for Function {
     }
 
     fn reset(&mut self, reply: Deferred) {
+        if let Err(errno) = self.admit() {
+            return reply.complete(Err(errno));
+        }
         self.reset_bus(ResetKind::FunctionLevel);
         self.reset_engine(move || reply.complete(Ok(())));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vrnic_firmware::host::{Host, TraceEvent};
 
 use crate::doorbell::DoorbellPages;
-use crate::memory::FunctionMemory;
+use crate::memory::{Applied, FunctionMemory};
 use crate::pci::MsixHandle;
 use crate::registers::Registers;
 
@@ -36,9 +36,9 @@ impl FunctionHost {
         }
     }
 
-    /// Applies changes of memory mappings that wait.
-    pub fn apply_memory_updates(&self) {
-        self.memory.apply_updates();
+    /// Applies changes of memory mappings that wait, a portion of them.
+    pub fn apply_memory_updates(&self) -> Applied {
+        self.memory.apply_updates()
     }
 }
 

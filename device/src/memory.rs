@@ -7,15 +7,22 @@
 //! the engine never takes a mapping for missing because a doorbell overtook it. DMA_UNMAP is answered
 //! when the engine has applied it, after which nothing here can reach the range.
 //!
+//! A client that is gone leaves a mark behind its changes: the engine passes it only when it has reset
+//! the function, so that nothing of the former client's meets memory of the next one's, whatever the
+//! engine was doing meanwhile.
+//!
+//! What waits is bounded, because clients can be faster than the engine: further mappings are refused,
+//! and unmappings answered late. The engine applies changes in bounded portions.
+//!
 //! The exception is a client that shares no memory at all. All accesses are messages then, which the
 //! client checks against its own mappings, so there is nothing to wait for; and it must not wait for
 //! us, because we may be waiting for it (QEMU answers no DMA message while it unmaps).
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vrnic_firmware::host;
 use vrnic_vfio_user::limits::MAX_DMA_ACCESS;
@@ -23,21 +30,45 @@ use vrnic_vfio_user::{ClientHandle, Deferred, DmaMap, DmaUnmap, Errno};
 
 use crate::dma::{
     Backing, CopyError, DmaError, FileError, FileLimits, FileTable, GuestMemory, MapUpdate, Prot,
-    RemoteMemory,
+    RemoteMemory, memory::MAX_MAPPINGS,
 };
 
 /// How long the engine waits for a client to answer a DMA message. A client that takes longer gets
 /// no further ones.
 const REMOTE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A change, and who waits for it.
-type Update = (MapUpdate, Option<Deferred>);
+/// Changes that can wait for the engine: all mappings that a client can have, gone and made again.
+const MAX_WAITING: usize = 2 * MAX_MAPPINGS;
+
+/// For how long the engine applies changes in one go.
+const PORTION: Duration = Duration::from_millis(1);
+
+/// For how long an access that meets an unknown address does.
+const ACCESS_PORTION: Duration = Duration::from_millis(20);
+
+/// What the control thread queues.
+enum Update {
+    /// A change, and who waits for it.
+    Change(MapUpdate, Option<Deferred>),
+    /// The client is gone. What follows is the next one's, and waits for the function's reset.
+    Detached(Arc<AtomicBool>),
+}
+
+/// What both ends look at.
+#[derive(Default)]
+struct Shared {
+    bus_master: AtomicBool,
+    /// Updates in the queue.
+    waiting: AtomicUsize,
+    /// The engine was told of them, and has not looked yet.
+    announced: AtomicBool,
+}
 
 /// The control thread's end.
 pub struct MemoryControl {
     files: FileTable,
     updates: Sender<Update>,
-    bus_master: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     /// The client has shared a file since it was attached.
     shares: bool,
 }
@@ -46,23 +77,37 @@ pub struct MemoryControl {
 pub struct FunctionMemory {
     guest: RefCell<GuestMemory>,
     updates: Receiver<Update>,
-    bus_master: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    /// Set when the reset is done that the next updates wait for.
+    barrier: RefCell<Option<Arc<AtomicBool>>>,
+}
+
+/// How far changes were applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// There were none.
+    Nothing,
+    /// Some, and there may be more.
+    Some,
+    /// All that there were.
+    All,
 }
 
 /// Both ends of a function's memory, without mappings.
 #[must_use]
 pub fn memory() -> (FunctionMemory, MemoryControl) {
     let (sender, receiver) = channel();
-    let bus_master = Arc::new(AtomicBool::new(false));
+    let shared = Arc::new(Shared::default());
     let memory = FunctionMemory {
         guest: RefCell::new(GuestMemory::default()),
         updates: receiver,
-        bus_master: Arc::clone(&bus_master),
+        shared: Arc::clone(&shared),
+        barrier: RefCell::default(),
     };
     let control = MemoryControl {
         files: FileTable::new(FileLimits::default()),
         updates: sender,
-        bus_master,
+        shared,
         shares: false,
     };
     (memory, control)
@@ -71,7 +116,13 @@ pub fn memory() -> (FunctionMemory, MemoryControl) {
 impl MemoryControl {
     /// Allows or forbids DMA (PCI command register, bus master enable).
     pub fn set_bus_master(&self, enabled: bool) {
-        self.bus_master.store(enabled, Ordering::Relaxed);
+        self.shared.bus_master.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Whether the engine is to be told that changes wait. If not, it was told and has yet to look.
+    #[must_use]
+    pub fn announce(&self) -> bool {
+        !self.shared.announced.swap(true, Ordering::AcqRel)
     }
 
     /// A client is there, whose unshared memory is reached by messages.
@@ -83,19 +134,27 @@ impl MemoryControl {
         self.queue(MapUpdate::Remote(Some(Box::new(remote))), None);
     }
 
-    /// The client is gone, and so is all its memory.
-    pub fn detach(&mut self) {
+    /// The client is gone, and so is all its memory. The caller sets the flag it gets when the
+    /// function has been reset.
+    #[must_use]
+    pub fn detach(&mut self) -> Arc<AtomicBool> {
         self.queue(MapUpdate::UnmapAll, None);
         self.queue(MapUpdate::Remote(None), None);
+        let reset = Arc::new(AtomicBool::new(false));
+        self.send(Update::Detached(Arc::clone(&reset)));
         self.files.clear();
         self.shares = false;
+        reset
     }
 
     /// Queues a mapping.
     ///
     /// # Errors
-    /// If its file cannot be mapped.
+    /// If its file cannot be mapped, or too many changes wait.
     pub fn map(&mut self, map: DmaMap) -> Result<(), Errno> {
+        if self.is_full() {
+            return Err(Errno::BUSY);
+        }
         let mut prot = Prot::empty();
         prot.set(Prot::READ, map.readable);
         prot.set(Prot::WRITE, map.writable);
@@ -136,7 +195,7 @@ impl MemoryControl {
             DmaUnmap::Range { iova, size } => MapUpdate::Unmap { iova, len: size },
             DmaUnmap::All => MapUpdate::UnmapAll,
         };
-        if self.shares {
+        if self.shares || self.is_full() {
             self.queue(update, Some(reply));
         } else {
             self.queue(update, None);
@@ -144,28 +203,76 @@ impl MemoryControl {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) >= MAX_WAITING
+    }
+
     fn queue(&self, update: MapUpdate, reply: Option<Deferred>) {
+        self.send(Update::Change(update, reply));
+    }
+
+    fn send(&self, update: Update) {
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         // Without an engine the process is about to end, and the reply says EIO.
-        let _ = self.updates.send((update, reply));
+        let _ = self.updates.send(update);
     }
 }
 
 impl FunctionMemory {
-    /// Applies the changes that are queued, and answers those who wait. Says whether there were any.
-    pub fn apply_updates(&self) -> bool {
-        let mut any = false;
-        while let Ok((update, reply)) = self.updates.try_recv() {
-            any = true;
-            let result = self.guest.borrow_mut().apply(update);
-            if let Err(error) = &result {
-                log::warn!("a change of mappings was refused: {error}");
-            }
-            if let Some(reply) = reply {
-                // A refused unmapping leaves the range reachable: the client must not think it gone.
-                reply.complete(result.map(|_| ()).map_err(|_| Errno::IO));
+    /// Applies changes that are queued, a portion of them, and answers those who wait.
+    pub fn apply_updates(&self) -> Applied {
+        self.shared.announced.swap(false, Ordering::AcqRel);
+        self.apply_for(PORTION)
+    }
+
+    fn apply_for(&self, portion: Duration) -> Applied {
+        let start = Instant::now();
+        let mut applied = Applied::Nothing;
+        while self.may_go_on() {
+            let Ok(update) = self.updates.try_recv() else {
+                break;
+            };
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            applied = Applied::All;
+            self.apply(update);
+            if start.elapsed() >= portion {
+                return Applied::Some;
             }
         }
-        any
+        applied
+    }
+
+    /// Whether the reset that the next updates wait for, if they do, is done.
+    fn may_go_on(&self) -> bool {
+        let mut barrier = self.barrier.borrow_mut();
+        if let Some(reset) = &*barrier {
+            if !reset.load(Ordering::Acquire) {
+                return false;
+            }
+        }
+        *barrier = None;
+        true
+    }
+
+    fn apply(&self, update: Update) {
+        let (change, reply) = match update {
+            Update::Change(change, reply) => (change, reply),
+            Update::Detached(reset) => return *self.barrier.borrow_mut() = Some(reset),
+        };
+        let result = self.guest.borrow_mut().apply(change);
+        if let Err(error) = &result {
+            log::warn!("a change of mappings was refused: {error}");
+        }
+        if let Some(reply) = reply {
+            // A refused unmapping leaves the range reachable: the client must not think it gone.
+            reply.complete(result.map(|_| ()).map_err(|_| Errno::IO));
+        }
+    }
+
+    /// Applies changes for the sake of an access; says whether there were any.
+    #[cold]
+    fn catch_up(&self) -> bool {
+        self.apply_for(ACCESS_PORTION) != Applied::Nothing
     }
 
     /// Runs `access`, and once more if it failed and changes were waiting.
@@ -175,12 +282,12 @@ impl FunctionMemory {
         address: u64,
         access: impl Fn(&GuestMemory) -> Result<T, DmaError>,
     ) -> Result<T, host::DmaError> {
-        if !self.bus_master.load(Ordering::Relaxed) {
+        if !self.shared.bus_master.load(Ordering::Relaxed) {
             return Err(host::DmaError { address });
         }
         let first = access(&self.guest.borrow());
         match first {
-            Err(_) if self.apply_updates() => Ok(access(&self.guest.borrow())?),
+            Err(_) if self.catch_up() => Ok(access(&self.guest.borrow())?),
             other => Ok(other?),
         }
     }
@@ -214,10 +321,10 @@ impl host::Memory for FunctionMemory {
         length: usize,
     ) -> Result<(), host::CopyError> {
         let denied = |address| host::DmaError { address };
-        if !self.bus_master.load(Ordering::Relaxed) {
+        if !self.shared.bus_master.load(Ordering::Relaxed) {
             return Err(host::CopyError::Source(denied(from)));
         }
-        if !other.bus_master.load(Ordering::Relaxed) {
+        if !other.shared.bus_master.load(Ordering::Relaxed) {
             return Err(host::CopyError::Target(denied(to)));
         }
         let copy = || {
@@ -225,8 +332,8 @@ impl host::Memory for FunctionMemory {
             source.copy_to(from, &target, to, length)
         };
         match copy() {
-            Err(CopyError::Source(_)) if self.apply_updates() => Ok(copy()?),
-            Err(CopyError::Target(_)) if other.apply_updates() => Ok(copy()?),
+            Err(CopyError::Source(_)) if self.catch_up() => Ok(copy()?),
+            Err(CopyError::Target(_)) if other.catch_up() => Ok(copy()?),
             result => Ok(result?),
         }
     }
@@ -292,5 +399,73 @@ impl RemoteMemory for Remote {
             at = at.wrapping_add(part.len() as u64);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use vrnic_firmware::host::Memory as _;
+
+    /// A mapping of a page at IOVA `iova` that reads as `byte`.
+    fn page(iova: u64, byte: u8) -> DmaMap {
+        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, 4096).unwrap();
+        rustix::io::pwrite(&fd, &[byte; 4096], 0).unwrap();
+        DmaMap {
+            iova,
+            size: 4096,
+            readable: true,
+            writable: true,
+            offset: 0,
+            fd: Some(fd),
+        }
+    }
+
+    fn read(memory: &FunctionMemory, iova: u64) -> Option<u8> {
+        let mut byte = [0xa5];
+        memory.read(iova, &mut byte).ok().map(|()| byte[0])
+    }
+
+    #[test]
+    fn nothing_of_a_former_client_meets_the_next_ones_memory() {
+        let (memory, mut control) = memory();
+        control.set_bus_master(true);
+        control.map(page(0x1000, 1)).unwrap();
+        assert_eq!(read(&memory, 0x1000), Some(1));
+        let reset = control.detach();
+        control.map(page(0x2000, 2)).unwrap();
+        // The engine has not come to the reset, and the former client's queues still run.
+        assert_eq!(read(&memory, 0x2000), None);
+        assert_eq!(memory.apply_updates(), Applied::Nothing);
+        assert_eq!(read(&memory, 0x1000), None);
+        reset.store(true, Ordering::Release);
+        assert_eq!(memory.apply_updates(), Applied::All);
+        assert_eq!(read(&memory, 0x2000), Some(2));
+    }
+
+    #[test]
+    fn what_waits_for_the_engine_is_bounded() {
+        let (memory, mut control) = memory();
+        let map = |iova: u64| DmaMap {
+            fd: None,
+            ..page(iova, 0)
+        };
+        let first = map(0);
+        let mut fill = || {
+            (0..=MAX_WAITING as u64).find_map(|n| {
+                let one = DmaMap {
+                    iova: n << 12,
+                    fd: None,
+                    ..first
+                };
+                control.map(one).err().map(|errno| (n, errno))
+            })
+        };
+        assert_eq!(fill(), Some((MAX_WAITING as u64, Errno::BUSY)));
+        while memory.apply_updates() == Applied::Some {}
+        assert!(control.map(map(1 << 40)).is_ok());
     }
 }

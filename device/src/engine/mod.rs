@@ -12,6 +12,7 @@
 mod port;
 mod waker;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -26,6 +27,7 @@ use vrnic_firmware::types::Time;
 use crate::capture::{Direction, Tap};
 use crate::host::FunctionHost;
 use crate::link::Link;
+use crate::memory::Applied;
 use port::{Capture, NoWire, Port};
 pub use waker::Waker;
 
@@ -35,8 +37,15 @@ pub const SPIN: Duration = Duration::from_micros(50);
 /// Frames taken from the link in one step.
 const RECEIVE_BUDGET: usize = 64;
 
-/// Messages handled in one step.
+/// Messages handled in one step, if they take no longer than [`MESSAGE_TIME`].
 const MESSAGE_BUDGET: usize = 256;
+
+/// How long messages are handled in one step: a reset takes a good part of it, and a client can ask
+/// for many.
+const MESSAGE_TIME: Duration = Duration::from_micros(100);
+
+/// Requests of one function that can wait for the engine.
+const MAX_REQUESTS: usize = 1024;
 
 /// Called on the engine's thread when a request is done.
 pub type Done = Box<dyn FnOnce() + Send>;
@@ -60,6 +69,8 @@ pub enum Message {
         offset: u32,
         /// Value.
         value: u32,
+        /// Dropped when it was handled.
+        ticket: Ticket,
     },
     /// Changes of memory mappings wait in the function's memory.
     MemoryChanged {
@@ -73,10 +84,34 @@ pub enum Message {
         /// Called then.
         done: Done,
     },
-    /// A doorbell was stored by trapped access, or a kick page was written.
-    Kick,
     /// End the thread.
     Stop,
+}
+
+/// Counts the requests of one function that wait for the engine. Clients can be faster than it is;
+/// who queues requests of theirs looks first.
+#[derive(Debug, Default)]
+pub struct Tickets(Arc<()>);
+
+/// One request; counts until it is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    _counted: Arc<()>,
+}
+
+impl Tickets {
+    /// Whether as many requests wait as should.
+    #[must_use]
+    pub fn are_out(&self) -> bool {
+        Arc::strong_count(&self.0) > MAX_REQUESTS
+    }
+
+    /// One more, whether or not they are out.
+    #[must_use]
+    pub fn take(&self) -> Ticket {
+        let _counted = Arc::clone(&self.0);
+        Ticket { _counted }
+    }
 }
 
 /// How to reach an engine. Clones reach the same one.
@@ -90,6 +125,12 @@ impl EngineHandle {
     /// Sends a message. It is lost if the engine has ended, as everything else is then.
     pub fn send(&self, message: Message) {
         let _ = self.sender.send(message);
+        self.waker.wake();
+    }
+
+    /// A doorbell was stored by trapped access, or a kick page was written: the engine looks at its
+    /// doorbells again before it sleeps.
+    pub fn kick(&self) {
         self.waker.wake();
     }
 
@@ -140,6 +181,7 @@ impl EngineThread {
             link,
             capture: tap.map(Capture::new),
             messages,
+            changing: VecDeque::new(),
             waker: Arc::clone(&waker),
             start: Instant::now(),
             link_up: false,
@@ -194,6 +236,8 @@ struct Engine {
     link: Box<dyn Link>,
     capture: Option<Capture>,
     messages: Receiver<Message>,
+    /// Functions with changes of memory mappings to apply.
+    changing: VecDeque<FunctionId>,
     waker: Arc<Waker>,
     start: Instant,
     link_up: bool,
@@ -265,15 +309,35 @@ impl Engine {
     }
 
     fn handle_messages(&mut self, now: Time) -> bool {
-        for handled in 0..MESSAGE_BUDGET {
+        let mut busy = false;
+        for _ in 0..MESSAGE_BUDGET {
             match self.messages.try_recv() {
                 Ok(message) => self.handle(now, message),
-                Err(TryRecvError::Empty) => return handled != 0,
+                Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     self.stopped = true;
                     return true;
                 }
             }
+            busy = true;
+            if self.now().0.saturating_sub(now.0) > MESSAGE_TIME.as_nanos() as u64 {
+                break;
+            }
+        }
+        busy | self.change_memory()
+    }
+
+    /// Applies a portion of the changes of one function's memory mappings.
+    fn change_memory(&mut self) -> bool {
+        let Some(function) = self.changing.pop_front() else {
+            return false;
+        };
+        let applied = self
+            .nic
+            .host(function)
+            .map(FunctionHost::apply_memory_updates);
+        if applied == Some(Applied::Some) {
+            self.changing.push_back(function);
         }
         true
     }
@@ -291,19 +355,19 @@ impl Engine {
                 function,
                 offset,
                 value,
+                ticket: _ticket,
             } => {
                 self.nic.write_register(now, function, offset, value);
             }
             Message::MemoryChanged { function } => {
-                if let Some(host) = self.nic.host(function) {
-                    host.apply_memory_updates();
+                if !self.changing.contains(&function) {
+                    self.changing.push_back(function);
                 }
             }
             Message::Reset { function, done } => {
                 self.nic.reset(function);
                 done();
             }
-            Message::Kick => {}
             Message::Stop => self.stopped = true,
         }
     }
