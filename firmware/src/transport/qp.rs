@@ -203,7 +203,13 @@ impl Qp {
         let mut share = budget.div_ceil(2);
         let mut left = budget - share;
         match self.poll_answers(env, &mut share) {
-            Poll::Blocked => return Poll::Blocked,
+            Poll::Blocked => {
+                // Work requests end even if the peer never hears why.
+                if self.state == State::Error {
+                    self.flush(env, &mut left);
+                }
+                return Poll::Blocked;
+            }
             Poll::More | Poll::Idle => left += share,
         }
         let requests = match self.state {

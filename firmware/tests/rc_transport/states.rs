@@ -300,6 +300,22 @@ mod flush {
     }
 
     #[test]
+    fn while_the_wire_has_no_room_for_the_nak() {
+        let mut solo = Solo::new();
+        solo.node.room = 0;
+        for cookie in 1..=400 {
+            solo.node.post_receive(cookie, 0, 300);
+        }
+        solo.request(0, send(Place::Middle), &[0; 256]);
+        for _ in 0..10 {
+            solo.poll_once();
+        }
+        assert_eq!(solo.node.received.len(), 400);
+        solo.node.room = 1;
+        assert_eq!(solo.poll_once(), 1);
+    }
+
+    #[test]
     fn what_is_posted_later_too() {
         let mut solo = Solo::new();
         solo.modify(Modify::to(State::Error)).unwrap();
