@@ -2,7 +2,8 @@
 //!
 //! The arena takes memory files of a few megabytes, maps each for the device once, and gives out
 //! pieces in whole pages. A file is unmapped when its last piece is gone, except one that is kept
-//! for the next allocation.
+//! for the next allocation. Where no IOMMU gives memory its DMA addresses, the arena has pieces with
+//! addresses of their own instead, and no more than these.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,6 +13,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use vrnic_driver::DmaBuffer;
 
 use crate::bus::{Bus, DmaRange};
+use crate::hugepages::Piece;
 use crate::mapping::Mapping;
 
 /// Size of a page in bytes.
@@ -80,8 +82,11 @@ struct State {
 }
 
 pub(crate) struct Arena {
+    // Dropped before the memory: the bus may have to silence the device first.
     bus: Arc<dyn Bus>,
     state: Mutex<State>,
+    /// Whether chunks come and go.
+    grows: bool,
 }
 
 impl Arena {
@@ -92,6 +97,24 @@ impl Arena {
                 iovas: FreeRanges::new(IOVA_START, IOVA_END),
                 chunks: Vec::new(),
             }),
+            grows: true,
+        })
+    }
+
+    /// An arena of these pieces.
+    pub(crate) fn of_pieces(bus: Arc<dyn Bus>, pieces: Vec<Piece>) -> Arc<Self> {
+        let chunks = pieces.into_iter().map(|piece| Chunk {
+            free: FreeRanges::new(0, piece.mapping.len() as u64),
+            iova: piece.address,
+            mapping: Arc::new(piece.mapping),
+        });
+        Arc::new(Self {
+            bus,
+            state: Mutex::new(State {
+                iovas: FreeRanges::default(),
+                chunks: chunks.collect(),
+            }),
+            grows: false,
         })
     }
 
@@ -122,6 +145,7 @@ impl Arena {
         let found = state.chunks.iter_mut().find_map(|chunk| chunk.take(size));
         let (mapping, offset, iova) = match found {
             Some(found) => found,
+            None if !self.grows => return Err(io::ErrorKind::OutOfMemory.into()),
             None => {
                 let mut chunk = self.create_chunk(&mut state, size)?;
                 let found = chunk.take(size).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -179,6 +203,9 @@ impl Arena {
             return;
         };
         chunk.free.give(memory.offset as u64, size);
+        if !self.grows {
+            return;
+        }
         let length = chunk.mapping.len() as u64;
         if !chunk.free.is_whole(length) || (length == CHUNK as u64 && state.chunks.len() == 1) {
             return;

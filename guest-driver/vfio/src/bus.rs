@@ -1,4 +1,4 @@
-//! What VFIO and vfio-user have in common: how a function is reached.
+//! What VFIO, vfio-user and sysfs have in common: how a function is reached.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -8,6 +8,12 @@ use crate::mapping::Mapping;
 
 /// Region indices of a PCI function: BARs are 0 to 5.
 pub(crate) const REGION_CONFIG: u32 = 7;
+
+/// Offset of the command register in configuration space.
+pub(crate) const COMMAND: u64 = 4;
+/// Its bits for decoding of memory BARs and for bus mastering.
+pub(crate) const COMMAND_MEMORY: u16 = 1 << 1;
+pub(crate) const COMMAND_MASTER: u16 = 1 << 2;
 
 /// Memory to make accessible to the device.
 pub(crate) struct DmaRange<'a> {
@@ -21,7 +27,7 @@ pub(crate) struct DmaRange<'a> {
     pub(crate) file: Option<(BorrowedFd<'a>, &'a Arc<Mapping>)>,
 }
 
-/// A function on VFIO or vfio-user. Offsets are bytes in the region.
+/// A function on VFIO, vfio-user or sysfs. Offsets are bytes in the region.
 pub(crate) trait Bus: Send + Sync {
     /// Reads from a region.
     fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()>;
@@ -33,9 +39,13 @@ pub(crate) trait Bus: Send + Sync {
     fn map_dma(&self, range: &DmaRange<'_>) -> io::Result<()>;
     /// Ends that; no access is in flight when it returns.
     fn unmap_dma(&self, iova: u64, length: u64) -> io::Result<()>;
+    /// Whether there are interrupts; otherwise whoever waits looks again and again.
+    fn interrupts(&self) -> bool {
+        true
+    }
     /// Lets MSI-X vector n signal the nth file.
     fn set_interrupts(&self, eventfds: &[OwnedFd]) -> io::Result<()>;
-    /// Resets the function.
+    /// Resets the function; [`io::ErrorKind::Unsupported`] if it can only be reset by its registers.
     fn reset(&self) -> io::Result<()>;
 }
 

@@ -101,7 +101,10 @@ impl KernelBus {
     pub(crate) fn open(address: &str) -> anyhow::Result<Self> {
         let node = Path::new("/sys/bus/pci/devices").join(address);
         let group = std::fs::read_link(node.join("iommu_group")).with_context(|| {
-            format!("{address} has no IOMMU group: does it exist, and is an IOMMU enabled?")
+            format!(
+                "{address} has no IOMMU group: does it exist, and is an IOMMU enabled? \
+                 (vrnic-guest does without one if told --no-iommu)"
+            )
         })?;
         let group = group.file_name().context("bad IOMMU group")?;
         let group_path = Path::new("/dev/vfio").join(group);

@@ -43,6 +43,26 @@ impl Mapping {
         Ok(Self { base, length })
     }
 
+    /// Maps pages of `file` one after the other, in the order of their `offsets`. `page` is the
+    /// size of the file's pages in bytes, and it has at least as many as there are offsets.
+    pub(crate) fn of_pages(file: impl AsFd, page: usize, offsets: &[u64]) -> io::Result<Self> {
+        let length = offsets.len().checked_mul(page);
+        let mapping = Self::new(&file, 0, length.ok_or(io::ErrorKind::OutOfMemory)?)?;
+        for (index, offset) in offsets.iter().enumerate() {
+            let place = mapping.at(index * page, page, page);
+            let access = ProtFlags::READ | ProtFlags::WRITE;
+            let flags = MapFlags::SHARED | MapFlags::FIXED;
+            // SAFETY: This replaces a page of the mapping just made, into which nothing points.
+            let mapped = unsafe { mmap(place.cast(), page, access, flags, &file, *offset) };
+            if let Err(error) = mapped {
+                // A page may be missing now, and its place belong to somebody else.
+                std::mem::forget(mapping);
+                return Err(error.into());
+            }
+        }
+        Ok(mapping)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.length
     }
@@ -127,5 +147,32 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: The range was mapped by `new`, and nothing points into it any more.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.length) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn pages_are_mapped_in_any_order() {
+        const PAGE: usize = 4096;
+        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 4 * PAGE as u64).unwrap();
+        let straight = Mapping::new(&file, 0, 4 * PAGE).unwrap();
+        (0..4u8).for_each(|page| straight.store_u8(usize::from(page) * PAGE, page));
+        let order = [3, 0, 2].map(|page| page * PAGE as u64);
+        let mapping = Mapping::of_pages(&file, PAGE, &order).unwrap();
+        assert_eq!(mapping.len(), 3 * PAGE);
+        assert_eq!(
+            [0, 1, 2].map(|page| mapping.load_u8(page * PAGE)),
+            [3, 0, 2]
+        );
+        mapping.store_u8(2 * PAGE - 1, 0x77);
+        assert_eq!(straight.load_u8(PAGE - 1), 0x77);
+        assert!(Mapping::of_pages(&file, PAGE, &[0, 1]).is_err());
+        assert!(Mapping::of_pages(&file, PAGE, &[]).is_err());
     }
 }

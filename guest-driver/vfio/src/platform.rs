@@ -13,11 +13,16 @@ use vrnic_abi::{doorbell, pci};
 use vrnic_driver::{Level, Lock, OutOfMemory, Platform};
 
 use crate::arena::{Arena, DmaMemory};
-use crate::bus::{Bus, REGION_CONFIG};
+use crate::bus::{Bus, COMMAND, COMMAND_MASTER, COMMAND_MEMORY, REGION_CONFIG};
+use crate::hugepages;
 use crate::kernel::KernelBus;
 use crate::mapping::Mapping;
 use crate::pinned::PinnedRange;
 use crate::socket::SocketBus;
+use crate::sysfs::SysfsBus;
+
+/// Sleep between two looks at a device without interrupts.
+const LOOK: Duration = Duration::from_micros(100);
 
 /// How to use a function.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +34,9 @@ pub struct Options {
     pub share_memory: bool,
     /// Map doorbell pages where that is possible; otherwise every access is trapped.
     pub map_doorbells: bool,
+    /// Bytes of hugepages to take for [`HostPlatform::open_sysfs`], which has no other memory for
+    /// the device.
+    pub hugepages: usize,
 }
 
 impl Default for Options {
@@ -37,6 +45,7 @@ impl Default for Options {
             vectors: 4,
             share_memory: true,
             map_doorbells: true,
+            hugepages: 64 << 20,
         }
     }
 }
@@ -56,7 +65,7 @@ impl Region {
     }
 }
 
-/// A function on VFIO or vfio-user.
+/// A function on VFIO, vfio-user or sysfs.
 pub struct HostPlatform {
     bus: Arc<dyn Bus>,
     registers: Region,
@@ -70,19 +79,49 @@ impl HostPlatform {
     /// Opens the PCI function `address` (such as `0000:00:05.0`), which must be bound to the
     /// kernel's `vfio-pci` driver.
     pub fn open_vfio(address: &str, options: Options) -> anyhow::Result<Self> {
-        let bus = KernelBus::open(address)?;
-        Self::new(Arc::new(bus), options)
+        let bus = Arc::new(KernelBus::open(address)?);
+        Self::new(bus.clone(), Arena::new(bus), options)
+    }
+
+    /// Opens the PCI function `address`, which must be a vrnic without an IOMMU in front of it, as
+    /// root and without VFIO. A kernel driver that has the function loses it.
+    ///
+    /// What it costs:
+    ///
+    /// * nothing keeps the device from accessing any memory, and a process that is killed leaves
+    ///   it as it is until somebody opens or resets it;
+    /// * DMA memory is [`Options::hugepages`] bytes from the kernel's preallocated hugepages and
+    ///   does not grow; an allocation needs pages that lie side by side;
+    /// * there are no interrupts: whoever waits sleeps for 100 µs between two looks, which adds up
+    ///   to this and the scheduler's delay to a latency, and costs a waiting thread some percent of
+    ///   a processor.
+    ///
+    /// BARs are mapped whole, whatever [`Options::map_doorbells`] says. Once the value and all its
+    /// memory are dropped, the function is reset and disabled.
+    pub fn open_sysfs(address: &str, options: Options) -> anyhow::Result<Self> {
+        let options = Options {
+            map_doorbells: true,
+            ..options
+        };
+        let pieces = hugepages::take(options.hugepages).context("cannot take DMA memory")?;
+        let bus = Arc::new(SysfsBus::open(address)?);
+        Self::new(bus.clone(), Arena::of_pieces(bus, pieces), options)
     }
 
     /// Connects to the function that `vrnic serve` offers on the UNIX socket `path`.
     pub fn open_socket(path: &Path, options: Options) -> anyhow::Result<Self> {
         let bus = SocketBus::connect(path, options.share_memory)
             .with_context(|| format!("cannot use the device at {}", path.display()))?;
-        Self::new(Arc::new(bus), options)
+        let bus = Arc::new(bus);
+        Self::new(bus.clone(), Arena::new(bus), options)
     }
 
-    fn new(bus: Arc<dyn Bus>, options: Options) -> anyhow::Result<Self> {
-        bus.reset().context("cannot reset the device")?;
+    fn new(bus: Arc<dyn Bus>, arena: Arc<Arena>, options: Options) -> anyhow::Result<Self> {
+        match bus.reset() {
+            // The driver resets it by its registers anyway.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+            reset => reset.context("cannot reset the device")?,
+        }
         enable_bus_master(&*bus).context("cannot enable the device in configuration space")?;
         let region = |index: u8, map: bool| -> io::Result<Region> {
             let index = u32::from(index);
@@ -96,10 +135,9 @@ impl HostPlatform {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let interrupts: Result<Vec<_>, _> = (0..vectors).map(|_| eventfd(0, flags)).collect();
         let interrupts = interrupts.context("cannot create event files")?;
-        let set = bus.set_interrupts(&interrupts);
-        set.context("cannot set up interrupts")?;
+        set_interrupts(&*bus, &interrupts).context("cannot set up interrupts")?;
         Ok(Self {
-            arena: Arena::new(Arc::clone(&bus)),
+            arena,
             bus,
             registers,
             doorbells,
@@ -126,9 +164,15 @@ impl HostPlatform {
     }
 
     /// Waits until `vector` was raised since the last call, or `timeout` is over; then false.
+    /// Without interrupts ([`HostPlatform::open_sysfs`]) it sleeps for at most 100 µs, and the
+    /// answer is that the vector may have been raised.
     pub fn wait_interrupt(&self, vector: u16, timeout: Duration) -> io::Result<bool> {
         let file = self.interrupts.get(usize::from(vector));
         let file = file.ok_or(io::ErrorKind::InvalidInput)?;
+        if !self.bus.interrupts() {
+            std::thread::sleep(timeout.min(LOOK));
+            return Ok(true);
+        }
         let mut files = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)];
         let timeout = timeout.try_into().ok();
         match poll(&mut files, timeout.as_ref()) {
@@ -144,8 +188,8 @@ impl HostPlatform {
         }
     }
 
-    /// Makes existing memory accessible to the device. On a vfio-user socket only memory of the
-    /// driver's own can be shared, and this fails.
+    /// Makes existing memory accessible to the device. On a vfio-user socket and without an IOMMU
+    /// only memory of the driver's own can be shared, and this fails.
     ///
     /// # Safety
     /// The memory must stay mapped until the value is dropped, and nothing may hold a reference
@@ -189,12 +233,18 @@ impl HostPlatform {
 
 /// Sets memory decoding and bus mastering in the command register.
 fn enable_bus_master(bus: &dyn Bus) -> io::Result<()> {
-    const COMMAND: u64 = 4;
-    const MEMORY_AND_MASTER: u16 = 0x6;
     let mut command = [0; 2];
     bus.read(REGION_CONFIG, COMMAND, &mut command)?;
-    let command = u16::from_le_bytes(command) | MEMORY_AND_MASTER;
+    let command = u16::from_le_bytes(command) | COMMAND_MEMORY | COMMAND_MASTER;
     bus.write(REGION_CONFIG, COMMAND, &command.to_le_bytes())
+}
+
+/// Lets the vectors signal the files, if there are interrupts.
+fn set_interrupts(bus: &dyn Bus, files: &[OwnedFd]) -> io::Result<()> {
+    if bus.interrupts() {
+        bus.set_interrupts(files)?;
+    }
+    Ok(())
 }
 
 impl Platform for HostPlatform {
@@ -282,7 +332,7 @@ impl Platform for HostPlatform {
             .reset()
             .and_then(|()| enable_bus_master(&*self.bus));
         reset
-            .and_then(|()| self.bus.set_interrupts(&self.interrupts))
+            .and_then(|()| set_interrupts(&*self.bus, &self.interrupts))
             .is_ok()
     }
 

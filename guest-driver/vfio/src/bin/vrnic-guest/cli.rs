@@ -34,7 +34,7 @@ pub(crate) struct InfoArguments {
 /// Which function to use, and how.
 #[derive(Args, Clone)]
 pub(crate) struct Target {
-    /// PCI address of a function that is bound to vfio-pci, such as 0000:00:05.0.
+    /// PCI address of a function that is bound to vfio-pci, such as 0000:01:00.0.
     #[arg(long, value_name = "ADDRESS", required_unless_present = "socket")]
     device: Option<String>,
     /// Socket of `vrnic serve`.
@@ -49,6 +49,14 @@ pub(crate) struct Target {
     /// Do not map the doorbell pages: every store is trapped.
     #[arg(long)]
     trapped: bool,
+    /// Use the function directly, as root, where there is no IOMMU for vfio-pci. It needs
+    /// hugepages, and does without interrupts.
+    #[arg(long, requires = "device", conflicts_with_all = ["trapped", "unshared"])]
+    no_iommu: bool,
+    /// MiB of hugepages to take for --no-iommu.
+    #[arg(long, value_name = "MIB", default_value_t = 64, requires = "no_iommu")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    hugepages: u32,
 }
 
 impl Target {
@@ -57,11 +65,15 @@ impl Target {
             vectors: self.vectors,
             share_memory: !self.unshared,
             map_doorbells: !self.trapped,
+            hugepages: (self.hugepages as usize) << 20,
         };
         if let Some(path) = &self.socket {
             return HostPlatform::open_socket(path, options);
         }
         let address = self.device.as_ref().context("no device was named")?;
+        if self.no_iommu {
+            return HostPlatform::open_sysfs(address, options);
+        }
         HostPlatform::open_vfio(address, options)
     }
 }
