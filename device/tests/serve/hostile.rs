@@ -478,7 +478,7 @@ fn random_doorbell(platform: &ForeignPlatform, rng: &mut SmallRng) {
 fn random_bytes_in_every_ring_do_no_harm() {
     let mut rng = seeded();
     let mut scene = Scene::new();
-    for _ in 0..4 {
+    for round in 0..4 {
         let victim = scene.victim();
         let (near, far) = pair(&victim, &scene.peer, Retries::Short);
         let memory = victim.platform().memory();
@@ -491,7 +491,8 @@ fn random_bytes_in_every_ring_do_no_harm() {
             rng.fill(&mut bytes[..]);
             let end = place.size().min(8192) - bytes.len();
             place.write(rng.random_range(0..end), &bytes);
-            if rng.random_ratio(1, 16) {
+            // That soon ends in the error state, in which nothing else is looked at.
+            if round % 2 == 1 && rng.random_ratio(1, 16) {
                 let (at, value) = (registers::ADMIN_DOORBELL.offset, rng.random_range(0..64));
                 victim.platform().write_register(at, value);
             }

@@ -66,7 +66,7 @@ pub(crate) struct Nic {
 }
 
 impl Nic {
-    /// Serves the sockets called `names` in `dir`; returns when all of them accept.
+    /// Serves the sockets called `names` in `dir`; returns when all are served.
     #[track_caller]
     pub(crate) fn start(dir: &Path, names: &[&str], arguments: &[&str]) -> Self {
         let mut nic = Self::spawn(dir, names, arguments);
@@ -103,8 +103,20 @@ impl Nic {
         }
     }
 
+    /// Waits until clients are served.
     #[track_caller]
     pub(crate) fn wait_ready(&mut self) {
+        self.wait_accepts();
+        // Clients can come before the link is open.
+        until("the process serves", || {
+            self.assert_alive();
+            self.log().contains("serving").then_some(())
+        });
+    }
+
+    /// Waits until clients can connect.
+    #[track_caller]
+    pub(crate) fn wait_accepts(&mut self) {
         for index in 0..self.sockets.len() {
             until("a socket accepts", || {
                 self.assert_alive();
