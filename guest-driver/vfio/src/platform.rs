@@ -93,8 +93,8 @@ impl HostPlatform {
     /// * DMA memory is [`Options::hugepages`] bytes from the kernel's preallocated hugepages and
     ///   does not grow; an allocation needs pages that lie side by side;
     /// * there are no interrupts: whoever waits sleeps for 100 µs between two looks, which adds up
-    ///   to this and the scheduler's delay to a latency, and costs a waiting thread some percent of
-    ///   a processor.
+    ///   to this and the scheduler's delay to a latency, and costs a waiting thread about 6 % of a
+    ///   processor, beside what it does to look.
     ///
     /// BARs are mapped whole, whatever [`Options::map_doorbells`] says. Once the value and all its
     /// memory are dropped, the function is reset and disabled.
