@@ -29,6 +29,30 @@ mod a_failed_function {
         assert_eq!(b.hw().bytes(b.memory, 8), [PATTERN; 8]);
         assert!(bench.wire.sent.is_empty());
     }
+
+    /// The same look finds another completion queue armed, whose event queue can be written.
+    #[test]
+    fn writes_no_further_events() {
+        let mut bench = Bench::default();
+        let mut a = Node::new(&mut bench, 1);
+        let mut b = Node::new(&mut bench, 2);
+        let mut eq = a.driver.eq(&mut bench, 4, 5);
+        let mut cq = a.driver.cq(&mut bench, &eq, 4);
+        // Sends complete into the first queue, and a receive into the second.
+        a.qp = a.driver.qp(&mut bench, a.pd, &a.cq, &cq);
+        join(&mut bench, &mut a, &mut b);
+        a.qp.receive(&a.driver.hw, &[]);
+        a.qp.post(&a.driver.hw, control(WqeOpcode::Nop, 0, 0), &[]);
+        b.qp.send(&b.driver.hw, WqeOpcode::Send, 0, &[]);
+        bench.run();
+        *a.hw().ram.hole.borrow_mut() = Some(a.eq.base..a.eq.base + 4096);
+        a.cq.arm(&a.driver.hw, false);
+        cq.arm(&a.driver.hw, false);
+        bench.run();
+        assert_eq!(a.driver.state(), 2);
+        assert!(cq.poll(&a.driver.hw).is_some(), "there was a reason");
+        assert!(eq.poll(&a.driver.hw).is_none());
+    }
 }
 
 mod a_step {

@@ -305,6 +305,10 @@ impl Function {
     }
 
     fn ring_slot<H: Host>(&mut self, host: &H, now: Time, at: (u32, u32), owner: Owner) {
+        // A doorbell before this one may have failed the function.
+        if !self.is_ready() {
+            return;
+        }
         let (page, slot) = at;
         let value = host.doorbell(page, slot);
         match owner {
@@ -589,8 +593,10 @@ impl Function {
 
     /// Writes held events for which there is room by now.
     pub fn release_events<H: Host>(&mut self, host: &H, now: Time) {
-        self.objects.release_events(host);
-        self.check_fault(host, now);
+        if self.is_ready() {
+            self.objects.release_events(host);
+            self.check_fault(host, now);
+        }
     }
 
     /// Adds to a counter.
