@@ -44,6 +44,10 @@ const MESSAGE_BUDGET: usize = 256;
 /// for many.
 const MESSAGE_TIME: Duration = Duration::from_micros(100);
 
+/// How soon after a change of the link's state another one is reported. Each is an event for every
+/// driver, and a peer that comes and goes must not fill their queues.
+const LINK_HOLD: Duration = Duration::from_millis(100);
+
 /// Requests of one function that can wait for the engine.
 const MAX_REQUESTS: usize = 1024;
 
@@ -185,6 +189,7 @@ impl EngineThread {
             waker: Arc::clone(&waker),
             start: Instant::now(),
             link_up: false,
+            link_held_until: Time(0),
             stopped: false,
         };
         let thread = std::thread::Builder::new().name("vrnic-engine".into());
@@ -240,7 +245,9 @@ struct Engine {
     changing: VecDeque<FunctionId>,
     waker: Arc<Waker>,
     start: Instant,
+    /// As it was reported.
     link_up: bool,
+    link_held_until: Time,
     stopped: bool,
 }
 
@@ -271,7 +278,7 @@ impl Engine {
     fn step(&mut self, now: Time) -> bool {
         let mut busy = self.handle_messages(now);
         busy |= self.receive(now);
-        self.watch_link();
+        self.watch_link(now);
         let mut port = Port::new(&mut *self.link, self.capture.as_mut());
         busy |= self.nic.step(now, &mut port) == Progress::Busy;
         if let Err(error) = self.link.flush() {
@@ -299,10 +306,11 @@ impl Engine {
         }
     }
 
-    fn watch_link(&mut self) {
+    fn watch_link(&mut self, now: Time) {
         let up = self.link.is_up();
-        if up != self.link_up {
+        if up != self.link_up && now >= self.link_held_until {
             self.link_up = up;
+            self.link_held_until = Time(now.0.saturating_add(LINK_HOLD.as_nanos() as u64));
             log::info!("link is {}", if up { "up" } else { "down" });
             self.nic.set_link(up);
         }
@@ -389,8 +397,15 @@ impl Engine {
         self.waker.awake();
     }
 
+    /// When to wake without being woken.
+    fn next_timeout(&self) -> Option<Time> {
+        let held = self.link.is_up() != self.link_up;
+        let link = held.then_some(self.link_held_until);
+        self.nic.next_timeout().into_iter().chain(link).min()
+    }
+
     fn wait(&mut self) {
-        let timeout = self.nic.next_timeout().map(|at| {
+        let timeout = self.next_timeout().map(|at| {
             let nanos = at.0.saturating_sub(self.now().0);
             let duration = Duration::from_nanos(nanos);
             Timespec {
