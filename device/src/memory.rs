@@ -20,7 +20,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,16 @@ use crate::dma::{
     RemoteMemory, memory::MAX_MAPPINGS,
 };
 
-/// How long the engine waits for a client to answer a DMA message. A client that takes longer gets
-/// no further ones.
+/// How long the engine waits for a client to answer a DMA message, at most. A client that takes longer
+/// gets no further ones.
 const REMOTE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An answer that comes as soon as this costs no patience. Loaded hosts are slow.
+const REMOTE_FREE: Duration = Duration::from_millis(20);
+
+/// Patience comes back in so many times the time it was spent in: all functions of the engine wait
+/// while it waits, so one client gets the tenth part of its time.
+const REMOTE_RECOVERY: u32 = 10;
 
 /// Changes that can wait for the engine: all mappings that a client can have, gone and made again.
 const MAX_WAITING: usize = 2 * MAX_MAPPINGS;
@@ -54,9 +61,49 @@ enum Update {
     Detached(Arc<AtomicBool>),
 }
 
+/// How long the engine still waits for the clients of one function, whichever is attached.
+struct Patience {
+    start: Instant,
+    /// When all of it will have come back, in nanoseconds since `start`.
+    whole_at: AtomicU64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            whole_at: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Patience {
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// How long to wait for the next answer; `None` if not at all.
+    fn left(&self) -> Option<Duration> {
+        let missing = self
+            .whole_at
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.now());
+        let left = REMOTE_TIMEOUT.saturating_sub(Duration::from_nanos(missing) / REMOTE_RECOVERY);
+        (left >= REMOTE_FREE).then_some(left)
+    }
+
+    fn spend(&self, waited: Duration) {
+        let nanos = u64::try_from((waited * REMOTE_RECOVERY).as_nanos()).unwrap_or(u64::MAX);
+        let from = self.whole_at.load(Ordering::Relaxed).max(self.now());
+        self.whole_at
+            .store(from.saturating_add(nanos), Ordering::Relaxed);
+    }
+}
+
 /// What both ends look at.
 #[derive(Default)]
 struct Shared {
+    patience: Patience,
     bus_master: AtomicBool,
     /// Updates in the queue.
     waiting: AtomicUsize,
@@ -130,6 +177,7 @@ impl MemoryControl {
         let remote = Remote {
             client,
             failed: Cell::new(false),
+            shared: Arc::clone(&self.shared),
         };
         self.queue(MapUpdate::Remote(Some(Box::new(remote))), None);
     }
@@ -352,28 +400,31 @@ struct Remote {
     client: ClientHandle,
     /// It did not answer once: it is not waited for again.
     failed: Cell<bool>,
+    shared: Arc<Shared>,
 }
 
 impl Remote {
-    fn check(
+    /// Sends a message by `access`, which is told how long to wait.
+    fn ask(
         &self,
         iova: u64,
-        result: Result<(), vrnic_vfio_user::DmaError>,
+        access: impl FnOnce(Duration) -> Result<(), vrnic_vfio_user::DmaError>,
     ) -> Result<(), DmaError> {
-        result.map_err(|error| {
-            if error == vrnic_vfio_user::DmaError::TimedOut {
-                log::warn!("the client does not answer DMA messages; it gets no more of them");
-                self.failed.set(true);
-            }
-            DmaError::Remote(iova)
-        })
-    }
-
-    fn usable(&self, iova: u64) -> Result<(), DmaError> {
-        if self.failed.get() {
-            return Err(DmaError::Remote(iova));
+        let patience = &self.shared.patience;
+        let left = patience.left().filter(|_| !self.failed.get());
+        let left = left.ok_or(DmaError::Remote(iova))?;
+        let start = Instant::now();
+        let result = access(left);
+        let late = result == Err(vrnic_vfio_user::DmaError::TimedOut);
+        if late {
+            log::warn!("the client does not answer DMA messages; it gets no more of them");
+            self.failed.set(true);
         }
-        Ok(())
+        let waited = start.elapsed();
+        if late || waited > REMOTE_FREE {
+            patience.spend(waited);
+        }
+        result.map_err(|_| DmaError::Remote(iova))
     }
 }
 
@@ -381,8 +432,7 @@ impl RemoteMemory for Remote {
     fn read(&self, iova: u64, buffer: &mut [u8]) -> Result<(), DmaError> {
         let mut at = iova;
         for part in buffer.chunks_mut(MAX_DMA_ACCESS) {
-            self.usable(at)?;
-            self.check(at, self.client.dma_read_wait(at, part, REMOTE_TIMEOUT))?;
+            self.ask(at, |time| self.client.dma_read_wait(at, part, time))?;
             at = at.wrapping_add(part.len() as u64);
         }
         Ok(())
@@ -391,11 +441,8 @@ impl RemoteMemory for Remote {
     fn write(&self, iova: u64, data: &[u8]) -> Result<(), DmaError> {
         let mut at = iova;
         for part in data.chunks(MAX_DMA_ACCESS) {
-            self.usable(at)?;
-            let result = self
-                .client
-                .dma_write_wait(at, part.to_vec(), REMOTE_TIMEOUT);
-            self.check(at, result)?;
+            let data = part.to_vec();
+            self.ask(at, |time| self.client.dma_write_wait(at, data, time))?;
             at = at.wrapping_add(part.len() as u64);
         }
         Ok(())
@@ -467,5 +514,16 @@ mod tests {
         assert_eq!(fill(), Some((MAX_WAITING as u64, Errno::BUSY)));
         while memory.apply_updates() == Applied::Some {}
         assert!(control.map(map(1 << 40)).is_ok());
+    }
+
+    #[test]
+    fn patience_is_spent_by_waiting_and_comes_back_slowly() {
+        let patience = Patience::default();
+        assert_eq!(patience.left(), Some(REMOTE_TIMEOUT));
+        patience.spend(REMOTE_TIMEOUT / 2);
+        let left = patience.left().unwrap();
+        assert!(left >= REMOTE_TIMEOUT / 2 && left < REMOTE_TIMEOUT);
+        patience.spend(REMOTE_TIMEOUT);
+        assert_eq!(patience.left(), None);
     }
 }
