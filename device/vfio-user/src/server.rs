@@ -259,6 +259,7 @@ impl<D: Device> Server<D> {
                 .register(&mut SourceFd(&connection.raw_fd()), token, interest);
         if let Err(error) = registered {
             log::warn!("cannot watch a client: {error}");
+            slot.retry = true;
             return false;
         }
         self.next_generation += 1;
