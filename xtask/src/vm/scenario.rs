@@ -43,6 +43,8 @@ pub(crate) struct Vm {
     pub files: Vec<(String, Vec<u8>)>,
     /// Further arguments for QEMU.
     pub qemu: Vec<String>,
+    /// Further words of the kernel's command line.
+    pub kernel: Vec<&'static str>,
 }
 
 /// What one guest said.
@@ -152,6 +154,7 @@ impl Scenario {
 /// What the guest's `init` is told on the kernel's command line.
 pub(crate) fn append(role: &str, vm: &Vm) -> Result<String> {
     let mut words = vec![format!("vrnic.role={role}")];
+    words.extend(vm.kernel.iter().map(|&word| word.to_owned()));
     words.extend(vm.vfio.iter().map(|ids| format!("vrnic.vfio={ids}")));
     words.extend(vm.peer.then(|| "vrnic.peer=/dev/ttyS1".to_owned()));
     words.extend(vm.run.iter().map(|run| format!("vrnic.run=\"{run}\"")));
@@ -205,12 +208,13 @@ mod tests {
         let vm = |run: &str| Vm {
             run: Some(run.to_owned()),
             peer: true,
+            kernel: vec!["hugepages=2"],
             ..Vm::default()
         };
         let words = append("b", &vm("echo 'x y'")).unwrap();
         assert_eq!(
             words,
-            "vrnic.role=b vrnic.peer=/dev/ttyS1 vrnic.run=\"echo 'x y'\""
+            "vrnic.role=b hugepages=2 vrnic.peer=/dev/ttyS1 vrnic.run=\"echo 'x y'\""
         );
         assert!(append("b", &vm("echo \"x\"")).is_err());
         assert!(append("b", &vm(&"x".repeat(2000))).is_err());

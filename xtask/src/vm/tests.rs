@@ -16,7 +16,7 @@ use crate::demo;
 pub(crate) type Test = (&'static str, fn(&Prepared) -> Result<()>);
 
 /// All tests, in the order they run.
-pub(crate) const ALL: [Test; 11] = [
+pub(crate) const ALL: [Test; 13] = [
     ("vm: a stock kernel boots", boots),
     ("vm: the RDMA modules load", rdma_modules),
     (
@@ -32,6 +32,11 @@ pub(crate) const ALL: [Test; 11] = [
     ("vm: a guest brings the RNIC up", bring_up),
     ("vm: data is verified within one function", one_function),
     ("vm: data is verified without shared memory", unshared_data),
+    ("vm: data is verified without an IOMMU", no_iommu),
+    (
+        "vm: data is verified with neither an IOMMU nor shared memory",
+        unshared_no_iommu,
+    ),
     (
         "vm: after a guest was killed under traffic, the next one works",
         killed,
@@ -169,6 +174,24 @@ fn one_function(prepared: &Prepared) -> Result<()> {
 
 fn unshared_data(prepared: &Prepared) -> Result<()> {
     transfers(&alone("unshared-data", "unshared-memory", drives(WITHIN)).run(prepared)?)
+}
+
+/// A virtual machine whose kernel has no IOMMU to offer: VFIO cannot be used, root can.
+fn direct() -> Vm {
+    let command = "vrnic-guest demo --role loop --max-size 70000 --no-iommu --hugepages 32 \
+                   --device $(lspci -Dnd 5652: | cut -d' ' -f1)";
+    Vm {
+        kernel: vec!["intel_iommu=off", "hugepages=16"],
+        ..runs(command)
+    }
+}
+
+fn no_iommu(prepared: &Prepared) -> Result<()> {
+    transfers(&alone("no-iommu", "one-vm", direct()).run(prepared)?)
+}
+
+fn unshared_no_iommu(prepared: &Prepared) -> Result<()> {
+    transfers(&alone("unshared-no-iommu", "unshared-memory", direct()).run(prepared)?)
 }
 
 fn transfers(report: &Report) -> Result<()> {
