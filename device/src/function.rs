@@ -69,6 +69,8 @@ pub struct Function {
 /// How a function is to look.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Which of the process's functions it is, for log lines.
+    pub number: u16,
     /// Identity towards the network and the bus.
     pub config: FunctionConfig,
     /// Let clients map doorbell pages; if not, every doorbell is trapped.
@@ -83,6 +85,8 @@ impl Function {
     pub fn new(engine: EngineHandle, options: Options) -> io::Result<Self> {
         let serial = serial_number(options.config.mac.0);
         let description = pci::Function::physical(serial);
+        let name = pci::names::describe(&description.ids);
+        log::debug!("function {}: {name}", options.number);
         let config = ConfigSpace::new(&description).map_err(io::Error::other)?;
         let msix = Msix::new(description.msix);
         let registers = Arc::new(Registers::default());
@@ -100,7 +104,7 @@ impl Function {
             engine,
             tickets: Tickets::default(),
             id,
-            number: options.config.number,
+            number: options.number,
             config,
             msix,
             registers,

@@ -179,10 +179,30 @@ impl Tap {
         }
     }
 
-    /// Hands what was recorded so far to the writer. For an engine that is about to
-    /// sleep, so that the file is up to date while nothing happens.
+    /// Hands what was recorded so far to the writer, if it keeps up. For an engine that is about to
+    /// sleep, so that the file is up to date while nothing happens. Under load an engine sleeps
+    /// often, and chunks that are hardly begun must not use up the pool.
     pub fn flush(&mut self) {
-        let Some(chunk) = self.chunk.take_if(|chunk| !chunk.bytes.is_empty()) else {
+        if self
+            .chunk
+            .as_ref()
+            .is_none_or(|chunk| chunk.bytes.is_empty())
+        {
+            return;
+        }
+        if let Ok(next) = self.empty.try_recv() {
+            self.hand_over();
+            if self.chunk.is_none() {
+                self.chunk = Some(next);
+            } else {
+                let _ = self.home.try_send(next);
+            }
+        }
+    }
+
+    /// Gives the chunk to the writer, if that has room for it.
+    fn hand_over(&mut self) {
+        let Some(chunk) = self.chunk.take() else {
             return;
         };
         let result = self.queue.try_send(Message::Chunk(chunk));
@@ -203,7 +223,7 @@ impl Tap {
         if self.chunk.as_ref().is_some_and(room) {
             return true;
         }
-        self.flush();
+        self.hand_over();
         if self.chunk.is_none() {
             self.chunk = self.empty.try_recv().ok();
         }

@@ -231,8 +231,10 @@ fn serve_functions(
         .map_or_else(|| derive_mac(&arguments.socket), |mac| mac.0);
     for (number, listener) in (0..).zip(listeners) {
         let options = Options {
+            number,
             config: FunctionConfig {
-                number,
+                // Each socket is a physical function of its own.
+                number: 0,
                 mac: count_up(first, number),
                 mtu: MTU,
             },

@@ -25,6 +25,17 @@ impl Capture {
     }
 }
 
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if self.tap.lost() != 0 {
+            log::warn!(
+                "the capture lacks {} frames: the disk was too slow",
+                self.tap.lost()
+            );
+        }
+    }
+}
+
 impl<'a> Port<'a> {
     pub(super) fn new(link: &'a mut dyn Link, capture: Option<&'a mut Capture>) -> Self {
         Self { link, capture }
