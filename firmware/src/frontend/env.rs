@@ -85,6 +85,8 @@ pub struct QpEnv<'a, H: Host, P> {
     pub port: &'a mut P,
     /// Payload of the PDU that is being handled.
     pub incoming: Incoming<'a, H::Memory>,
+    /// Basic blocks of send work requests that the queue pair may have handed out.
+    pub send_limit: u32,
 }
 
 impl<H: Host, P> core::fmt::Debug for QpEnv<'_, H, P> {
@@ -103,6 +105,9 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 
     fn next_send(&mut self) -> Option<SendWork> {
         let queues = &mut *self.queues;
+        if queues.send.handed_out() >= self.send_limit {
+            return None;
+        }
         let mut work = queues.send.next(self.host, &queues.pages, queues.qpn)?;
         work.signaled |= queues.signal_all;
         Some(work)

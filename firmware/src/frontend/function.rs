@@ -477,6 +477,7 @@ impl Function {
         incoming: Incoming<'_, H::Memory>,
         f: impl FnOnce(&mut Qp, &mut QpEnv<'_, H, P>),
     ) {
+        let send_limit = limits::send_blocks(self.qps.len());
         let Some(qp) = self.qps.get_mut(qpn) else {
             return;
         };
@@ -488,6 +489,7 @@ impl Function {
             queues: &mut qp.queues,
             port,
             incoming,
+            send_limit,
         };
         f(&mut qp.transport, &mut env);
         let to = qp.transport.state();

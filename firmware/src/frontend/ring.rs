@@ -90,6 +90,12 @@ impl SendRing {
         self.consumer
     }
 
+    /// Basic blocks of requests that were handed out and have not ended.
+    #[must_use]
+    pub const fn handed_out(&self) -> u32 {
+        self.fetched.wrapping_sub(self.consumer)
+    }
+
     /// Takes the value of the doorbell slot of queue pair `qpn`. Slots of a group are looked at
     /// together, so that the value can be old, or none yet.
     pub fn ring(&mut self, value: u64, qpn: u32) -> Rung {

@@ -28,6 +28,24 @@ pub const REGION_BYTES: u64 = (PAGES as u64) << MAX_PAGE_SHIFT;
 
 /// Basic blocks of a send queue, as a power of two.
 pub const LOG_SEND_BLOCKS: u8 = 15;
+/// Basic blocks of send work requests that a queue pair may have handed out while the function has
+/// `queue_pairs`: each costs memory of the process until it ends. A queue pair always gets a few
+/// requests, and never needs more than the transport takes.
+#[must_use]
+pub const fn send_blocks(queue_pairs: u32) -> u32 {
+    const TOGETHER: u32 = 1 << 18;
+    const LEAST: u32 = 32;
+    const MOST: u32 = 2048;
+    let share = TOGETHER / (queue_pairs + 1);
+    if share < LEAST {
+        LEAST
+    } else if share > MOST {
+        MOST
+    } else {
+        share
+    }
+}
+
 /// Entries of a receive queue, as a power of two.
 pub const LOG_RECEIVE_ENTRIES: u8 = 15;
 /// Data segments of a receive entry, as a power of two.
@@ -44,3 +62,19 @@ pub const READ_DEPTH: u8 = 16;
 
 /// Asynchronous events that wait for room in an event queue. More are a fatal error.
 pub const HELD_EVENTS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_pairs_share_what_may_be_handed_out() {
+        assert_eq!(send_blocks(1), 2048);
+        assert_eq!(send_blocks(1023), 256);
+        assert_eq!(send_blocks(QUEUE_PAIRS), 32);
+        for queue_pairs in 0..=QUEUE_PAIRS {
+            let all = send_blocks(queue_pairs) * queue_pairs;
+            assert!(all <= (1 << 18).max(32 * queue_pairs));
+        }
+    }
+}

@@ -23,6 +23,8 @@ use crate::types::{Access, Chunks, Outcome, Psn, Time};
 
 /// Most messages handed out by the work queue at a time.
 const MAX_MESSAGES: usize = 256;
+/// Messages that a queue pair keeps memory for once it has had so many.
+const KEPT_MESSAGES: usize = 64;
 /// Packets of SEND and WRITE that may wait for acknowledgement: at first, at least and at most.
 /// Losses halve the number, progress lets it grow.
 const WINDOW: u32 = 256;
@@ -483,6 +485,9 @@ impl Requester {
     /// Removes the front of the queue; the cursor stays where it is.
     fn pop(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
+        // The front end may have held requests back because of how many were handed out.
+        self.more = true;
+        self.give_back_memory();
         if message.awaits_response() && message.packets > 0 {
             self.responses_due = self.responses_due.saturating_sub(1);
         }
@@ -491,6 +496,15 @@ impl Requester {
             None => self.cursor.packet = 0,
         }
         Some(message)
+    }
+
+    /// Lets go of memory that a burst of requests has needed: there are thousands of queue pairs.
+    /// Halving at a quarter keeps the cost per request constant.
+    fn give_back_memory(&mut self) {
+        let capacity = self.messages.capacity();
+        if capacity > KEPT_MESSAGES && self.messages.len() <= capacity / 4 {
+            self.messages.shrink_to(capacity / 2);
+        }
     }
 
     /// Ends all messages as flushed, in order.

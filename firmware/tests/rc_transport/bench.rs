@@ -84,6 +84,8 @@ pub struct Node {
     pub lost_source: bool,
     /// PDUs that fit on the wire.
     pub room: usize,
+    /// Sends that are handed out at a time.
+    pub hand_out: usize,
 }
 
 impl Node {
@@ -109,6 +111,7 @@ impl Node {
             burst: 1,
             lost_source: false,
             room: usize::MAX,
+            hand_out: usize::MAX,
         }
     }
 
@@ -194,6 +197,9 @@ impl Env for Side<'_> {
     }
 
     fn next_send(&mut self) -> Option<SendWork> {
+        if self.node.handed.len() >= self.node.hand_out {
+            return None;
+        }
         let work = self.node.sends.pop_front()?;
         self.node.handed.push_back(work.cookie);
         Some(work)
@@ -660,8 +666,14 @@ impl Pair {
     pub fn new(seed: u64, mut setup: Setup, faults: Faults) -> Self {
         let first = Solo::rts(setup);
         std::mem::swap(&mut setup.send_psn, &mut setup.receive_psn);
+        let mut ends = [first, Solo::rts(setup)];
+        if seed % 4 == 0 {
+            // The front end holds requests back; all must be done nevertheless.
+            let hand_out = 1 + usize::try_from(seed / 4 % 5).unwrap_or(0);
+            ends.iter_mut().for_each(|end| end.node.hand_out = hand_out);
+        }
         Self {
-            ends: [first, Solo::rts(setup)],
+            ends,
             faults,
             random: Random(seed),
             flights: Vec::new(),

@@ -45,6 +45,22 @@ mod segmentation {
     }
 
     #[test]
+    fn requests_that_were_held_back_follow_without_a_doorbell() {
+        let mut solo = Solo::new();
+        solo.node.hand_out = 2;
+        for cookie in 1..=5 {
+            solo.post(cookie, SEND, 0, 1);
+        }
+        assert_eq!(solo.sent_psns(), [0, 1]);
+        solo.ack(0);
+        assert_eq!(solo.sent_psns(), [2]);
+        solo.ack(2);
+        assert_eq!(solo.sent_psns(), [3, 4]);
+        solo.ack(4);
+        assert_sends(&solo, &[Outcome::Success; 5]);
+    }
+
+    #[test]
     fn an_empty_message_is_one_packet() {
         let mut solo = Solo::new();
         solo.post(1, SEND, 0, 0);
