@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::device::{Device, DmaMap, DmaUnmap, IrqData, SetIrqs};
 use crate::request::Request;
 use crate::session::Active;
+use crate::wire::Fixed;
 use crate::wire::access::{RegionAccess, WriteMulti};
 use crate::wire::device::{self as device_wire, DeviceInfo};
 use crate::wire::irq::IrqInfo;

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::device::{DmaMap, DmaUnmap, IrqAction, IrqData, SetIrqs};
+use crate::wire::Fixed;
 use crate::wire::access::{RegionAccess, WriteMulti};
 use crate::wire::dma::{self, MapRequest, UnmapRequest};
 use crate::wire::irq::{self, IrqInfo};

@@ -23,6 +23,7 @@ use crate::limits::MAX_DEFERRED;
 use crate::mappings::Mappings;
 use crate::outbox::Outbox;
 use crate::request::{FdError, Refusal, Request};
+use crate::wire::Fixed;
 use crate::wire::dma::UnmapRequest;
 use crate::wire::version::{self, NegotiatedCaps, VersionError};
 use crate::wire::{Command, Header, Kind};

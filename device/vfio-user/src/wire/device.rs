@@ -1,6 +1,8 @@
 //! `DEVICE_GET_INFO`: `struct vfio_device_info`.
 
-use super::{Put, Reader};
+use bytemuck::{Pod, Zeroable};
+
+use super::Fixed;
 
 /// The device can be reset (`VFIO_DEVICE_FLAGS_RESET`).
 pub const FLAG_RESET: u32 = 1 << 0;
@@ -8,7 +10,8 @@ pub const FLAG_RESET: u32 = 1 << 0;
 pub const FLAG_PCI: u32 = 1 << 1;
 
 /// Request (only `argsz` counts) and reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct DeviceInfo {
     /// In a request the largest reply, in a reply its size.
     pub argsz: u32,
@@ -20,26 +23,4 @@ pub struct DeviceInfo {
     pub num_irqs: u32,
 }
 
-impl DeviceInfo {
-    /// Bytes on the wire.
-    pub const SIZE: u32 = 16;
-
-    /// Reads the request.
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(body);
-        Some(Self {
-            argsz: r.u32()?,
-            flags: r.u32()?,
-            num_regions: r.u32()?,
-            num_irqs: r.u32()?,
-        })
-    }
-
-    /// Appends the reply.
-    pub fn emit(&self, out: &mut Vec<u8>) {
-        out.put_u32(self.argsz);
-        out.put_u32(self.flags);
-        out.put_u32(self.num_regions);
-        out.put_u32(self.num_irqs);
-    }
-}
+impl Fixed for DeviceInfo {}

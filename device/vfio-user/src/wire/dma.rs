@@ -1,6 +1,8 @@
 //! `DMA_MAP`, `DMA_UNMAP`, `DMA_READ` and `DMA_WRITE`.
 
-use super::{Put, Reader};
+use bytemuck::{Pod, Zeroable};
+
+use super::{Fixed, Put, Reader};
 
 /// The memory may be read by the device (`VFIO_DMA_MAP_FLAG_READ`).
 pub const MAP_READ: u32 = 1 << 0;
@@ -12,7 +14,8 @@ pub const UNMAP_DIRTY: u32 = 1 << 0;
 pub const UNMAP_ALL: u32 = 1 << 1;
 
 /// The request of `DMA_MAP`; its reply has no body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct MapRequest {
     /// Size of this structure.
     pub argsz: u32,
@@ -26,25 +29,11 @@ pub struct MapRequest {
     pub size: u64,
 }
 
-impl MapRequest {
-    /// Bytes on the wire.
-    pub const SIZE: u32 = 32;
-
-    /// Reads the request.
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(body);
-        Some(Self {
-            argsz: r.u32()?,
-            flags: r.u32()?,
-            offset: r.u64()?,
-            iova: r.u64()?,
-            size: r.u64()?,
-        })
-    }
-}
+impl Fixed for MapRequest {}
 
 /// The request of `DMA_UNMAP`, and its reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct UnmapRequest {
     /// Largest reply the client takes.
     pub argsz: u32,
@@ -56,29 +45,7 @@ pub struct UnmapRequest {
     pub size: u64,
 }
 
-impl UnmapRequest {
-    /// Bytes on the wire.
-    pub const SIZE: u32 = 24;
-
-    /// Reads the request.
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(body);
-        Some(Self {
-            argsz: r.u32()?,
-            flags: r.u32()?,
-            iova: r.u64()?,
-            size: r.u64()?,
-        })
-    }
-
-    /// Appends the reply, which repeats the request.
-    pub fn emit(&self, out: &mut Vec<u8>) {
-        out.put_u32(self.argsz);
-        out.put_u32(self.flags);
-        out.put_u64(self.iova);
-        out.put_u64(self.size);
-    }
-}
+impl Fixed for UnmapRequest {}
 
 /// How the fixed part of `DMA_READ` and `DMA_WRITE` is laid out.
 ///

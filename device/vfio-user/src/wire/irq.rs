@@ -1,7 +1,9 @@
 //! `DEVICE_GET_IRQ_INFO` and `DEVICE_SET_IRQS`: `struct vfio_irq_info` and
 //! `struct vfio_irq_set`.
 
-use super::{Put, Reader};
+use bytemuck::{Pod, Zeroable};
+
+use super::{Fixed, Reader};
 
 /// The interrupt is signalled by eventfd (`VFIO_IRQ_INFO_EVENTFD`).
 pub const INFO_EVENTFD: u32 = 1 << 0;
@@ -30,7 +32,8 @@ pub const SET_DATA: u32 = SET_DATA_NONE | SET_DATA_BOOL | SET_DATA_EVENTFD;
 pub const SET_ACTION: u32 = SET_ACTION_MASK | SET_ACTION_UNMASK | SET_ACTION_TRIGGER;
 
 /// Request (`argsz` and `index` count) and reply of `DEVICE_GET_IRQ_INFO`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct IrqInfo {
     /// In a request the largest reply, in a reply its size.
     pub argsz: u32,
@@ -42,29 +45,7 @@ pub struct IrqInfo {
     pub count: u32,
 }
 
-impl IrqInfo {
-    /// Bytes on the wire.
-    pub const SIZE: u32 = 16;
-
-    /// Reads the request.
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(body);
-        Some(Self {
-            argsz: r.u32()?,
-            flags: r.u32()?,
-            index: r.u32()?,
-            count: r.u32()?,
-        })
-    }
-
-    /// Appends the reply.
-    pub fn emit(&self, out: &mut Vec<u8>) {
-        out.put_u32(self.argsz);
-        out.put_u32(self.flags);
-        out.put_u32(self.index);
-        out.put_u32(self.count);
-    }
-}
+impl Fixed for IrqInfo {}
 
 /// The request of `DEVICE_SET_IRQS`; its reply has no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

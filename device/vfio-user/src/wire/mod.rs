@@ -1,7 +1,7 @@
 //! The messages of the protocol as bytes.
 //!
-//! One file per family of messages: a struct for each fixed layout, with
-//! `parse` from bytes and `emit` to bytes, and nothing that depends on a
+//! One file per family of messages: a struct for each layout, with `parse`
+//! from bytes and `emit` to bytes ([`Fixed`] where it has no tail), and nothing that depends on a
 //! connection's state. All integers are in the host's byte order (vfio-user,
 //! "Protocol Specification"). `parse` returns `None` when the bytes are fewer
 //! than the structure; bytes beyond it are left alone, as VFIO does.
@@ -17,7 +17,26 @@ pub mod irq;
 pub mod region;
 pub mod version;
 
+use bytemuck::Pod;
+
 pub use header::{Command, Header, Kind};
+
+/// A structure whose layout in memory is that on the wire.
+pub trait Fixed: Pod {
+    /// Bytes on the wire.
+    const SIZE: u32 = size_of::<Self>() as u32;
+
+    /// Reads it from the front of a message's body; `None` if that is shorter.
+    fn parse(body: &[u8]) -> Option<Self> {
+        let bytes = body.get(..size_of::<Self>())?;
+        Some(bytemuck::pod_read_unaligned(bytes))
+    }
+
+    /// Appends it to a message's body.
+    fn emit(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(bytemuck::bytes_of(self));
+    }
+}
 
 /// Takes integers off the front of a message's bytes.
 #[derive(Debug)]

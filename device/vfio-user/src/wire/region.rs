@@ -1,7 +1,9 @@
 //! `DEVICE_GET_REGION_INFO` (`struct vfio_region_info` and its capability
 //! chain) and the fixed part of `DEVICE_GET_REGION_IO_FDS`.
 
-use super::{Put, Reader};
+use bytemuck::{Pod, Zeroable};
+
+use super::{Fixed, Put};
 
 /// The client may read (`VFIO_REGION_INFO_FLAG_READ`).
 pub const FLAG_READ: u32 = 1 << 0;
@@ -19,7 +21,8 @@ const SPARSE_HEADER: u32 = 8;
 const SPARSE_AREA: u32 = 16;
 
 /// Request (`argsz` and `index` count) and fixed part of the reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct RegionInfo {
     /// In a request the largest reply; in a reply the size of all of it,
     /// included or not.
@@ -36,33 +39,7 @@ pub struct RegionInfo {
     pub offset: u64,
 }
 
-impl RegionInfo {
-    /// Bytes on the wire, without capabilities.
-    pub const SIZE: u32 = 32;
-
-    /// Reads the request.
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(body);
-        Some(Self {
-            argsz: r.u32()?,
-            flags: r.u32()?,
-            index: r.u32()?,
-            cap_offset: r.u32()?,
-            size: r.u64()?,
-            offset: r.u64()?,
-        })
-    }
-
-    /// Appends the fixed part of the reply.
-    pub fn emit(&self, out: &mut Vec<u8>) {
-        out.put_u32(self.argsz);
-        out.put_u32(self.flags);
-        out.put_u32(self.index);
-        out.put_u32(self.cap_offset);
-        out.put_u64(self.size);
-        out.put_u64(self.offset);
-    }
-}
+impl Fixed for RegionInfo {}
 
 /// Size of a sparse-mmap capability with `areas` areas, if 32 bits hold it.
 pub fn sparse_mmap_size(areas: usize) -> Option<u32> {
@@ -86,7 +63,8 @@ pub fn emit_sparse_mmap(out: &mut Vec<u8>, areas: impl ExactSizeIterator<Item = 
 }
 
 /// The request of `DEVICE_GET_REGION_IO_FDS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct RegionIoFds {
     /// Largest reply the client takes.
     pub argsz: u32,
@@ -98,18 +76,4 @@ pub struct RegionIoFds {
     pub count: u32,
 }
 
-impl RegionIoFds {
-    /// Bytes on the wire, without sub-regions.
-    pub const SIZE: u32 = 16;
-
-    /// Reads the request.
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(body);
-        Some(Self {
-            argsz: r.u32()?,
-            flags: r.u32()?,
-            index: r.u32()?,
-            count: r.u32()?,
-        })
-    }
-}
+impl Fixed for RegionIoFds {}
