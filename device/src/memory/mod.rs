@@ -18,34 +18,21 @@
 //! client checks against its own mappings, so there is nothing to wait for; and it must not wait for
 //! us, because we may be waiting for it (QEMU answers no DMA message while it unmaps).
 
-use std::cell::{Cell, RefCell};
+mod control;
+mod remote;
+
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use vrnic_firmware::host;
-use vrnic_vfio_user::limits::MAX_DMA_ACCESS;
-use vrnic_vfio_user::{ClientHandle, Deferred, DmaMap, DmaUnmap, Errno};
+use vrnic_vfio_user::{Deferred, Errno};
 
-use crate::dma::{
-    Backing, CopyError, DmaError, FileError, FileLimits, FileTable, GuestMemory, MapUpdate, Prot,
-    RemoteMemory, memory::MAX_MAPPINGS,
-};
-
-/// How long the engine waits for a client to answer a DMA message, at most. A client that takes longer
-/// gets no further ones.
-const REMOTE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// An answer that comes as soon as this costs no patience. Loaded hosts are slow.
-const REMOTE_FREE: Duration = Duration::from_millis(20);
-
-/// Patience comes back in so many times the time it was spent in: all functions of the engine wait
-/// while it waits, so one client gets the tenth part of its time.
-const REMOTE_RECOVERY: u32 = 10;
-
-/// Changes that can wait for the engine: all mappings that a client can have, gone and made again.
-const MAX_WAITING: usize = 2 * MAX_MAPPINGS;
+use crate::dma::{CopyError, DmaError, GuestMemory, MapUpdate};
+pub use control::MemoryControl;
+use remote::Patience;
 
 /// For how long the engine applies changes in one go.
 const PORTION: Duration = Duration::from_millis(1);
@@ -61,45 +48,6 @@ enum Update {
     Detached(Arc<AtomicBool>),
 }
 
-/// How long the engine still waits for the clients of one function, whichever is attached.
-struct Patience {
-    start: Instant,
-    /// When all of it will have come back, in nanoseconds since `start`.
-    whole_at: AtomicU64,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            whole_at: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Patience {
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// How long to wait for the next answer; `None` if not at all.
-    fn left(&self) -> Option<Duration> {
-        let missing = self
-            .whole_at
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.now());
-        let left = REMOTE_TIMEOUT.saturating_sub(Duration::from_nanos(missing) / REMOTE_RECOVERY);
-        (left >= REMOTE_FREE).then_some(left)
-    }
-
-    fn spend(&self, waited: Duration) {
-        let nanos = u64::try_from((waited * REMOTE_RECOVERY).as_nanos()).unwrap_or(u64::MAX);
-        let from = self.whole_at.load(Ordering::Relaxed).max(self.now());
-        self.whole_at
-            .store(from.saturating_add(nanos), Ordering::Relaxed);
-    }
-}
-
 /// What both ends look at.
 #[derive(Default)]
 struct Shared {
@@ -109,15 +57,6 @@ struct Shared {
     waiting: AtomicUsize,
     /// The engine was told of them, and has not looked yet.
     announced: AtomicBool,
-}
-
-/// The control thread's end.
-pub struct MemoryControl {
-    files: FileTable,
-    updates: Sender<Update>,
-    shared: Arc<Shared>,
-    /// The client has shared a file since it was attached.
-    shares: bool,
 }
 
 /// The engine's end.
@@ -151,119 +90,7 @@ pub fn memory() -> (FunctionMemory, MemoryControl) {
         shared: Arc::clone(&shared),
         barrier: RefCell::default(),
     };
-    let control = MemoryControl {
-        files: FileTable::new(FileLimits::default()),
-        updates: sender,
-        shared,
-        shares: false,
-    };
-    (memory, control)
-}
-
-impl MemoryControl {
-    /// Allows or forbids DMA (PCI command register, bus master enable).
-    pub fn set_bus_master(&self, enabled: bool) {
-        self.shared.bus_master.store(enabled, Ordering::Relaxed);
-    }
-
-    /// Whether the engine is to be told that changes wait. If not, it was told and has yet to look.
-    #[must_use]
-    pub fn announce(&self) -> bool {
-        !self.shared.announced.swap(true, Ordering::AcqRel)
-    }
-
-    /// A client is there, whose unshared memory is reached by messages.
-    pub fn attach(&mut self, client: ClientHandle) {
-        let remote = Remote {
-            client,
-            failed: Cell::new(false),
-            shared: Arc::clone(&self.shared),
-        };
-        self.queue(MapUpdate::Remote(Some(Box::new(remote))), None);
-    }
-
-    /// The client is gone, and so is all its memory. The caller sets the flag it gets when the
-    /// function has been reset.
-    #[must_use]
-    pub fn detach(&mut self) -> Arc<AtomicBool> {
-        self.queue(MapUpdate::UnmapAll, None);
-        self.queue(MapUpdate::Remote(None), None);
-        let reset = Arc::new(AtomicBool::new(false));
-        self.send(Update::Detached(Arc::clone(&reset)));
-        self.files.clear();
-        self.shares = false;
-        reset
-    }
-
-    /// Queues a mapping.
-    ///
-    /// # Errors
-    /// If its file cannot be mapped, or too many changes wait.
-    pub fn map(&mut self, map: DmaMap) -> Result<(), Errno> {
-        if self.is_full() {
-            return Err(Errno::BUSY);
-        }
-        let mut prot = Prot::empty();
-        prot.set(Prot::READ, map.readable);
-        prot.set(Prot::WRITE, map.writable);
-        let update = MapUpdate::Map {
-            iova: map.iova,
-            len: map.size,
-            prot,
-            backing: self.backing(map)?,
-        };
-        self.queue(update, None);
-        Ok(())
-    }
-
-    fn backing(&mut self, map: DmaMap) -> Result<Backing, Errno> {
-        let Some(fd) = map.fd else {
-            return Ok(Backing::Remote);
-        };
-        match self.files.map(fd, map.offset, map.size, map.writable) {
-            Ok(file) => {
-                self.shares = true;
-                Ok(Backing::File {
-                    file,
-                    offset: map.offset,
-                })
-            }
-            Err(FileError::Range) => Err(Errno::INVAL),
-            Err(FileError::Access) => Err(Errno::ACCESS),
-            Err(error) => {
-                log::warn!("shared memory is reached by messages instead: {error}");
-                Ok(Backing::Remote)
-            }
-        }
-    }
-
-    /// Queues the end of mappings; `reply` is sent when nothing can reach them.
-    pub fn unmap(&mut self, unmap: DmaUnmap, reply: Deferred) {
-        let update = match unmap {
-            DmaUnmap::Range { iova, size } => MapUpdate::Unmap { iova, len: size },
-            DmaUnmap::All => MapUpdate::UnmapAll,
-        };
-        if self.shares || self.is_full() {
-            self.queue(update, Some(reply));
-        } else {
-            self.queue(update, None);
-            reply.complete(Ok(()));
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.shared.waiting.load(Ordering::Relaxed) >= MAX_WAITING
-    }
-
-    fn queue(&self, update: MapUpdate, reply: Option<Deferred>) {
-        self.send(Update::Change(update, reply));
-    }
-
-    fn send(&self, update: Update) {
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        // Without an engine the process is about to end, and the reply says EIO.
-        let _ = self.updates.send(update);
-    }
+    (memory, MemoryControl::new(sender, shared))
 }
 
 impl FunctionMemory {
@@ -395,66 +222,14 @@ impl host::Memory for FunctionMemory {
     }
 }
 
-/// A client's memory by messages.
-struct Remote {
-    client: ClientHandle,
-    /// It did not answer once: it is not waited for again.
-    failed: Cell<bool>,
-    shared: Arc<Shared>,
-}
-
-impl Remote {
-    /// Sends a message by `access`, which is told how long to wait.
-    fn ask(
-        &self,
-        iova: u64,
-        access: impl FnOnce(Duration) -> Result<(), vrnic_vfio_user::DmaError>,
-    ) -> Result<(), DmaError> {
-        let patience = &self.shared.patience;
-        let left = patience.left().filter(|_| !self.failed.get());
-        let left = left.ok_or(DmaError::Remote(iova))?;
-        let start = Instant::now();
-        let result = access(left);
-        let late = result == Err(vrnic_vfio_user::DmaError::TimedOut);
-        if late {
-            log::warn!("the client does not answer DMA messages; it gets no more of them");
-            self.failed.set(true);
-        }
-        let waited = start.elapsed();
-        if late || waited > REMOTE_FREE {
-            patience.spend(waited);
-        }
-        result.map_err(|_| DmaError::Remote(iova))
-    }
-}
-
-impl RemoteMemory for Remote {
-    fn read(&self, iova: u64, buffer: &mut [u8]) -> Result<(), DmaError> {
-        let mut at = iova;
-        for part in buffer.chunks_mut(MAX_DMA_ACCESS) {
-            self.ask(at, |time| self.client.dma_read_wait(at, part, time))?;
-            at = at.wrapping_add(part.len() as u64);
-        }
-        Ok(())
-    }
-
-    fn write(&self, iova: u64, data: &[u8]) -> Result<(), DmaError> {
-        let mut at = iova;
-        for part in data.chunks(MAX_DMA_ACCESS) {
-            let data = part.to_vec();
-            self.ask(at, |time| self.client.dma_write_wait(at, data, time))?;
-            at = at.wrapping_add(part.len() as u64);
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::control::MAX_WAITING;
     use super::*;
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use vrnic_firmware::host::Memory as _;
+    use vrnic_vfio_user::DmaMap;
 
     /// A mapping of a page at IOVA `iova` that reads as `byte`.
     fn page(iova: u64, byte: u8) -> DmaMap {
@@ -514,16 +289,5 @@ mod tests {
         assert_eq!(fill(), Some((MAX_WAITING as u64, Errno::BUSY)));
         while memory.apply_updates() == Applied::Some {}
         assert!(control.map(map(1 << 40)).is_ok());
-    }
-
-    #[test]
-    fn patience_is_spent_by_waiting_and_comes_back_slowly() {
-        let patience = Patience::default();
-        assert_eq!(patience.left(), Some(REMOTE_TIMEOUT));
-        patience.spend(REMOTE_TIMEOUT / 2);
-        let left = patience.left().unwrap();
-        assert!(left >= REMOTE_TIMEOUT / 2 && left < REMOTE_TIMEOUT);
-        patience.spend(REMOTE_TIMEOUT);
-        assert_eq!(patience.left(), None);
     }
 }
