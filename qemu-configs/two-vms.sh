@@ -7,14 +7,14 @@
 #   SOCKET=/tmp/b.sock RUN=/tmp qemu-configs/two-vms.sh b [QEMU ARGUMENTS]
 #
 # The guests also have a serial line between them (/dev/ttyS1 in both), over a socket in the
-# folder RUN, so that programs in them can coordinate without the RDMA that they test. Guest a
-# starts once b is there. Without SOCKET the machine has no vrnic.
+# folder RUN, so that programs in them can coordinate without the RDMA that they test. Start a
+# first: it waits for b. Without SOCKET the machine has no vrnic.
 set -eu
 . "$(dirname "$0")/common.sh"
 
 case ${1:-} in
 a) peer="server=on,wait=on" ;;
-b) peer="server=off,reconnect-ms=50" ;;
+b) peer="server=off" ;;
 *)
     echo "usage: $0 a|b [QEMU ARGUMENTS]" >&2
     exit 2
