@@ -37,6 +37,8 @@ struct Slot<P: Platform> {
 }
 
 struct State<P: Platform> {
+    /// The life of the function that the commands belong to.
+    generation: u32,
     produced: u16,
     consumed: u16,
     lost: bool,
@@ -73,6 +75,7 @@ impl<P: Platform> AdminQueue<P> {
             completion: Arc::new(platform.allocate_dma(entries * Completion::SIZE)?),
             size,
             state: P::Lock::new(State {
+                generation: 0,
                 produced: 0,
                 consumed: 0,
                 lost: true,
@@ -81,8 +84,9 @@ impl<P: Platform> AdminQueue<P> {
         })
     }
 
-    /// Forgets all commands and hands the rings to the function, which must be reset.
-    pub(crate) fn start(&self, platform: &P, vector: u16) {
+    /// Forgets all commands and hands the rings to the function, which must be reset and begins its
+    /// life `generation`.
+    pub(crate) fn start(&self, platform: &P, generation: u32, vector: u16) {
         let words = self.completion.len() / 8;
         for word in 0..words {
             self.completion.store(word * 8, 0);
@@ -94,6 +98,7 @@ impl<P: Platform> AdminQueue<P> {
             slot.keep = None;
         }
         self.state.with(|state| {
+            state.generation = generation;
             state.produced = 0;
             state.consumed = 0;
             state.lost = false;
@@ -141,6 +146,12 @@ impl<P: Platform> AdminQueue<P> {
         self.state.with(|state| state.lost = true);
     }
 
+    /// The same, unless the function was reset since life `generation`.
+    pub(crate) fn set_lost_in(&self, generation: u32) {
+        self.state
+            .with(|state| state.lost |= state.generation == generation);
+    }
+
     /// Leaves all memory to the device for ever.
     pub(crate) fn leak(&self) {
         core::mem::forget(Arc::clone(&self.submission));
@@ -152,11 +163,15 @@ impl<P: Platform> AdminQueue<P> {
     fn submit(
         &self,
         platform: &P,
+        generation: u32,
         mut command: Command,
         keep: Option<Arc<P::Dma>>,
-    ) -> Result<u16, Error> {
+    ) -> Result<Ticket, Error> {
         let opcode = AdminOpcode::from_raw(command.header.opcode).unwrap_or(AdminOpcode::Nop);
         let (id, old) = self.state.with(|state| {
+            if state.generation != generation {
+                return Err(Error::Stale);
+            }
             if state.lost {
                 return Err(Error::DeviceLost);
             }
@@ -177,7 +192,7 @@ impl<P: Platform> AdminQueue<P> {
             Ok((index as u16, old))
         })?;
         drop(old);
-        Ok(id)
+        Ok(Ticket { id, generation })
     }
 
     fn write_command(&self, counter: u16, command: &Command) {
@@ -219,11 +234,14 @@ impl<P: Platform> AdminQueue<P> {
         Some(bytemuck::cast([load(0), load(1), load(2), last]))
     }
 
-    /// The completion of command `id`, whose slot it frees; `None` while it is outstanding.
-    fn take(&self, id: u16) -> Option<Result<Completion, Error>> {
+    /// The completion of a command, whose slot it frees; `None` while it is outstanding.
+    fn take(&self, ticket: Ticket) -> Option<Result<Completion, Error>> {
         self.state.with(|state| {
+            if state.generation != ticket.generation {
+                return Some(Err(Error::DeviceLost));
+            }
             let lost = state.lost;
-            let slot = state.slots.get_mut(usize::from(id))?;
+            let slot = state.slots.get_mut(usize::from(ticket.id))?;
             match slot.phase {
                 Phase::Done(completion) => {
                     slot.phase = Phase::Free;
@@ -235,9 +253,12 @@ impl<P: Platform> AdminQueue<P> {
         })
     }
 
-    fn abandon(&self, id: u16) {
+    fn abandon(&self, ticket: Ticket) {
         self.state.with(|state| {
-            let Some(slot) = state.slots.get_mut(usize::from(id)) else {
+            if state.generation != ticket.generation {
+                return;
+            }
+            let Some(slot) = state.slots.get_mut(usize::from(ticket.id)) else {
                 return;
             };
             slot.phase = match slot.phase {
@@ -301,7 +322,7 @@ impl<P: Platform> PendingCommand<P> {
             return Some(Err(Error::DeviceLost));
         }
         self.shared.admin.drain(&self.shared.platform);
-        let result = self.shared.admin.take(self.ticket.id);
+        let result = self.shared.admin.take(self.ticket);
         self.taken = result.is_some();
         result
     }
@@ -310,13 +331,14 @@ impl<P: Platform> PendingCommand<P> {
     /// the device count as lost.
     pub fn wait(mut self) -> Result<Completion, Error> {
         let shared = Arc::clone(&self.shared);
+        let generation = self.ticket.generation;
         loop {
             if let Some(result) = self.poll() {
                 return result;
             }
             let now = shared.platform.now();
             if now >= self.deadline {
-                shared.fail("a command was not answered in time");
+                shared.fail(generation, "a command was not answered in time");
                 return Err(shared.failure());
             }
             let until = self
@@ -326,7 +348,7 @@ impl<P: Platform> PendingCommand<P> {
             // The interrupt may have been for the event queues that share the vector.
             shared.handle_interrupt(shared.admin_vector());
             if shared.platform.now() >= until {
-                shared.check_registers()?;
+                shared.check_registers(generation)?;
             }
         }
     }
@@ -334,8 +356,8 @@ impl<P: Platform> PendingCommand<P> {
 
 impl<P: Platform> Drop for PendingCommand<P> {
     fn drop(&mut self) {
-        if !self.taken && self.shared.generation() == self.ticket.generation {
-            self.shared.admin.abandon(self.ticket.id);
+        if !self.taken {
+            self.shared.admin.abandon(self.ticket);
         }
     }
 }
@@ -358,37 +380,42 @@ pub(crate) fn command<B: bytemuck::NoUninit>(opcode: AdminOpcode, body: &B) -> C
 }
 
 impl<P: Platform> Shared<P> {
-    /// Issues a command; `keep` is memory that the device may access until it completes.
+    /// Issues a command; `keep` is memory that the device may access until it completes. It fails
+    /// with [`Error::Stale`] if the function was reset since life `generation`, that of the objects
+    /// which the command names: their numbers may be those of others by now.
     pub(crate) fn submit(
         self: &Arc<Self>,
+        generation: u32,
         command: Command,
         keep: Option<Arc<P::Dma>>,
     ) -> Result<PendingCommand<P>, Error> {
-        let generation = self.generation();
-        let id = self.admin.submit(&self.platform, command, keep)?;
+        let ticket = self
+            .admin
+            .submit(&self.platform, generation, command, keep)?;
         let timeout = self.config.command_timeout;
         Ok(PendingCommand {
             shared: Arc::clone(self),
-            ticket: Ticket { id, generation },
+            ticket,
             deadline: self.platform.now().saturating_add(timeout),
             taken: false,
         })
     }
 
-    /// Issues a command and waits for it.
+    /// Issues a command, as [`Self::submit`] does, and waits for it.
     pub(crate) fn execute<B: bytemuck::NoUninit>(
         self: &Arc<Self>,
+        generation: u32,
         opcode: AdminOpcode,
         body: &B,
         keep: Option<Arc<P::Dma>>,
     ) -> Result<Completion, Error> {
         let command = command(opcode, body);
-        let mut pending = self.submit(command, keep.clone());
+        let mut pending = self.submit(generation, command, keep.clone());
         while matches!(pending, Err(Error::AdminQueueFull)) {
             let until = self.platform.now().saturating_add(self.config.check_period);
             self.platform.relax(Some(self.admin_vector()), until);
             self.handle_interrupt(self.admin_vector());
-            pending = self.submit(command, keep.clone());
+            pending = self.submit(generation, command, keep.clone());
         }
         pending?.wait()
     }

@@ -17,7 +17,7 @@ use vrnic_abi::doorbell;
 use vrnic_abi::object::CqAttributes;
 
 use crate::device::Driver;
-use crate::doorbell::Doorbell;
+use crate::doorbell::{Doorbell, is_page};
 use crate::error::Error;
 use crate::event::contiguous;
 use crate::memory::{Handle, RegionMemory};
@@ -212,7 +212,7 @@ impl<P: Platform> CompletionQueue<P> {
     pub fn query(&self) -> Result<CqAttributes, Error> {
         self.handle.check()?;
         let shared = &self.handle.shared;
-        shared.query_object(AdminOpcode::QueryCq, self.number())
+        shared.query_object(self.handle.generation, AdminOpcode::QueryCq, self.number())
     }
 
     /// Destroys the queue; the device refuses while queue pairs use it.
@@ -239,6 +239,10 @@ impl<P: Platform> Driver<P> {
     /// Creates a completion queue.
     pub fn create_cq(&self, config: CqConfig) -> Result<CompletionQueue<P>, Error> {
         let shared = &self.shared;
+        let generation = shared.generation();
+        if !is_page(config.doorbell_page) {
+            return Err(Error::BadArgument("doorbell page"));
+        }
         let size = RingSize::at_least(config.entries.max(4));
         let size = size.filter(|size| size.log() <= shared.attributes.log_max_cq_entries);
         let size = size.ok_or(Error::BadArgument("entries of the completion queue"))?;
@@ -253,13 +257,19 @@ impl<P: Platform> Driver<P> {
             buffer: contiguous(&*buffer),
             doorbell_page: config.doorbell_page,
             log_entries: size.log(),
-            eq: eq.number(),
+            eq: eq.number().ok_or(Error::Stale)?,
             ..CreateCq::default()
         };
         let keep = Some(Arc::clone(&buffer));
-        let answer = shared.execute(AdminOpcode::CreateCq, &body, keep)?;
-        let handle = Handle::new(shared, answer.result0)?;
-        let doorbell = Doorbell::new(config.doorbell_page, answer.result1)?;
+        let created = shared
+            .execute(generation, AdminOpcode::CreateCq, &body, keep)
+            .and_then(|answer| {
+                let handle = Handle::new(shared, generation, answer.result0)?;
+                let doorbell = Doorbell::new(config.doorbell_page, answer.result1)?;
+                Ok((handle, doorbell))
+            });
+        let memory = RegionMemory::Dma(Arc::clone(&buffer));
+        let (handle, doorbell) = shared.keep_unless_refused(generation, &memory, created)?;
         let table = Arc::new(CqTable::new(buffer, size, config.context));
         shared.cqs.insert(handle.number, Arc::clone(&table));
         Ok(CompletionQueue {

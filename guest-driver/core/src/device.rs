@@ -142,10 +142,10 @@ impl<P: Platform> Shared<P> {
         }
     }
 
-    /// Gives the device up until it is reset.
-    pub(crate) fn fail(&self, why: &str) {
+    /// Gives the device up until it is reset, unless it was since life `generation`.
+    pub(crate) fn fail(&self, generation: u32, why: &str) {
         self.platform.log(Level::Error, format_args!("{why}"));
-        self.admin.set_lost();
+        self.admin.set_lost_in(generation);
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -174,16 +174,17 @@ impl<P: Platform> Shared<P> {
         }
     }
 
-    /// Fails if the registers say that the device has failed.
-    pub(crate) fn check_registers(&self) -> Result<(), Error> {
+    /// Fails if the registers say that the device has failed, as seen by whoever waits in life
+    /// `generation`.
+    pub(crate) fn check_registers(&self, generation: u32) -> Result<(), Error> {
         match self.health() {
             Health::Good(_) => Ok(()),
             Health::Failed(error) => {
-                self.fail("the device has failed");
+                self.fail(generation, "the device has failed");
                 Err(error)
             }
             Health::Gone => {
-                self.fail("the device is gone");
+                self.fail(generation, "the device is gone");
                 Err(Error::DeviceLost)
             }
         }
@@ -219,8 +220,11 @@ impl<P: Platform> Shared<P> {
     /// Enables the reset function and waits until it is ready.
     fn enable(&self) -> Result<(), Error> {
         self.enabled.store(true, Ordering::Release);
-        self.admin.start(&self.platform, self.admin_vector());
-        let deadline = self.platform.now() + self.config.reset_timeout;
+        let generation = self.generation();
+        self.admin
+            .start(&self.platform, generation, self.admin_vector());
+        let now = self.platform.now();
+        let deadline = now.saturating_add(self.config.reset_timeout);
         loop {
             match self.health() {
                 Health::Good(_) => return Ok(()),
@@ -240,12 +244,15 @@ impl<P: Platform> Shared<P> {
 
     /// Creates the event queues on the device.
     fn start_events(self: &Arc<Self>) -> Result<(), Error> {
+        let generation = self.generation();
         for eq in &self.eqs {
-            let answer = self.execute(AdminOpcode::CreateEq, &eq.create_command(), None)?;
-            eq.start(&self.platform, answer.result0, answer.result1)?;
+            let command = eq.create_command();
+            let answer = self.execute(generation, AdminOpcode::CreateEq, &command, None)?;
+            let results = (answer.result0, answer.result1);
+            eq.start(&self.platform, generation, results)?;
         }
         if let Some((opcode, body)) = self.async_eq_reference() {
-            self.execute(opcode, &body, None)?;
+            self.execute(generation, opcode, &body, None)?;
         }
         Ok(())
     }
@@ -361,7 +368,7 @@ impl<P: Platform> Driver<P> {
     }
 
     /// Resets the function and brings it up again, in any state it or the driver may be in.
-    /// Objects of before are stale. Sleepable context.
+    /// Objects of before are stale. Sleepable context, one at a time.
     pub fn recover(&self) -> Result<(), Error> {
         let message = format_args!("resetting the function");
         self.shared.platform.log(Level::Warning, message);

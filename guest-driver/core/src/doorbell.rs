@@ -2,10 +2,15 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use vrnic_abi::doorbell::{END_SLOT, ENGINE_AWAKE, FIRST_SLOT, SLOTS_PER_GROUP};
+use vrnic_abi::doorbell::{END_SLOT, ENGINE_AWAKE, FIRST_SLOT, PAGES, SLOTS_PER_GROUP};
 
 use crate::error::Error;
 use crate::platform::Platform;
+
+/// Whether there can be a doorbell page `page`: others lie outside of the BAR.
+pub(crate) const fn is_page(page: u32) -> bool {
+    page < PAGES
+}
 
 /// The doorbell slot of one queue.
 #[derive(Clone, Copy, Debug)]

@@ -32,6 +32,8 @@ pub struct AsyncEvent {
 pub(crate) const KEPT_EVENTS: usize = 256;
 
 struct State {
+    /// The life of the function that the queue belongs to.
+    generation: u32,
     number: u32,
     doorbell: Option<Doorbell>,
     consumer: u32,
@@ -54,6 +56,7 @@ impl<P: Platform> EventQueue<P> {
             size,
             vector,
             state: P::Lock::new(State {
+                generation: 0,
                 number: 0,
                 doorbell: None,
                 consumer: 0,
@@ -66,8 +69,10 @@ impl<P: Platform> EventQueue<P> {
         self.vector
     }
 
-    pub(crate) fn number(&self) -> u32 {
-        self.state.with(|state| state.number)
+    /// The queue's number; `None` from the beginning of a reset until the queue exists again.
+    pub(crate) fn number(&self) -> Option<u32> {
+        self.state
+            .with(|state| state.doorbell.map(|_| state.number))
     }
 
     /// The command that creates the queue; the buffer is cleared.
@@ -85,11 +90,17 @@ impl<P: Platform> EventQueue<P> {
     }
 
     /// Takes the queue into use with the device's answer, and arms it.
-    pub(crate) fn start(&self, platform: &P, number: u64, slot: u64) -> Result<u32, Error> {
+    pub(crate) fn start(
+        &self,
+        platform: &P,
+        generation: u32,
+        (number, slot): (u64, u64),
+    ) -> Result<(), Error> {
         let doorbell = Doorbell::new(doorbell::KERNEL_PAGE, slot)?;
         let number = u32::try_from(number).map_err(|_| Error::BadAnswer("event queue number"))?;
         self.state.with(|state| {
             *state = State {
+                generation,
                 number,
                 doorbell: Some(doorbell),
                 consumer: 0,
@@ -97,7 +108,7 @@ impl<P: Platform> EventQueue<P> {
             };
         });
         self.arm(platform);
-        Ok(number)
+        Ok(())
     }
 
     /// Ends the use of doorbell and ring, before a reset.
@@ -116,7 +127,8 @@ impl<P: Platform> EventQueue<P> {
         });
     }
 
-    fn pop(&self) -> Option<EventEntry> {
+    /// The oldest entry, and the life of the function that it is from.
+    fn pop(&self) -> Option<(u32, EventEntry)> {
         self.state.with(|state| {
             state.doorbell?;
             let base = self.size.position(state.consumer) * EventEntry::SIZE;
@@ -126,7 +138,8 @@ impl<P: Platform> EventQueue<P> {
             }
             state.consumer = state.consumer.wrapping_add(1);
             let load = |index: usize| self.buffer.load(base + index * 8);
-            Some(bytemuck::cast([load(0), load(1), load(2), last]))
+            let entry = bytemuck::cast([load(0), load(1), load(2), last]);
+            Some((state.generation, entry))
         })
     }
 
@@ -134,33 +147,36 @@ impl<P: Platform> EventQueue<P> {
     /// size of the ring, whatever the device writes meanwhile.
     pub(crate) fn drain(&self, shared: &Shared<P>) {
         for _ in 0..self.size.entries() {
-            let Some(entry) = self.pop() else {
+            let Some((generation, entry)) = self.pop() else {
                 break;
             };
-            shared.dispatch(&entry);
+            shared.dispatch(generation, &entry);
         }
         self.arm(&shared.platform);
     }
 }
 
 impl<P: Platform> Shared<P> {
-    fn dispatch(&self, entry: &EventEntry) {
+    fn dispatch(&self, generation: u32, entry: &EventEntry) {
         match EventType::from_raw(entry.event) {
             Some(EventType::Completion) => self.completion_event(entry.object),
-            Some(event) => self.asynchronous_event(AsyncEvent {
-                event,
-                object: entry.object,
-                detail: entry.detail,
-                timestamp: entry.timestamp,
-            }),
+            Some(event) => {
+                let event = AsyncEvent {
+                    event,
+                    object: entry.object,
+                    detail: entry.detail,
+                    timestamp: entry.timestamp,
+                };
+                self.asynchronous_event(generation, event);
+            }
             // A newer device may know more events; they do not concern this driver.
             None => {}
         }
     }
 
-    fn asynchronous_event(&self, event: AsyncEvent) {
+    fn asynchronous_event(&self, generation: u32, event: AsyncEvent) {
         match event.event {
-            EventType::DeviceFatal => self.admin.set_lost(),
+            EventType::DeviceFatal => self.admin.set_lost_in(generation),
             EventType::QpFatal | EventType::QpRequestError | EventType::QpAccessError => {
                 if let Some(tables) = self.qps.get(event.object) {
                     tables.set_failed(&self.platform);
@@ -179,7 +195,7 @@ impl<P: Platform> Shared<P> {
 
     /// Tells the device which queue asynchronous events go to.
     pub(crate) fn async_eq_reference(&self) -> Option<(AdminOpcode, ObjectReference)> {
-        let object = self.eqs.first()?.number();
+        let object = self.eqs.first()?.number()?;
         let body = ObjectReference {
             object,
             reserved: 0,

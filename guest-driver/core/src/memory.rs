@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use vrnic_abi::admin::{AccessFlags, AdminOpcode, Buffer, CreateMr, ObjectReference};
 
 use crate::device::{Driver, Shared};
+use crate::doorbell::is_page;
 use crate::error::Error;
 use crate::pages::{self, PageError, PageList, Pages};
 use crate::platform::{DmaBuffer, PinnedMemory, Platform, Segment};
@@ -67,11 +68,16 @@ pub(crate) struct Handle<P: Platform> {
 }
 
 impl<P: Platform> Handle<P> {
-    pub(crate) fn new(shared: &Arc<Shared<P>>, number: u64) -> Result<Self, Error> {
+    /// An object of life `generation`, with the number that a command of it returned.
+    pub(crate) fn new(
+        shared: &Arc<Shared<P>>,
+        generation: u32,
+        number: u64,
+    ) -> Result<Self, Error> {
         let number = u32::try_from(number).map_err(|_| Error::BadAnswer("object number"))?;
         Ok(Self {
             shared: Arc::clone(shared),
-            generation: shared.generation(),
+            generation,
             number,
         })
     }
@@ -91,7 +97,8 @@ impl<P: Platform> Handle<P> {
             object: self.number,
             reserved: 0,
         };
-        self.shared.execute(opcode, &reference, None)?;
+        self.shared
+            .execute(self.generation, opcode, &reference, None)?;
         self.generation = NO_GENERATION;
         Ok(())
     }
@@ -193,19 +200,25 @@ impl<P: Platform> Drop for MemoryRegion<P> {
 impl<P: Platform> Driver<P> {
     /// Allocates a protection domain.
     pub fn create_pd(&self) -> Result<ProtectionDomain<P>, Error> {
-        let answer = self
-            .shared
-            .execute(AdminOpcode::AllocPd, &[0u64; 0], None)?;
-        let handle = Handle::new(&self.shared, answer.result0)?;
+        let handle = self.allocate_number(AdminOpcode::AllocPd)?;
         Ok(ProtectionDomain { handle })
     }
 
     /// Allocates a doorbell page for a user context.
     pub fn create_doorbell_page(&self) -> Result<DoorbellPage<P>, Error> {
-        let opcode = AdminOpcode::AllocDoorbellPage;
-        let answer = self.shared.execute(opcode, &[0u64; 0], None)?;
-        let handle = Handle::new(&self.shared, answer.result0)?;
+        let handle = self.allocate_number(AdminOpcode::AllocDoorbellPage)?;
+        if !is_page(handle.number) {
+            return Err(Error::BadAnswer("doorbell page"));
+        }
         Ok(DoorbellPage { handle })
+    }
+
+    /// An object that is nothing but a number.
+    fn allocate_number(&self, opcode: AdminOpcode) -> Result<Handle<P>, Error> {
+        let shared = &self.shared;
+        let generation = shared.generation();
+        let answer = shared.execute(generation, opcode, &[0u64; 0], None)?;
+        Handle::new(shared, generation, answer.result0)
     }
 
     /// Allocates zeroed memory that the device can access.
@@ -224,8 +237,10 @@ impl<P: Platform> Driver<P> {
         config: MrConfig,
     ) -> Result<MemoryRegion<P>, Error> {
         pd.handle.check()?;
-        let list = describe(&self.shared, &memory, &config)?;
-        let (buffer, keep) = self.shared.buffer(&list)?;
+        let shared = &self.shared;
+        let generation = pd.handle.generation;
+        let list = describe(shared, &memory, &config)?;
+        let (buffer, keep) = shared.buffer(&list)?;
         let body = CreateMr {
             pd: pd.number(),
             access: config.access.bits(),
@@ -235,16 +250,12 @@ impl<P: Platform> Driver<P> {
             variant: config.variant,
             ..CreateMr::default()
         };
-        let answer = self.shared.execute(AdminOpcode::CreateMr, &body, keep);
-        let answer = answer.inspect_err(|_| {
-            if self.is_lost() {
-                // The command may still take effect.
-                let generation = self.shared.generation();
-                self.shared.quarantine(generation, memory.clone());
-            }
-        })?;
+        let handle = shared
+            .execute(generation, AdminOpcode::CreateMr, &body, keep)
+            .and_then(|answer| Handle::new(shared, generation, answer.result0));
+        let handle = shared.keep_unless_refused(generation, &memory, handle)?;
         Ok(MemoryRegion {
-            handle: Handle::new(&self.shared, answer.result0)?,
+            handle,
             memory,
             config,
         })
@@ -278,6 +289,21 @@ fn describe<P: Platform>(
 }
 
 impl<P: Platform> Shared<P> {
+    /// Keeps memory of an object whose creation came to nothing, unless the device has said that it
+    /// did not create it: the command may have taken effect, or still will.
+    pub(crate) fn keep_unless_refused<T>(
+        &self,
+        generation: u32,
+        memory: &RegionMemory<P>,
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
+        result.inspect_err(|error| {
+            if !matches!(error, Error::Command { .. }) {
+                self.quarantine(generation, memory.clone());
+            }
+        })
+    }
+
     /// Writes a page list, if one is needed.
     fn buffer(&self, list: &PageList) -> Result<Described<P>, Error> {
         let mut buffer = Buffer {

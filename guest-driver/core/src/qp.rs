@@ -16,7 +16,7 @@ use vrnic_abi::wqe::{BASIC_BLOCK, END_OF_LIST, MAX_BLOCKS, SEGMENT};
 
 use crate::cq::CompletionQueue;
 use crate::device::Driver;
-use crate::doorbell::Doorbell;
+use crate::doorbell::{Doorbell, is_page};
 use crate::error::{Error, PostError};
 use crate::event::contiguous;
 use crate::memory::{Handle, ProtectionDomain, RegionMemory};
@@ -347,7 +347,8 @@ impl<P: Platform> QueuePair<P> {
             attributes: memory.device_address(),
             ..ModifyQp::default()
         };
-        shared.execute(AdminOpcode::ModifyQp, &body, Some(memory))?;
+        let generation = self.handle.generation;
+        shared.execute(generation, AdminOpcode::ModifyQp, &body, Some(memory))?;
         match QpState::from_raw(attributes.state) {
             Some(QpState::Reset) if mask.contains(QpMask::STATE) => self.restart(),
             Some(QpState::Error) if mask.contains(QpMask::STATE) => {
@@ -426,7 +427,7 @@ impl<P: Platform> QueuePair<P> {
     pub fn query(&self) -> Result<QpAttributes, Error> {
         self.handle.check()?;
         let shared = &self.handle.shared;
-        shared.query_object(AdminOpcode::QueryQp, self.number())
+        shared.query_object(self.handle.generation, AdminOpcode::QueryQp, self.number())
     }
 
     /// Destroys the queue pair; its completions that were not polled yet are dropped. Sleepable
@@ -521,17 +522,25 @@ impl<P: Platform> Driver<P> {
             ..CreateQp::default()
         };
         let keep = Some(Arc::clone(&buffer));
-        let answer = self.shared.execute(AdminOpcode::CreateQp, &body, keep)?;
-        self.assemble(
-            (answer.result0, answer.result1),
-            &shape,
-            &config,
-            buffer,
-            (send_cq, receive_cq),
-        )
+        let generation = pd.handle.generation;
+        let memory = RegionMemory::Dma(Arc::clone(&buffer));
+        let created = self
+            .shared
+            .execute(generation, AdminOpcode::CreateQp, &body, keep)
+            .and_then(|answer| {
+                let results = (answer.result0, answer.result1);
+                let handle = |number| Handle::new(&self.shared, generation, number);
+                let cqs = (&send_cq.table, &receive_cq.table);
+                assemble(handle, results, &shape, &config, buffer, cqs)
+            });
+        self.shared
+            .keep_unless_refused(generation, &memory, created)
     }
 
     fn shape(&self, config: &QpConfig) -> Result<Shape, Error> {
+        if !is_page(config.doorbell_page) {
+            return Err(Error::BadArgument("doorbell page"));
+        }
         let limits = self.attributes();
         let shape = Shape::new(config).ok_or(Error::BadArgument("size of a work request"))?;
         if config.send_segments > limits.max_sge || config.inline > limits.max_inline {
@@ -544,52 +553,52 @@ impl<P: Platform> Driver<P> {
         }
         Ok(shape)
     }
+}
 
-    /// Makes the queue pair from the device's answer.
-    fn assemble(
-        &self,
-        (number, slots): (u64, u64),
-        shape: &Shape,
-        config: &QpConfig,
-        buffer: Arc<P::Dma>,
-        (send_cq, receive_cq): (&CompletionQueue<P>, &CompletionQueue<P>),
-    ) -> Result<QueuePair<P>, Error> {
-        let handle = Handle::new(&self.shared, number)?;
-        let doorbell = |slot: u64| Doorbell::new(config.doorbell_page, slot & 0xffff);
-        let sizes = (shape.send, shape.receive);
-        let tables = QpTables::new(handle.number, sizes, doorbell(slots >> 16)?);
-        let tables = Arc::new(tables);
-        let queue = |slot: u64| -> Result<Queue<P>, Error> {
-            Ok(Queue {
-                handle: Handle::new(&self.shared, number)?,
-                buffer: Arc::clone(&buffer),
-                tables: Arc::clone(&tables),
-                doorbell: doorbell(slot)?,
-                head: 0,
-            })
-        };
-        let send = SendQueue {
-            queue: queue(slots)?,
-            base: shape.send_offset,
-            limits: DescriptorLimits {
-                segments: config.send_segments,
-                inline: config.inline,
-            },
-        };
-        let receive = ReceiveQueue {
-            queue: queue(slots >> 16)?,
-            segments: 1 << shape.log_receive_segments,
-        };
-        let qp = QueuePair {
-            handle,
-            buffer,
-            send_cq: Arc::clone(&send_cq.table),
-            receive_cq: Arc::clone(&receive_cq.table),
-            sizes,
-            send,
-            receive,
-        };
-        qp.attach(&tables);
-        Ok(qp)
-    }
+/// Makes the queue pair from the device's answer; `handle` makes handles from its number.
+fn assemble<P: Platform>(
+    handle: impl Fn(u64) -> Result<Handle<P>, Error>,
+    (number, slots): (u64, u64),
+    shape: &Shape,
+    config: &QpConfig,
+    buffer: Arc<P::Dma>,
+    (send_cq, receive_cq): (&Arc<CqTable<P>>, &Arc<CqTable<P>>),
+) -> Result<QueuePair<P>, Error> {
+    let own = handle(number)?;
+    let doorbell = |slot: u64| Doorbell::new(config.doorbell_page, slot & 0xffff);
+    let sizes = (shape.send, shape.receive);
+    let tables = QpTables::new(own.number, sizes, doorbell(slots >> 16)?);
+    let tables = Arc::new(tables);
+    let queue = |slot: u64| -> Result<Queue<P>, Error> {
+        Ok(Queue {
+            handle: handle(number)?,
+            buffer: Arc::clone(&buffer),
+            tables: Arc::clone(&tables),
+            doorbell: doorbell(slot)?,
+            head: 0,
+        })
+    };
+    let send = SendQueue {
+        queue: queue(slots)?,
+        base: shape.send_offset,
+        limits: DescriptorLimits {
+            segments: config.send_segments,
+            inline: config.inline,
+        },
+    };
+    let receive = ReceiveQueue {
+        queue: queue(slots >> 16)?,
+        segments: 1 << shape.log_receive_segments,
+    };
+    let qp = QueuePair {
+        handle: own,
+        buffer,
+        send_cq: Arc::clone(send_cq),
+        receive_cq: Arc::clone(receive_cq),
+        sizes,
+        send,
+        receive,
+    };
+    qp.attach(&tables);
+    Ok(qp)
 }

@@ -39,6 +39,7 @@ impl<P: Platform> Shared<P> {
     /// description of the output buffer.
     pub(crate) fn query<T: Pod, B: bytemuck::NoUninit>(
         self: &Arc<Self>,
+        generation: u32,
         opcode: AdminOpcode,
         body: impl FnOnce(OutputBuffer) -> B,
     ) -> Result<T, Error> {
@@ -48,7 +49,8 @@ impl<P: Platform> Shared<P> {
             length: size_of::<T>() as u32,
             reserved: 0,
         };
-        self.execute(opcode, &body(output), Some(Arc::clone(&memory)))?;
+        let keep = Some(Arc::clone(&memory));
+        self.execute(generation, opcode, &body(output), keep)?;
         let mut value = T::zeroed();
         memory.read(0, bytemuck::bytes_of_mut(&mut value));
         Ok(value)
@@ -57,10 +59,11 @@ impl<P: Platform> Shared<P> {
     /// The same about one object.
     pub(crate) fn query_object<T: Pod>(
         self: &Arc<Self>,
+        generation: u32,
         opcode: AdminOpcode,
         object: u32,
     ) -> Result<T, Error> {
-        self.query(opcode, |output| ObjectOutput {
+        self.query(generation, opcode, |output| ObjectOutput {
             object,
             reserved: 0,
             output,
@@ -68,15 +71,22 @@ impl<P: Platform> Shared<P> {
     }
 
     pub(crate) fn query_device(self: &Arc<Self>) -> Result<DeviceAttributes, Error> {
-        self.query(AdminOpcode::QueryDevice, |output| output)
+        self.query(self.generation(), AdminOpcode::QueryDevice, |output| output)
     }
 
     pub(crate) fn query_port(self: &Arc<Self>) -> Result<PortAttributes, Error> {
-        self.query(AdminOpcode::QueryPort, |output| output)
+        self.query(self.generation(), AdminOpcode::QueryPort, |output| output)
     }
 }
 
 impl<P: Platform> Driver<P> {
+    /// Issues a command that has no result and names no object.
+    fn set<B: bytemuck::NoUninit>(&self, opcode: AdminOpcode, body: &B) -> Result<(), Error> {
+        let generation = self.shared.generation();
+        let answer = self.shared.execute(generation, opcode, body, None);
+        answer.map(drop)
+    }
+
     /// The port as it is now.
     pub fn query_port(&self) -> Result<PortAttributes, Error> {
         self.shared.query_port()
@@ -85,17 +95,15 @@ impl<P: Platform> Driver<P> {
     /// Sets the largest Ethernet payload in bytes, 576 to 9000.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
         let body = ModifyPort { mtu, reserved: 0 };
-        self.shared
-            .execute(AdminOpcode::ModifyPort, &body, None)
-            .map(drop)
+        self.set(AdminOpcode::ModifyPort, &body)
     }
 
     /// Reads the counters.
     pub fn counters(&self) -> Result<Counters, Error> {
         const KNOWN: usize = Counter::ALL.len();
-        let values: [u64; KNOWN] = self
-            .shared
-            .query(AdminOpcode::QueryCounters, |output| output)?;
+        let shared = &self.shared;
+        let opcode = AdminOpcode::QueryCounters;
+        let values: [u64; KNOWN] = shared.query(shared.generation(), opcode, |output| output)?;
         Ok(Counters {
             values: values.to_vec(),
         })
@@ -111,9 +119,7 @@ impl<P: Platform> Driver<P> {
             gid,
             ..SetGid::default()
         };
-        self.shared
-            .execute(AdminOpcode::SetGid, &body, None)
-            .map(drop)
+        self.set(AdminOpcode::SetGid, &body)
     }
 
     /// Frees entry `index` of the GID table.
@@ -123,19 +129,19 @@ impl<P: Platform> Driver<P> {
             gid_type: GidType::Empty.raw(),
             ..SetGid::default()
         };
-        self.shared
-            .execute(AdminOpcode::SetGid, &body, None)
-            .map(drop)
+        self.set(AdminOpcode::SetGid, &body)
     }
 
     /// Entry `index` of the GID table.
     pub fn query_gid(&self, index: u32) -> Result<GidEntry, Error> {
-        self.shared.query_object(AdminOpcode::QueryGid, index)
+        let generation = self.shared.generation();
+        self.shared
+            .query_object(generation, AdminOpcode::QueryGid, index)
     }
 
     /// Issues a command that does nothing, to be polled or waited for; several can be in flight.
     pub fn nop(&self) -> Result<PendingCommand<P>, Error> {
         let command = crate::admin::command(AdminOpcode::Nop, &[0u64; 0]);
-        self.shared.submit(command, None)
+        self.shared.submit(self.shared.generation(), command, None)
     }
 }

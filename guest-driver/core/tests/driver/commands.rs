@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vrnic_driver::abi::admin::{AccessFlags, AdminOpcode, Completion, Status};
 use vrnic_driver::abi::object::QpState;
-use vrnic_driver::{DmaBuffer, Error, MrConfig, QpConfig, RegionMemory, Segment};
+use vrnic_driver::{CqConfig, DmaBuffer, Driver, Error, MrConfig, QpConfig, RegionMemory, Segment};
 
 use crate::fake::{FakePinned, FakePlatform};
 use crate::{Bench, region, up};
@@ -84,6 +84,75 @@ fn completions_of_no_command_make_the_device_lost() {
         assert_eq!(driver.create_pd().err(), Some(Error::DeviceLost));
         driver.recover().expect("recover");
         assert!(driver.create_pd().is_ok());
+    }
+}
+
+/// Lets every slot of the admin queue be used again, which frees the memory that it kept.
+#[track_caller]
+fn reuse_admin_slots(driver: &Driver<FakePlatform>) {
+    let pending: Vec<_> = (0..64).map(|_| driver.nop().expect("room")).collect();
+    for command in pending {
+        assert!(command.wait().is_ok());
+    }
+}
+
+#[test]
+fn memory_of_an_object_with_a_bad_answer_stays_until_reset() {
+    let bench = Bench::new(QpConfig::default());
+    let (world, driver) = (&bench.world, &bench.driver);
+    // Numbers that are none, then doorbell slots that are none. The fake device has the object,
+    // and complains if its memory is freed.
+    let answers = [(u64::MAX, 8 << 16 | 9), (77, 7), (77, u64::MAX)];
+    for opcode in [
+        AdminOpcode::CreateCq,
+        AdminOpcode::CreateQp,
+        AdminOpcode::CreateMr,
+    ] {
+        for answer in answers {
+            world.with(|device| device.forged.insert(opcode.raw(), answer));
+            let config = QpConfig::default();
+            let error = match opcode {
+                AdminOpcode::CreateCq => driver.create_cq(CqConfig::default()).err(),
+                AdminOpcode::CreateQp => {
+                    let qp = driver.create_qp(&bench.pd, &bench.cq, &bench.cq, config);
+                    qp.err()
+                }
+                _ if answer.0 == 77 => continue,
+                _ => {
+                    let memory = RegionMemory::Dma(driver.allocate(1).expect("memory"));
+                    driver.create_mr(&bench.pd, memory, whole(1)).err()
+                }
+            };
+            assert!(
+                matches!(error, Some(Error::BadAnswer(_))),
+                "{opcode:?} {answer:?}"
+            );
+            reuse_admin_slots(driver);
+        }
+    }
+    let kept = world.buffers();
+    driver.recover().expect("recover");
+    assert!(world.buffers() < kept);
+}
+
+#[test]
+fn doorbell_pages_beyond_the_bar_are_refused() {
+    let (world, driver) = up();
+    assert!(driver.create_doorbell_page().is_ok());
+    let opcode = AdminOpcode::AllocDoorbellPage.raw();
+    for number in [256, u64::from(u32::MAX)] {
+        world.with(|device| device.forged.insert(opcode, (number, 0)));
+        let error = driver.create_doorbell_page().err();
+        assert!(matches!(error, Some(Error::BadAnswer(_))), "page {number}");
+        let config = CqConfig {
+            doorbell_page: number as u32,
+            ..CqConfig::default()
+        };
+        let error = driver.create_cq(config).err();
+        assert!(
+            matches!(error, Some(Error::BadArgument(_))),
+            "page {number}"
+        );
     }
 }
 

@@ -78,16 +78,22 @@ pub(crate) struct Device {
     pub(crate) ignore_resets: bool,
     pub(crate) hold_commands: bool,
     pub(crate) refuse: Option<u16>,
+    /// Results that commands return instead of their own, by opcode.
+    pub(crate) forged: BTreeMap<u16, (u64, u64)>,
     // What the device has seen.
     pub(crate) kicks: u32,
     pub(crate) marks: u32,
 }
+
+/// Something that another thread does.
+type Act = Box<dyn FnOnce()>;
 
 /// The device and the clock, shared by the platform, its buffers and the test.
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) device: Rc<RefCell<Device>>,
     time: Rc<Cell<u64>>,
+    meanwhile: Rc<RefCell<Option<Act>>>,
 }
 
 impl World {
@@ -101,7 +107,13 @@ impl World {
         Self {
             device: Rc::new(RefCell::new(device)),
             time: Rc::new(Cell::new(0)),
+            meanwhile: Rc::default(),
         }
+    }
+
+    /// What another thread does when the driver allocates memory next.
+    pub(crate) fn while_allocating(&self, act: impl FnOnce() + 'static) {
+        *self.meanwhile.borrow_mut() = Some(Box::new(act));
     }
 
     pub(crate) fn platform(&self) -> FakePlatform {
@@ -437,6 +449,10 @@ impl Platform for FakePlatform {
 
     fn allocate_dma(&self, length: usize) -> Result<FakeDma, OutOfMemory> {
         assert!(length > 0);
+        let meanwhile = self.0.meanwhile.borrow_mut().take();
+        if let Some(act) = meanwhile {
+            act();
+        }
         let data = Rc::new(RefCell::new(vec![0; length]));
         let address = self.0.with(|device| {
             let address = device.next_iova;

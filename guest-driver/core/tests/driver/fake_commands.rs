@@ -37,7 +37,9 @@ impl Device {
         let (status, result0, result1) = if refused {
             (Status::NoResources, 0, 0)
         } else {
-            let (result0, result1) = self.carry_out(opcode, &command);
+            let results = self.carry_out(opcode, &command);
+            let forged = self.forged.get(&opcode.raw()).copied();
+            let (result0, result1) = forged.unwrap_or(results);
             (Status::Success, result0, result1)
         };
         self.complete_command(&Completion {
@@ -107,7 +109,9 @@ impl Device {
             AdminOpcode::QueryPort => {
                 self.output(&body(command), &PortAttributes::default());
             }
-            AdminOpcode::AllocPd => return (self.number().into(), 0),
+            AdminOpcode::AllocPd | AdminOpcode::AllocDoorbellPage => {
+                return (self.number().into(), 0);
+            }
             AdminOpcode::FreePd => {}
             AdminOpcode::SetAsyncEq => self.async_eq = object,
             AdminOpcode::CreateMr => return self.create_mr(&body(command)),

@@ -1,9 +1,13 @@
 //! Devices that fail, fall silent, or vanish.
 
+use std::rc::Rc;
+
 use vrnic_driver::abi::eqe::EventType;
 use vrnic_driver::abi::registers::{self, HealthCode};
 use vrnic_driver::abi::wqe::WqeFlags;
-use vrnic_driver::{Completion, Data, Error, Health, Operation, PostError, QpConfig, SendRequest};
+use vrnic_driver::{
+    Completion, CqConfig, Data, Error, Health, Operation, PostError, QpConfig, SendRequest,
+};
 
 use crate::fake::FakePlatform;
 use crate::{Bench, region, up};
@@ -64,6 +68,28 @@ fn objects_are_stale_after_recovery() {
     // The driver goes on with new ones.
     let pd = bench.driver.create_pd().expect("PD");
     drop(region(&bench.driver, &pd));
+}
+
+#[test]
+fn a_recovery_in_the_middle_of_a_call_makes_it_stale() {
+    let bench = Bench::new(QpConfig::default());
+    let driver = Rc::new(bench.driver);
+    let recover = || {
+        let driver = Rc::clone(&driver);
+        move || driver.recover().expect("recover")
+    };
+    bench.world.while_allocating(recover());
+    let config = QpConfig::default();
+    let result = driver.create_qp(&bench.pd, &bench.cq, &bench.cq, config);
+    assert_eq!(result.err(), Some(Error::Stale));
+    // No command named objects of the life before.
+    assert!(bench.world.with(|device| device.qps.is_empty()));
+    let cq = driver.create_cq(CqConfig::default()).expect("CQ");
+    bench.world.while_allocating(recover());
+    assert_eq!(cq.query().err(), Some(Error::Stale));
+    // All slots of the admin queue are free.
+    let pending: Vec<_> = (0..64).map(|_| driver.nop().expect("room")).collect();
+    assert!(pending.into_iter().all(|command| command.wait().is_ok()));
 }
 
 #[test]
