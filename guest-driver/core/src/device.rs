@@ -136,9 +136,12 @@ impl<P: Platform> Shared<P> {
     }
 
     pub(crate) fn completion_event(&self, cqn: u32) {
-        if let Some(cq) = self.cqs.get(cqn) {
+        let context = self.cqs.look(cqn, |cq| {
             cq.notify();
-            self.platform.completion_event(cqn, cq.context());
+            cq.context()
+        });
+        if let Some(context) = context {
+            self.platform.completion_event(cqn, context);
         }
     }
 

@@ -5,6 +5,8 @@
 //! the entries that are there, passes them on, and arms the queue again; an entry that arrives in
 //! between makes the device notify at once, so none is lost.
 
+use alloc::sync::Arc;
+
 use vrnic_abi::admin::{AdminOpcode, Buffer, CreateEq, ObjectReference};
 use vrnic_abi::doorbell;
 use vrnic_abi::eqe::{EventEntry, EventType};
@@ -14,6 +16,7 @@ use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::platform::{DmaBuffer, Lock, Platform};
 use crate::ring::{RingSize, owner_of};
+use crate::tables::QpTables;
 
 /// Something happened to an object or to the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,9 +181,8 @@ impl<P: Platform> Shared<P> {
         match event.event {
             EventType::DeviceFatal => self.admin.set_lost_in(generation),
             EventType::QpFatal | EventType::QpRequestError | EventType::QpAccessError => {
-                if let Some(tables) = self.qps.get(event.object) {
-                    tables.set_failed(&self.platform);
-                }
+                let fail = |tables: &Arc<QpTables>| tables.set_failed(&self.platform);
+                self.qps.look(event.object, fail);
             }
             _ => {}
         }

@@ -56,6 +56,15 @@ impl<P: Platform, T: Clone> Registry<P, T> {
         })
     }
 
+    /// What `look` makes of the value, under the lock. For interrupt handlers, which must not get
+    /// hold of the last reference to a value whose memory only sleepable context may free.
+    pub(crate) fn look<R>(&self, key: u32, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.entries.with(|entries| {
+            let index = find(entries, key).ok()?;
+            entries.get(index).map(|entry| look(&entry.1))
+        })
+    }
+
     pub(crate) fn remove(&self, key: u32) -> Option<T> {
         self.entries.with(|entries| {
             let index = find(entries, key).ok()?;
