@@ -115,7 +115,7 @@ impl<P: Platform> CompletionQueue<P> {
             self.consumer = self.consumer.wrapping_add(1);
         }
         if self.consumer != first {
-            self.table.consumer.store(self.consumer, Ordering::Release);
+            self.table.consumed(self.consumer);
             let value = self.slot_value();
             self.doorbell.publish(&self.handle.shared.platform, value);
         }

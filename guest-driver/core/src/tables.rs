@@ -77,6 +77,18 @@ impl<P: Platform, T: Clone> Registry<P, T> {
         drop(self.entries.with(core::mem::take));
     }
 
+    /// Keeps the entries whose value `keep` accepts; returns whether there are any. Atomic context,
+    /// so it is for values that own nothing.
+    fn retain(&self, keep: impl Fn(T) -> bool) -> bool
+    where
+        T: Copy,
+    {
+        self.entries.with(|entries| {
+            entries.retain(|entry| keep(entry.1));
+            !entries.is_empty()
+        })
+    }
+
     /// Removes all entries without dropping them.
     pub(crate) fn leak(&self) {
         core::mem::forget(self.entries.with(core::mem::take));
@@ -117,12 +129,19 @@ pub(crate) struct CqTable<P: Platform> {
     pub(crate) buffer: Arc<P::Dma>,
     pub(crate) size: RingSize,
     /// Entries ever consumed, as the poller last published.
-    pub(crate) consumer: AtomicU32,
+    consumer: AtomicU32,
     context: u64,
     notifications: AtomicU32,
     queues: Registry<P, Arc<QpTables>>,
     /// Up to which entry completions of a number belong to a queue pair that is gone.
     purges: Registry<P, u32>,
+    /// There may be purges.
+    purging: AtomicBool,
+}
+
+/// Whether entry `counter` is before `until`.
+fn is_before(counter: u32, until: u32) -> bool {
+    until.wrapping_sub(counter) as i32 > 0
 }
 
 impl<P: Platform> CqTable<P> {
@@ -135,6 +154,27 @@ impl<P: Platform> CqTable<P> {
             notifications: AtomicU32::new(0),
             queues: Registry::new(),
             purges: Registry::new(),
+            purging: AtomicBool::new(false),
+        }
+    }
+
+    /// Publishes how many entries the poller has consumed.
+    #[inline]
+    pub(crate) fn consumed(&self, consumer: u32) {
+        self.consumer.store(consumer, Ordering::Release);
+        if self.purging.load(Ordering::Relaxed) {
+            self.end_purges(consumer);
+        }
+    }
+
+    /// Ends purges that are over. One that stayed would seem to begin again after 2^31 entries, and
+    /// swallow completions of a later queue pair of its number.
+    #[cold]
+    fn end_purges(&self, consumer: u32) {
+        // In this order, as `detach` does the reverse.
+        self.purging.store(false, Ordering::SeqCst);
+        if self.purges.retain(|until| is_before(consumer, until)) {
+            self.purging.store(true, Ordering::SeqCst);
         }
     }
 
@@ -161,6 +201,7 @@ impl<P: Platform> CqTable<P> {
             tables.attached.store(false, Ordering::Release);
         }
         self.purges.insert(qpn, self.producer());
+        self.purging.store(true, Ordering::SeqCst);
     }
 
     /// Counter of the first entry that the device has not written yet.
@@ -183,7 +224,7 @@ impl<P: Platform> CqTable<P> {
     /// The queue pair that completion `counter` with number `qpn` belongs to.
     pub(crate) fn find(&self, qpn: u32, counter: u32) -> Option<Arc<QpTables>> {
         if let Some(until) = self.purges.get(qpn) {
-            if until.wrapping_sub(counter) as i32 > 0 {
+            if is_before(counter, until) {
                 return None;
             }
             self.purges.remove(qpn);
@@ -370,7 +411,120 @@ impl ReceiveTable {
 
 #[cfg(test)]
 mod tests {
+    use core::cell::RefCell;
+
     use super::*;
+    use crate::platform::{OutOfMemory, PinnedMemory, Segment};
+
+    /// A platform that is nothing but memory.
+    struct Memory;
+
+    struct Cells(Vec<AtomicU64>);
+
+    impl DmaBuffer for Cells {
+        fn device_address(&self) -> u64 {
+            0
+        }
+        fn len(&self) -> usize {
+            self.0.len() * 8
+        }
+        fn load(&self, offset: usize) -> u64 {
+            self.0[offset / 8].load(Ordering::Acquire)
+        }
+        fn store(&self, offset: usize, value: u64) {
+            self.0[offset / 8].store(value, Ordering::Release);
+        }
+        fn read(&self, _offset: usize, _to: &mut [u8]) {}
+        fn write(&self, _offset: usize, _from: &[u8]) {}
+    }
+
+    impl PinnedMemory for Cells {
+        fn segments(&self) -> usize {
+            0
+        }
+        fn segment(&self, _index: usize) -> Option<Segment> {
+            None
+        }
+    }
+
+    struct Exclusive<T>(RefCell<T>);
+
+    impl<T> Lock<T> for Exclusive<T> {
+        fn new(value: T) -> Self {
+            Self(RefCell::new(value))
+        }
+        fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+            f(&mut self.0.borrow_mut())
+        }
+    }
+
+    impl Platform for Memory {
+        type Dma = Cells;
+        type Pinned = Cells;
+        type Lock<T> = Exclusive<T>;
+
+        fn read_register(&self, _offset: u32) -> u32 {
+            u32::MAX
+        }
+        fn write_register(&self, _offset: u32, _value: u32) {}
+        fn store_slot(&self, _page: u32, _slot: u32, _value: u64) {}
+        fn store_mark(&self, _page: u32, _group: u32) {}
+        fn load_engine_state(&self, _page: u32) -> u8 {
+            0
+        }
+        fn kick(&self, _page: u32) {}
+        fn allocate_dma(&self, _length: usize) -> Result<Cells, OutOfMemory> {
+            Err(OutOfMemory)
+        }
+        fn vectors(&self) -> u16 {
+            1
+        }
+        fn now(&self) -> u64 {
+            0
+        }
+        fn relax(&self, _vector: Option<u16>, _deadline: u64) {}
+    }
+
+    /// A completion queue of 4 entries, of which the device has written `written`.
+    fn completions(written: usize) -> CqTable<Memory> {
+        let size = RingSize::from_log(2);
+        let cells = Cells((0..4 * 8).map(|_| AtomicU64::new(0)).collect());
+        (0..written).for_each(|entry| cells.store(entry * 64 + 56, 1 << 56));
+        CqTable::new(Arc::new(cells), size, 0)
+    }
+
+    #[test]
+    fn completions_of_a_queue_pair_that_is_gone_are_dropped() {
+        let table = completions(2);
+        table.attach(&Arc::new(tables(0, 0)));
+        table.detach(7);
+        table.attach(&Arc::new(tables(0, 0)));
+        assert!(table.find(7, 0).is_none());
+        table.consumed(1);
+        assert!(table.find(7, 1).is_none());
+        assert!(table.find(7, 2).is_some());
+    }
+
+    #[test]
+    fn a_number_is_good_again_however_late_it_is_used() {
+        for written in 0..=4 {
+            let table = completions(written);
+            table.attach(&Arc::new(tables(0, 0)));
+            table.detach(7);
+            // Other queue pairs complete.
+            let mut counter = 0u32;
+            for _ in 0..3 {
+                counter = counter.wrapping_add(4);
+                table.consumed(counter);
+                table.attach(&Arc::new(tables(0, 0)));
+                assert!(table.find(9, counter).is_none());
+            }
+            counter = counter.wrapping_add(1 << 31);
+            table.consumed(counter);
+            assert!(table.find(7, counter).is_some(), "{written} written");
+            assert!(!table.purging.load(Ordering::Relaxed));
+        }
+    }
 
     fn tables(send: u8, receive: u8) -> QpTables {
         let sizes = (RingSize::from_log(send), RingSize::from_log(receive));
