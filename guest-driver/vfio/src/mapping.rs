@@ -136,26 +136,6 @@ impl Mapping {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
     }
 
-    /// Copies in, so that whoever sees an aligned word of it also sees all words before, as it is
-    /// with what a device writes: the owner of an entry comes last.
-    pub(crate) fn write_in_order(&self, offset: usize, from: &[u8]) {
-        let (head, rest) = from.split_at((offset.wrapping_neg() % 8).min(from.len()));
-        self.write(offset, head);
-        let mut place = offset + head.len();
-        let mut words = rest.chunks_exact(8);
-        for word in words.by_ref() {
-            if let Ok(word) = word.try_into() {
-                self.store_u64(place, u64::from_ne_bytes(word));
-            }
-            place += 8;
-        }
-        words
-            .remainder()
-            .iter()
-            .enumerate()
-            .for_each(|(index, byte)| self.store_u8(place + index, *byte));
-    }
-
     pub(crate) fn clear(&self, offset: usize, length: usize) {
         let to = self.at(offset, length, 1);
         // SAFETY: As in `read`.
@@ -175,25 +155,6 @@ mod tests {
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
     use super::*;
-
-    #[test]
-    fn writes_in_order_write_everything_and_nothing_else() {
-        let file = memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, 4096).unwrap();
-        let mapping = Mapping::new(&file, 0, 4096).unwrap();
-        let data: [u8; 40] = std::array::from_fn(|index| index as u8 + 1);
-        for offset in 0..16 {
-            for length in 0..=data.len() {
-                let mut expected = [0xa5; 64];
-                mapping.write(0, &expected);
-                mapping.write_in_order(offset, &data[..length]);
-                expected[offset..offset + length].copy_from_slice(&data[..length]);
-                let mut found = [0; 64];
-                mapping.read(0, &mut found);
-                assert_eq!(found, expected, "{length} bytes at {offset}");
-            }
-        }
-    }
 
     #[test]
     fn pages_are_mapped_in_any_order() {

@@ -41,7 +41,7 @@ impl Memory {
 
     pub(super) fn write(&self, address: u64, from: &[u8]) -> Option<()> {
         let (mapping, offset) = self.find(address, from.len())?;
-        mapping.write_in_order(offset, from);
+        mapping.write(offset, from);
         Some(())
     }
 }
