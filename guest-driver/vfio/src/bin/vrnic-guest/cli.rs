@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use vrnic_driver_vfio::{HostPlatform, Options};
 
 /// Brings a vrnic function up and moves verified data.
@@ -33,12 +33,13 @@ pub(crate) struct InfoArguments {
 
 /// Which function to use, and how.
 #[derive(Args, Clone)]
+#[command(group = ArgGroup::new("function").args(["device", "socket"]).required(true))]
 pub(crate) struct Target {
     /// PCI address of a function that is bound to vfio-pci, such as 0000:01:00.0.
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "socket")]
+    #[arg(long, value_name = "ADDRESS")]
     device: Option<String>,
     /// Socket of `vrnic serve`.
-    #[arg(long, value_name = "PATH", conflicts_with = "device")]
+    #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// MSI-X vectors to use.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -12,7 +12,7 @@ use vrnic_driver_vfio::HostPlatform;
 use crate::channel::Channel;
 use crate::cli::{PairArguments, Role};
 use crate::peer::{ANSWER, Link, bring_up, configure};
-use crate::report;
+use crate::report::{self, say};
 use crate::step::plan;
 
 pub(crate) fn run(arguments: &PairArguments) -> anyhow::Result<()> {
@@ -104,7 +104,7 @@ fn summary(side: &str, driver: &Driver<HostPlatform>) -> anyhow::Result<()> {
     let counters = driver.counters()?;
     let mut object = serde_json::Map::new();
     for (counter, value) in counters.iter().filter(|(_, value)| *value > 0) {
-        println!("{side}  {counter:<32?} {value:>12}");
+        say!("{side}  {counter:<32?} {value:>12}");
         object.insert(format!("{counter:?}"), value.into());
     }
     report::result(&json!({"step": "counters", "side": side, "ok": true, "counters": object}));

@@ -13,7 +13,7 @@ use vrnic_driver::{
 };
 use vrnic_driver_vfio::{DmaMemory, HostPlatform};
 
-use crate::report::timed;
+use crate::report::{say, timed};
 
 /// Work requests of either kind that a queue pair takes.
 pub(crate) const DEPTH: u32 = 64;
@@ -190,13 +190,15 @@ fn check(driver: &Driver<HostPlatform>) -> anyhow::Result<()> {
     while let Some(event) = driver.poll_event() {
         match event.event {
             EventType::PortUp | EventType::PortDown | EventType::GidChange => {
-                println!("event {:?} of {:#x}", event.event, event.object);
+                say!("event {:?} of {:#x}", event.event, event.object);
             }
             EventType::CommunicationEstablished => {}
             // The flushed work requests say the same, but not why.
-            _ => println!(
+            _ => say!(
                 "event {:?} of {:#x}: {:#x}",
-                event.event, event.object, event.detail
+                event.event,
+                event.object,
+                event.detail
             ),
         }
     }

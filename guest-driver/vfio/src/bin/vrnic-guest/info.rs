@@ -7,15 +7,15 @@ use vrnic_abi::object::{DeviceAttributes, PathMtu, PortAttributes, PortState};
 
 use crate::cli::InfoArguments;
 use crate::peer::bring_up;
-use crate::report::{result, timed};
+use crate::report::{result, say, timed};
 
 pub(crate) fn run(arguments: &InfoArguments) -> anyhow::Result<()> {
     let driver = bring_up("-", &arguments.target)?;
     print_device(driver.attributes());
-    println!("capabilities           {:?}", driver.capabilities());
-    println!("doorbell pages         {}", driver.doorbell_pages());
+    say!("capabilities           {:?}", driver.capabilities());
+    say!("doorbell pages         {}", driver.doorbell_pages());
     let mapped = driver.platform().doorbells_mapped();
-    println!(
+    say!(
         "doorbells              {}",
         if mapped { "mapped" } else { "trapped" }
     );
@@ -32,20 +32,21 @@ fn print_device(device: &DeviceAttributes) {
         .collect();
     let version = device.firmware_version;
     let (major, minor, patch) = (version >> 24, version >> 16 & 0xff, version & 0xffff);
-    println!("node GUID              {}", guid.join(":"));
-    println!("firmware               {major}.{minor}.{patch}");
-    println!("queue pairs            {}", device.max_qp);
-    println!("completion queues      {}", device.max_cq);
-    println!("event queues           {}", device.max_eq);
-    println!("memory regions         {}", device.max_mr);
-    println!("protection domains     {}", device.max_pd);
-    println!("largest region         {:#x}", device.max_mr_size);
-    println!("page sizes             {:#x}", device.page_sizes);
-    println!(
+    say!("node GUID              {}", guid.join(":"));
+    say!("firmware               {major}.{minor}.{patch}");
+    say!("queue pairs            {}", device.max_qp);
+    say!("completion queues      {}", device.max_cq);
+    say!("event queues           {}", device.max_eq);
+    say!("memory regions         {}", device.max_mr);
+    say!("protection domains     {}", device.max_pd);
+    say!("largest region         {:#x}", device.max_mr_size);
+    say!("page sizes             {:#x}", device.page_sizes);
+    say!(
         "segments, inline bytes {}, {}",
-        device.max_sge, device.max_inline
+        device.max_sge,
+        device.max_inline
     );
-    println!("MSI-X vectors          {}", device.vectors);
+    say!("MSI-X vectors          {}", device.vectors);
     result(&json!({
         "step": "device", "ok": true, "node_guid": guid.join(":"), "max_qp": device.max_qp,
         "max_cq": device.max_cq, "max_mr": device.max_mr, "vectors": device.vectors,
@@ -57,9 +58,9 @@ fn print_port(port: &PortAttributes) {
     let mac: Vec<_> = port.mac.iter().map(|byte| format!("{byte:02x}")).collect();
     let state = PortState::from_raw(port.state);
     let mtu = PathMtu::from_raw(port.active_mtu).map_or(0, PathMtu::bytes);
-    println!("port                   {state:?}, {} Mbit/s", port.speed);
-    println!("Ethernet address, MTU  {}, {}", mac.join(":"), port.mtu);
-    println!("path MTU, GIDs         {mtu}, {}", port.gid_entries);
+    say!("port                   {state:?}, {} Mbit/s", port.speed);
+    say!("Ethernet address, MTU  {}, {}", mac.join(":"), port.mtu);
+    say!("path MTU, GIDs         {mtu}, {}", port.gid_entries);
     result(&json!({
         "step": "port", "ok": true, "mac": mac.join(":"), "mtu": port.mtu, "path_mtu": mtu,
         "active": state == Some(PortState::Active), "gids": port.gid_entries,

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            println!("failed: {error:#}");
+            report::say!("failed: {error:#}");
             let text = format!("{error:#}");
             report::result(&json!({"step": "done", "ok": false, "error": text}));
             ExitCode::FAILURE

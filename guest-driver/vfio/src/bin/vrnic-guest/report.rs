@@ -1,16 +1,31 @@
 //! What the program prints.
+//!
+//! Somebody who no longer reads (`| head`) does not stop the test: writing then does nothing.
 
+use std::fmt;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+/// Prints a line for people, as `println!` does.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::report::line(format_args!($($words)*))
+    };
+}
+pub(crate) use say;
+
+/// Prints a line and has it out at once.
+pub(crate) fn line(text: fmt::Arguments) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}");
+    let _ = out.flush();
+}
+
 /// Prints a line for programs.
 pub(crate) fn result(value: &Value) {
-    let mut out = std::io::stdout().lock();
-    // Somebody who no longer reads does not stop the test.
-    let _ = writeln!(out, "RESULT {value}");
-    let _ = out.flush();
+    line(format_args!("RESULT {value}"));
 }
 
 /// Runs a step of the bring-up and prints how long it took.
@@ -23,7 +38,7 @@ pub(crate) fn timed<T>(
     let value = step();
     let ms = start.elapsed().as_secs_f64() * 1e3;
     let ok = value.is_ok();
-    println!(
+    say!(
         "{side}  {name:<32} {ms:>9.3} ms{}",
         if ok { "" } else { "  FAILED" }
     );

@@ -11,7 +11,7 @@ use crate::cli::{PairArguments, StressArguments};
 use crate::demo::pair;
 use crate::endpoint::Side;
 use crate::peer::{ANSWER, Link};
-use crate::report::{self, mib_s};
+use crate::report::{self, mib_s, say};
 use crate::step;
 use crate::transfer::request;
 
@@ -61,7 +61,7 @@ fn shuffle(link: &mut Link, pair: &PairArguments, over: impl Fn() -> bool) -> an
         state ^= state >> 27;
         state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
     };
-    println!("seed {}", pair.seed);
+    say!("seed {}", pair.seed);
     let (mut count, mut bytes) = (0u64, 0u64);
     while !over() {
         let step = step::random(&mut next, pair.max_size);
@@ -70,7 +70,7 @@ fn shuffle(link: &mut Link, pair: &PairArguments, over: impl Fn() -> bool) -> an
         bytes += step.size * step.count();
     }
     let side = link.side;
-    println!("{side}  {count} transfers, {bytes} bytes, all as they should be");
+    say!("{side}  {count} transfers, {bytes} bytes, all as they should be");
     report::result(&json!({
         "step": "stress", "side": side, "ok": true, "transfers": count, "bytes": bytes,
         "seed": pair.seed,
@@ -110,7 +110,7 @@ fn pour(link: &mut Link, over: impl Fn() -> bool) -> anyhow::Result<()> {
     }
     let bytes = count * u64::from(FLOOD_SIZE);
     let rate = mib_s(bytes, start.elapsed());
-    println!("{}  {count} WRITEs, {rate:.1} MiB/s", link.side);
+    say!("{}  {count} WRITEs, {rate:.1} MiB/s", link.side);
     report::result(&json!({
         "step": "flooded", "side": link.side, "ok": true, "bytes": bytes, "mib_s": rate,
     }));

@@ -17,7 +17,7 @@ use vrnic_driver::{Data, Operation, ReceiveRequest, Remote, SendRequest, Sge, Wo
 use crate::endpoint::{DEPTH, Endpoint, Side};
 use crate::pattern::{self, Piece};
 use crate::peer::{ANSWER, Link};
-use crate::report::{self, mib_s, microseconds};
+use crate::report::{self, mib_s, microseconds, say};
 use crate::step::{Op, Step};
 
 /// Requests in flight when many are.
@@ -79,7 +79,7 @@ impl Link {
         let bytes = step.size * step.together;
         let rate = mib_s(bytes, times.together);
         let latency = microseconds(times.latency);
-        println!(
+        say!(
             "{}  {:<9} {:>8} B  {:>2}->{:<2} SGE  {latency:>10.1} µs  {rate:>9.1} MiB/s  {sum:016x} {}",
             self.side,
             step.op.name(),
