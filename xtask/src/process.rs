@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid,
+};
 
 /// Runs a program to its end and returns what it wrote to stdout.
 ///
@@ -77,6 +79,17 @@ impl Background {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Calls `act` on a thread of its own when the child has ended, however that comes about.
+    pub(crate) fn at_end(&self, act: impl FnOnce() + Send + 'static) {
+        let child = WaitId::Pid(Pid::from_child(&self.child));
+        thread::spawn(move || {
+            // The exit status stays for whoever owns the child; if they have taken it already,
+            // this fails, and the child has ended too.
+            let _ = waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            act();
+        });
+    }
+
     /// Waits until the child has made a file.
     ///
     /// # Errors
@@ -104,7 +117,7 @@ impl Background {
     /// It cannot be waited for.
     pub(crate) fn terminate(&mut self) -> Result<ExitStatus> {
         if self.ended().is_none() {
-            let pid = rustix::process::Pid::from_child(&self.child);
+            let pid = Pid::from_child(&self.child);
             // It may end on its own between the two calls; it stays ours until it is waited for.
             let _ = rustix::process::kill_process(pid, Signal::TERM);
         }
@@ -118,5 +131,26 @@ impl Drop for Background {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_killed_child_is_reported() {
+        let (sender, ends) = channel();
+        let mut child = Background::start(Command::new("sleep").arg("1000")).unwrap();
+        child.at_end(move || sender.send(()).unwrap());
+        assert!(ends.try_recv().is_err());
+        rustix::process::kill_process(Pid::from_child(child.child()), Signal::KILL).unwrap();
+        ends.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(
+            !child.ended().unwrap().success(),
+            "its status is still there"
+        );
     }
 }

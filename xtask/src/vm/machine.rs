@@ -23,12 +23,14 @@ pub(crate) struct Line {
     pub text: String,
 }
 
-/// What a running virtual machine reports, each line with its number.
+/// What happens while virtual machines run, each with the number of the machine or RNIC.
 pub(crate) enum Event {
-    /// A line on its console.
+    /// A line on a machine's console.
     Line(usize, Line),
-    /// QEMU has ended, or has closed the console.
+    /// A machine's QEMU has ended, or has closed the console.
     End(usize),
+    /// An RNIC has ended, under the machine that uses it.
+    NicEnd(usize),
 }
 
 /// A running virtual machine; dropping it ends it.

@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 
+use super::machine::Event;
 use crate::process::Background;
 
 /// A running RNIC; dropping it kills it.
@@ -53,6 +55,20 @@ impl Nic {
         let there = nic.process.wait_for_file(&nic.socket, deadline);
         there.with_context(|| nic.last_words())?;
         Ok(nic)
+    }
+
+    /// Has its end reported as that of the RNIC `number`, until nobody receives events any more.
+    pub(crate) fn watch(&self, number: usize, events: Sender<Event>) {
+        self.process.at_end(move || {
+            let _ = events.send(Event::NicEnd(number));
+        });
+    }
+
+    /// Why nothing works without it, once it has ended too early.
+    pub(crate) fn obituary(&mut self) -> Option<Error> {
+        let status = self.process.ended()?;
+        let (log, words) = (self.log.display(), self.last_words());
+        Some(anyhow!("vrnic ended ({status}), its log is {log}: {words}"))
     }
 
     /// Ends it as its user would.

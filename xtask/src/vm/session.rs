@@ -108,6 +108,9 @@ impl<'a> Session<'a> {
         // A machine that was killed leaves its socket behind.
         let _ = fs::remove_file(&peer);
         let (sender, events) = channel();
+        for (index, nic) in self.nics.iter().enumerate() {
+            nic.watch(index, sender.clone());
+        }
         let mut machines = Vec::new();
         for (index, vm) in vms.iter().enumerate() {
             let mut command = self.command(index, vm)?;
@@ -123,12 +126,20 @@ impl<'a> Session<'a> {
             }
             machines.push(machine);
         }
-        match listen(vms.len(), &events, self.deadline, &mut watch)? {
+        let heard = listen(vms.len(), &events, self.deadline, &mut watch);
+        // A guest or QEMU may fail before the end of the RNIC under it is heard of.
+        if let (Err(_) | Ok(Heard::EarlyEnd(..) | Heard::NicEnd(_)), Some(error)) =
+            (&heard, self.nics.iter_mut().find_map(Nic::obituary))
+        {
+            return Err(error);
+        }
+        match heard? {
             Heard::All(guests) => {
                 machines.into_iter().try_for_each(Machine::check_end)?;
                 Ok(guests)
             }
             Heard::Enough(guests) => Ok(guests),
+            Heard::NicEnd(index) => bail!("the vrnic of guest {} ended", name(index)),
             Heard::EarlyEnd(index, last) => {
                 // QEMU's own words say more, if there are any.
                 machines.swap_remove(index).check_end()?;
@@ -185,6 +196,8 @@ enum Heard {
     Enough(Vec<Said>),
     /// A guest was gone before its command ended; with its last line.
     EarlyEnd(usize, String),
+    /// An RNIC was gone before the guests were.
+    NicEnd(usize),
 }
 
 fn listen(
@@ -198,7 +211,10 @@ fn listen(
     while running > 0 {
         let left = deadline.saturating_duration_since(Instant::now());
         let event = events.recv_timeout(left).map_err(|_| silent(&guests))?;
-        let (Event::Line(index, _) | Event::End(index)) = event;
+        let index = match event {
+            Event::NicEnd(index) => return Ok(Heard::NicEnd(index)),
+            Event::Line(index, _) | Event::End(index) => index,
+        };
         let said = guests
             .get_mut(index)
             .context("events carry numbers of guests")?;
@@ -207,6 +223,7 @@ fn listen(
                 return Ok(Heard::EarlyEnd(index, said.last().to_owned()));
             }
             Event::End(_) => running -= 1,
+            Event::NicEnd(_) => {}
             Event::Line(_, line) => {
                 let flow = watch(index, &line);
                 said.hear(line)
@@ -285,6 +302,12 @@ mod tests {
         );
         let heard = hear(vec![line(1, "Kernel panic"), Event::End(1)], "").unwrap();
         assert!(matches!(heard, Heard::EarlyEnd(1, last) if last == "Kernel panic"));
+    }
+
+    #[test]
+    fn an_rnic_that_ends_ends_the_run() {
+        let heard = hear(vec![line(0, "x"), Event::NicEnd(1)], "").unwrap();
+        assert!(matches!(heard, Heard::NicEnd(1)));
     }
 
     #[test]
