@@ -4,6 +4,7 @@
 //! thread does the rest. Files that this process made (sockets, links, a complete capture) are in
 //! order again when it ends, however it is told to end.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -36,8 +37,10 @@ pub struct ServeArguments {
     /// none;
     /// shm:listen=PATH or shm:connect=PATH (another vrnic on this host, fastest);
     /// stream:listen=PATH or stream:connect=PATH (QEMU's -netdev stream);
+    /// tcp:listen=IP:PORT or tcp:connect=IP:PORT (the same over TCP);
     /// dgram:local=PATH,remote=PATH (QEMU's -netdev dgram);
     /// udp:local=IP:PORT,remote=IP:PORT.
+    /// With connect=…, wait=SECONDS is how long to wait for the listening side, 10 by default.
     #[arg(
         long,
         value_name = "SPEC",
@@ -78,7 +81,9 @@ impl FromStr for MacArgument {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2);
+            // A sign would be a number to Rust, too.
+            let two_digits = |part: &&str| part.len() == 2 && !part.starts_with('+');
+            let part = parts.next().filter(two_digits);
             *byte = part
                 .and_then(|part| u8::from_str_radix(part, 16).ok())
                 .ok_or_else(wrong)?;
@@ -175,6 +180,11 @@ fn names(sockets: &[PathBuf]) -> String {
 }
 
 fn listen(sockets: &[PathBuf]) -> Result<Vec<Listener>, Failure> {
+    let mut seen = HashSet::new();
+    if let Some(twice) = sockets.iter().find(|path| !seen.insert(*path)) {
+        let twice = twice.display();
+        return Err(Failure::Usage(anyhow!("--socket {twice} is given twice")));
+    }
     let listeners = sockets.iter().map(Listener::bind);
     let listeners: Result<Vec<_>, _> = listeners.collect();
     listeners.map_err(|error| Failure::Usage(anyhow!("{error}")))
@@ -335,6 +345,7 @@ mod tests {
             "2:0:0:0:0:1",
             "01:00:00:00:00:00",
             "0x:00:00:00:00:01",
+            "+2:00:00:00:00:01",
         ] {
             assert!(mac(wrong).is_err(), "{wrong}");
         }

@@ -190,6 +190,7 @@ impl EngineThread {
             start: Instant::now(),
             link_up: false,
             link_held_until: Time(0),
+            link_violated: false,
             stopped: false,
         };
         let thread = std::thread::Builder::new().name("vrnic-engine".into());
@@ -248,6 +249,8 @@ struct Engine {
     /// As it was reported.
     link_up: bool,
     link_held_until: Time,
+    /// A peer broke the framing, and the log says so.
+    link_violated: bool,
     stopped: bool,
 }
 
@@ -313,6 +316,15 @@ impl Engine {
             self.link_held_until = Time(now.0.saturating_add(LINK_HOLD.as_nanos() as u64));
             log::info!("link is {}", if up { "up" } else { "down" });
             self.nic.set_link(up);
+            self.watch_framing();
+        }
+    }
+
+    /// Says it once if a peer broke the framing: most likely two kinds of link were joined.
+    fn watch_framing(&mut self) {
+        if !self.link_violated && self.link.counters().violations > 0 {
+            self.link_violated = true;
+            log::warn!("the link's peer broke its framing: is it a link of the same kind?");
         }
     }
 

@@ -60,7 +60,10 @@ fn every_mistake_is_answered_in_one_line() {
         (&["serve", "--socket", &long], &[&long, "too long"]),
         (&["serve", "--socket", "no/s"], &["no/s", "No such file"]),
         (&["serve", "--socket", "."], &[".", "not a socket"]),
-        (&["serve", "--socket", "s", "--socket", "s"], &["s:"]),
+        (
+            &["serve", "--socket", "s", "--socket", "s"],
+            &["--socket s", "twice"],
+        ),
         (
             &["serve", "--socket", "s", "--link", "tap"],
             &["'tap'", "stream"],
