@@ -129,10 +129,15 @@ fn write_layout(f: &mut fmt::Formatter<'_>, layout: &Layout) -> fmt::Result {
 
 fn write_codes(f: &mut fmt::Formatter<'_>, codes: &Codes) -> fmt::Result {
     write_doc(f, codes.doc)?;
-    writeln!(f, "\n\n| Value | Name | Meaning |")?;
+    let number = if codes.bits { "Bit" } else { "Value" };
+    writeln!(f, "\n\n| {number} | Name | Meaning |")?;
     writeln!(f, "|---|---|---|")?;
     for code in codes.codes {
-        write!(f, "| {:#x} | `{}` | ", code.value, code.name)?;
+        if codes.bits {
+            write!(f, "| {} | `{}` | ", code.value, code.name)?;
+        } else {
+            write!(f, "| {:#x} | `{}` | ", code.value, code.name)?;
+        }
         write_doc(f, code.doc)?;
         writeln!(f, " |")?;
     }

@@ -106,7 +106,7 @@ pub struct Layout {
 pub struct Code {
     /// Name.
     pub name: &'static str,
-    /// Value as it stands in memory.
+    /// Value as it stands in memory, or number of the bit.
     pub value: u64,
     /// What it means.
     pub doc: &'static [&'static str],
@@ -119,6 +119,8 @@ pub struct Codes {
     pub name: &'static str,
     /// What it is for.
     pub doc: &'static [&'static str],
+    /// Whether values are numbers of bits, of which several can be set.
+    pub bits: bool,
     /// Its codes in ascending order.
     pub codes: &'static [Code],
 }
@@ -247,6 +249,7 @@ macro_rules! codes {
             pub const CODES: $crate::Codes = $crate::Codes {
                 name: stringify!($name),
                 doc: &[$($doc),+],
+                bits: false,
                 codes: &[$( $crate::Code {
                     name: stringify!($code),
                     value: $value,
@@ -293,6 +296,7 @@ macro_rules! flags {
             pub const CODES: $crate::Codes = $crate::Codes {
                 name: stringify!($name),
                 doc: &[$($doc),+],
+                bits: true,
                 codes: &[$( $crate::Code {
                     name: stringify!($code),
                     value: $bit,
