@@ -69,8 +69,13 @@ impl Tally {
         for name in &self.failed {
             println!("failed: {name}");
         }
+        let nothing = self.passed == 0 && self.failed.is_empty();
+        if let (true, Some(only)) = (nothing, &self.only) {
+            println!("no step has {only:?} in its name");
+        }
         println!("{} passed, {} failed", self.passed, self.failed.len());
-        if self.failed.is_empty() {
+        // A mistyped name must not pass for a test that did.
+        if self.failed.is_empty() && !nothing {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
