@@ -308,10 +308,13 @@ fn ended_by_signal(events: &Events, signals: &mut Signals) -> bool {
 /// A locally administered address that is the same each time a socket path is served.
 fn derive_mac(sockets: &[PathBuf]) -> Mac {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let path = sockets
+    let first = sockets
         .first()
-        .map(|path| path.as_os_str().as_encoded_bytes());
-    for byte in path.unwrap_or_default() {
+        .map(PathBuf::as_path)
+        .unwrap_or(Path::new(""));
+    // The same name in two folders is two sockets.
+    let path = std::path::absolute(first).unwrap_or_else(|_| first.to_path_buf());
+    for byte in path.as_os_str().as_encoded_bytes() {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let [.., a, b, c, d] = hash.to_be_bytes();
