@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::doorbell;
 
-use crate::host::{Host, Memory, TraceEvent};
-use crate::resource::PageMap;
+use super::entry_ring::EntryRing;
+use crate::host::{Host, TraceEvent};
 
 /// What became of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,20 +38,14 @@ enum Armed {
 pub struct CompletionQueue {
     /// Number.
     pub number: u32,
-    /// The ring.
-    pub pages: PageMap,
-    /// Entries as a power of two.
-    pub log_entries: u8,
+    /// The entries.
+    pub ring: EntryRing,
     /// Event queue.
     pub eq: u32,
-    /// Doorbell page and slot.
-    pub doorbell: (u32, u32),
     /// Queue pairs that complete here, once for each of their work queues.
     pub users: Vec<u32>,
     /// Set while an event of the queue waits for room in the event queue.
     pub event_held: bool,
-    producer: u32,
-    consumer: u32,
     arm_seen: u16,
     armed: Armed,
     /// Index of the latest entry that is solicited or an error, if not consumed.
@@ -62,40 +56,18 @@ pub struct CompletionQueue {
 impl CompletionQueue {
     /// An empty queue that is not armed.
     #[must_use]
-    pub const fn new(
-        number: u32,
-        pages: PageMap,
-        log_entries: u8,
-        eq: u32,
-        doorbell: (u32, u32),
-    ) -> Self {
+    pub const fn new(number: u32, ring: EntryRing, eq: u32) -> Self {
         Self {
             number,
-            pages,
-            log_entries,
+            ring,
             eq,
-            doorbell,
             users: Vec::new(),
             event_held: false,
-            producer: 0,
-            consumer: 0,
             arm_seen: 0,
             armed: Armed::No,
             solicited: None,
             failed: false,
         }
-    }
-
-    /// Entries ever written.
-    #[must_use]
-    pub const fn producer(&self) -> u32 {
-        self.producer
-    }
-
-    /// Entries ever consumed, as last seen.
-    #[must_use]
-    pub const fn consumer(&self) -> u32 {
-        self.consumer
     }
 
     /// Whether the driver waits for an event.
@@ -124,26 +96,19 @@ impl CompletionQueue {
             self.failed = true;
             return Pushed::Failed;
         }
-        let mask = (1u32 << self.log_entries) - 1;
-        entry.owner = u8::from(self.producer >> self.log_entries & 1 == 0);
-        let bytes = bytemuck::bytes_of(&entry);
-        let offset = u64::from(self.producer & mask) * CompletionEntry::SIZE as u64;
-        let written = match self.pages.run(offset) {
-            Some((address, _)) => host.memory().write_publish(address, bytes).is_ok(),
-            None => false,
-        };
-        if !written {
+        entry.owner = self.ring.owner();
+        let index = self.ring.producer();
+        if self.ring.write(host, &entry).is_err() {
             self.failed = true;
             return Pushed::Failed;
         }
         host.trace(&TraceEvent::Completion {
             cqn: self.number,
-            entry: bytes,
+            entry: bytemuck::bytes_of(&entry),
         });
         if solicited {
-            self.solicited = Some(self.producer);
+            self.solicited = Some(index);
         }
-        self.producer = self.producer.wrapping_add(1);
         if self.take_notification(solicited) {
             Pushed::Notify
         } else {
@@ -154,7 +119,7 @@ impl CompletionQueue {
     /// Takes the value of the queue's doorbell slot. Returns whether the consumer index made sense
     /// and whether the driver wants an event now.
     pub fn ring(&mut self, value: u64) -> (bool, bool) {
-        let valid = self.take_consumer(doorbell::index(value));
+        let valid = self.take_consumer(value);
         let sequence = doorbell::arm_sequence(value);
         if sequence == self.arm_seen {
             return (valid, false);
@@ -167,7 +132,7 @@ impl CompletionQueue {
         } else if self.armed == Armed::No {
             self.armed = Armed::Solicited;
         }
-        if self.producer == self.consumer {
+        if self.ring.outstanding() == 0 {
             return (valid, false);
         }
         (valid, self.take_notification(self.solicited.is_some()))
@@ -185,27 +150,21 @@ impl CompletionQueue {
         notify
     }
 
-    fn take_consumer(&mut self, index: u32) -> bool {
-        let outstanding = self.producer.wrapping_sub(index);
-        if outstanding > self.producer.wrapping_sub(self.consumer) {
-            return false;
-        }
-        self.consumer = index;
-        let consumed = |at: u32| self.producer.wrapping_sub(at) > outstanding;
+    fn take_consumer(&mut self, value: u64) -> bool {
+        let valid = self.ring.take_consumer(value);
+        let (producer, outstanding) = (self.ring.producer(), self.ring.outstanding());
+        let consumed = |at: u32| producer.wrapping_sub(at) > outstanding;
         if self.solicited.is_some_and(consumed) {
             self.solicited = None;
         }
-        true
+        valid
     }
 
     fn has_room<H: Host>(&mut self, host: &H) -> bool {
-        let full =
-            |queue: &Self| queue.producer.wrapping_sub(queue.consumer) >= 1u32 << queue.log_entries;
-        if full(self) {
+        if self.ring.is_full() {
             // Arming comes with a mark and is left to that.
-            let value = host.doorbell(self.doorbell.0, self.doorbell.1);
-            self.take_consumer(doorbell::index(value));
+            self.take_consumer(self.ring.slot(host));
         }
-        !full(self)
+        !self.ring.is_full()
     }
 }

@@ -12,8 +12,9 @@ use vrnic_abi::eqe::{EventEntry, EventType};
 use vrnic_abi::registers::HealthCode;
 
 use super::Fault;
-use crate::host::{Host, Memory, TraceEvent};
-use crate::resource::{PageMap, limits};
+use super::entry_ring::EntryRing;
+use crate::host::{Host, TraceEvent};
+use crate::resource::limits;
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,18 +30,12 @@ pub enum Posted {
 pub struct EventQueue {
     /// Number.
     pub number: u32,
-    /// The ring.
-    pub pages: PageMap,
-    /// Entries as a power of two.
-    pub log_entries: u8,
+    /// The entries.
+    pub ring: EntryRing,
     /// MSI-X vector.
     pub vector: u16,
-    /// Doorbell page and slot.
-    pub doorbell: (u32, u32),
     /// Completion queues and roles that refer to the queue.
     pub users: u32,
-    producer: u32,
-    consumer: u32,
     arm_seen: u16,
     armed: bool,
     held: VecDeque<EventEntry>,
@@ -51,22 +46,12 @@ pub struct EventQueue {
 impl EventQueue {
     /// An empty queue that is not armed.
     #[must_use]
-    pub const fn new(
-        number: u32,
-        pages: PageMap,
-        log_entries: u8,
-        vector: u16,
-        doorbell: (u32, u32),
-    ) -> Self {
+    pub const fn new(number: u32, ring: EntryRing, vector: u16) -> Self {
         Self {
             number,
-            pages,
-            log_entries,
+            ring,
             vector,
-            doorbell,
             users: 0,
-            producer: 0,
-            consumer: 0,
             arm_seen: 0,
             armed: false,
             held: VecDeque::new(),
@@ -129,50 +114,32 @@ impl EventQueue {
 
     /// Takes the value of the queue's doorbell slot; `false` if it makes no sense.
     pub fn ring<H: Host>(&mut self, host: &H, value: u64) -> bool {
-        let valid = self.take_consumer(doorbell::index(value));
+        let valid = self.ring.take_consumer(value);
         let sequence = doorbell::arm_sequence(value);
         if sequence != self.arm_seen {
             self.arm_seen = sequence;
             self.armed = true;
-            self.notify_if(host, self.producer != self.consumer);
-        }
-        valid
-    }
-
-    fn take_consumer(&mut self, index: u32) -> bool {
-        let valid = self.producer.wrapping_sub(index) <= self.producer.wrapping_sub(self.consumer);
-        if valid {
-            self.consumer = index;
+            self.notify_if(host, self.ring.outstanding() != 0);
         }
         valid
     }
 
     fn has_room<H: Host>(&mut self, host: &H) -> bool {
-        let full =
-            |queue: &Self| queue.producer.wrapping_sub(queue.consumer) >= 1u32 << queue.log_entries;
-        if full(self) {
-            let value = host.doorbell(self.doorbell.0, self.doorbell.1);
-            self.ring(host, value);
+        if self.ring.is_full() {
+            self.ring(host, self.ring.slot(host));
         }
-        !full(self)
+        !self.ring.is_full()
     }
 
     fn write<H: Host>(&mut self, host: &H, mut entry: EventEntry) -> Result<(), Fault> {
-        let mask = (1u32 << self.log_entries) - 1;
-        entry.owner = u8::from(self.producer >> self.log_entries & 1 == 0);
-        let offset = u64::from(self.producer & mask) * EventEntry::SIZE as u64;
-        let Some((address, _)) = self.pages.run(offset) else {
-            return Err(self.fault(HealthCode::EventDmaFailed, 0));
-        };
-        let bytes = bytemuck::bytes_of(&entry);
-        if host.memory().write_publish(address, bytes).is_err() {
+        entry.owner = self.ring.owner();
+        if let Err(address) = self.ring.write(host, &entry) {
             return Err(self.fault(HealthCode::EventDmaFailed, address));
         }
         host.trace(&TraceEvent::Event {
             eqn: self.number,
-            entry: bytes,
+            entry: bytemuck::bytes_of(&entry),
         });
-        self.producer = self.producer.wrapping_add(1);
         self.notify_if(host, true);
         Ok(())
     }

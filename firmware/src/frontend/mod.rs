@@ -6,7 +6,7 @@
 //!
 //! * [`registers`]: reset, enabling, errors;
 //! * `admin`: the admin queue, its commands and what they do;
-//! * [`event`], [`completion`]: the queues that the device writes;
+//! * [`event`], [`completion`]: the queues that the device writes, and their [`entry_ring`];
 //! * [`ring`], [`work`]: the queues that the driver writes;
 //! * [`mod@env`]: all of that as a queue pair of the transport sees it;
 //! * [`objects`], [`function`]: where everything lives.
@@ -18,6 +18,7 @@
 
 mod admin;
 pub mod completion;
+pub mod entry_ring;
 pub mod env;
 pub mod event;
 pub mod function;

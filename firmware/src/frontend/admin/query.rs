@@ -153,9 +153,9 @@ impl Function {
         let cq = cq.ok_or(no_such(argument!(ObjectOutput, object)))?;
         let attributes = CqAttributes {
             eq: cq.eq,
-            entries: 1 << cq.log_entries,
-            producer: cq.producer(),
-            consumer: cq.consumer(),
+            entries: 1 << cq.ring.log_entries,
+            producer: cq.ring.producer(),
+            consumer: cq.ring.consumer(),
             armed: cq.is_armed().into(),
             failed: cq.has_failed().into(),
             ..CqAttributes::default()

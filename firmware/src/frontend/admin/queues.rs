@@ -12,6 +12,7 @@ use vrnic_abi::pci::MSIX_VECTORS;
 
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::completion::CompletionQueue;
+use crate::frontend::entry_ring::EntryRing;
 use crate::frontend::event::EventQueue;
 use crate::frontend::function::Function;
 use crate::host::Host;
@@ -42,7 +43,8 @@ impl Function {
         // The owner is filled in when the number is known.
         let slot = self.allocate_slot(host, page, Owner::Event(0))?;
         let made = self.objects.eqs.insert_with(|number| {
-            EventQueue::new(number, pages, body.log_entries, body.vector, (page, slot))
+            let ring = EntryRing::new(pages, body.log_entries, (page, slot));
+            EventQueue::new(number, ring, body.vector)
         });
         self.name_slot(made, page, slot, Owner::Event)
     }
@@ -56,8 +58,8 @@ impl Function {
         let eq = self.objects.eqs.remove(eqn).ok_or(no_such(at))?;
         self.objects
             .doorbells
-            .free_slot(eq.doorbell.0, eq.doorbell.1);
-        self.forget_pages(&eq.pages);
+            .free_slot(eq.ring.doorbell.0, eq.ring.doorbell.1);
+        self.forget_pages(&eq.ring.pages);
         Ok(Reply::default())
     }
 
@@ -106,7 +108,8 @@ impl Function {
         let page = body.doorbell_page;
         let slot = self.allocate_slot(host, page, Owner::Completion(0))?;
         let made = self.objects.cqs.insert_with(|number| {
-            CompletionQueue::new(number, pages, body.log_entries, body.eq, (page, slot))
+            let ring = EntryRing::new(pages, body.log_entries, (page, slot));
+            CompletionQueue::new(number, ring, body.eq)
         });
         if let Some(eq) = self.objects.eqs.get_mut(body.eq) {
             eq.users = eq.users.saturating_add(1);
@@ -127,8 +130,8 @@ impl Function {
         }
         self.objects
             .doorbells
-            .free_slot(cq.doorbell.0, cq.doorbell.1);
-        self.forget_pages(&cq.pages);
+            .free_slot(cq.ring.doorbell.0, cq.ring.doorbell.1);
+        self.forget_pages(&cq.ring.pages);
         Ok(Reply::default())
     }
 }
