@@ -29,6 +29,12 @@ use vrnic_firmware::host::{CopyError, DmaError, Host, Memory, Wire};
 use vrnic_firmware::nic::{FunctionConfig, FunctionId, Nic, NicConfig, Progress};
 use vrnic_firmware::types::{Gid, Mac, Time};
 
+#[path = "../seeded/mod.rs"]
+mod seeded;
+
+#[allow(unused_imports, reason = "not every test is random")]
+pub use seeded::Random;
+
 /// What memory holds before anybody writes.
 pub const PATTERN: u8 = 0xee;
 /// First DMA address that is mapped.
@@ -37,33 +43,6 @@ pub const BASE: u64 = 0x1_0000_0000;
 pub const SIZE: usize = 8 << 20;
 pub const PAGES: usize = 8;
 pub const ADMIN_LOG: u32 = 4;
-
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    pub fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-
-    pub fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            *byte = self.next() as u8;
-        }
-    }
-}
 
 /// Guest memory of one function.
 pub struct Ram {

@@ -18,6 +18,8 @@ use vrnic_firmware::types::{
     Access, AccessError, Chunk, Chunks, Mtu, Outcome, Psn, Qpn, Sge, State, Time,
 };
 
+pub use crate::seeded::Random;
+
 /// What memory holds before anybody writes.
 pub const PATTERN: u8 = 0xee;
 /// Key of the region that covers all memory with all rights.
@@ -25,27 +27,6 @@ pub const KEY: u32 = 0x100;
 /// Virtual address of the first byte of memory.
 pub const BASE: u64 = 0x7000_0000_0000;
 pub const MTU: u32 = 256;
-
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    pub fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 pub struct Region {

@@ -11,5 +11,7 @@ mod hostile;
 mod random;
 mod receiving;
 mod rules;
+#[path = "../seeded/mod.rs"]
+mod seeded;
 mod sending;
 mod states;
