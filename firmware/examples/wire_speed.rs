@@ -31,6 +31,7 @@ fn main() {
     for length in [0, 64, 256, 1024, 4096] {
         let pdu = Pdu {
             destination: Qpn::new(17),
+            service: vrnic_firmware::pdu::Service::Reliable,
             psn: Psn::new(5),
             packets: 1,
             length,

@@ -8,11 +8,13 @@
 
 use crate::types::{Msn, Psn, Qpn};
 
-/// A protocol data unit of a connected transport (IBTA volume 1, 9.2 to 9.4).
+/// A protocol data unit (IBTA volume 1, 9.2 to 9.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pdu {
     /// Destination queue pair.
     pub destination: Qpn,
+    /// Transport service that it belongs to.
+    pub service: Service,
     /// Sequence number of the first packet; for responses, the request packet that is answered.
     pub psn: Psn,
     /// Packets that the PDU stands for: 1 on the wire.
@@ -25,6 +27,28 @@ pub struct Pdu {
     pub solicited: bool,
     /// What is said.
     pub body: Body,
+}
+
+/// The transport service of a PDU, with what the extended header of that service says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// Reliable connection.
+    #[default]
+    Reliable,
+    /// Unreliable connection.
+    Unreliable,
+    /// Unreliable datagram (DETH, IBTA volume 1, 9.3.1).
+    Datagram {
+        /// Queue key of the destination.
+        qkey: u32,
+        /// Queue pair that sent it.
+        source: Qpn,
+    },
+    /// Extended reliable connection (XRCETH, IBTA volume 1, annex A14.4).
+    Extended {
+        /// Shared receive queue of the responder, 24 bits; 0 in responses, which do not carry it.
+        srqn: u32,
+    },
 }
 
 /// What a PDU says.
@@ -60,7 +84,26 @@ pub enum Body {
         /// What to do.
         operation: AtomicOperation,
     },
-    /// Part of the response to a READ.
+    /// Atomic write of 8 bytes (IBTA volume 1, annex A19.3).
+    AtomicWrite {
+        /// Virtual address, a multiple of 8.
+        address: u64,
+        /// Remote key.
+        rkey: u32,
+        /// The bytes, in the order in which they stand in memory.
+        value: [u8; 8],
+    },
+    /// Flush request (IBTA volume 1, annex A19.2).
+    Flush {
+        /// What to flush; without meaning unless `extent` is a range.
+        target: RemoteRange,
+        /// How much.
+        extent: FlushExtent,
+        /// How far.
+        placement: Placement,
+    },
+    /// Part of the response to a READ; the only and empty one also answers an atomic write or a
+    /// flush.
     ReadResponse {
         /// Where in the response it stands.
         place: Place,
@@ -153,6 +196,24 @@ pub enum AtomicOperation {
     },
     /// Add to the number.
     FetchAdd(u64),
+}
+
+/// Selectivity level of a flush (FETH, IBTA volume 1, annex A19.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlushExtent {
+    /// The range.
+    Range,
+    /// All of the memory region that the key names.
+    Region,
+}
+
+/// Placement types of a flush (FETH, IBTA volume 1, annex A19.4.1): at least one is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Placement {
+    /// Earlier writes become visible to all.
+    pub global: bool,
+    /// Earlier writes survive a loss of power.
+    pub persistent: bool,
 }
 
 /// The ACK extended transport header (IBTA volume 1, 9.3.4).

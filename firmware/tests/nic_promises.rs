@@ -238,6 +238,7 @@ mod a_packet {
         };
         let pdu = Pdu {
             destination: Qpn::new(qpn),
+            service: vrnic_firmware::pdu::Service::Reliable,
             psn: Psn::new(0xff_fff0),
             packets: 1,
             length: 0,

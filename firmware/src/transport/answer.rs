@@ -10,7 +10,7 @@ use super::gather::gather;
 use super::modify::Attributes;
 use super::responder::Responder;
 use super::{Broken, Env, Payload, Poll, QpEvent, Transmit};
-use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, RemoteRange, Syndrome};
+use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, RemoteRange, Service, Syndrome};
 use crate::types::{Access, Msn, Psn, Sge};
 
 /// Credit code for "credits are not used" (IBTA volume 1, 9.7.7.2).
@@ -183,6 +183,7 @@ impl Responder {
         };
         let pdu = Pdu {
             destination: link.remote_qpn,
+            service: Service::Reliable,
             psn: answer.psn,
             packets: 1,
             length: 0,
@@ -222,6 +223,7 @@ impl Responder {
         };
         let pdu = Pdu {
             destination: link.remote_qpn,
+            service: Service::Reliable,
             psn: answer.psn.plus(sent),
             packets: part.packets,
             length: part.length,

@@ -18,7 +18,7 @@ use super::message::{MAX_LENGTH, Message};
 use super::modify::Attributes;
 use super::timer::ack_timeout;
 use super::{Broken, Env, Payload, Poll, SendOperation, SendTail, Transmit};
-use crate::pdu::{Body, Pdu, Place, RemoteRange};
+use crate::pdu::{Body, Pdu, Place, RemoteRange, Service};
 use crate::types::{Access, Chunks, Outcome, Psn, Time};
 
 /// Most messages handed out by the work queue at a time.
@@ -311,6 +311,7 @@ impl Requester {
         let (psn, packets) = (message.first.plus(message.acked), message.remaining());
         let pdu = Pdu {
             destination: link.remote_qpn,
+            service: Service::Reliable,
             psn,
             packets: 1,
             length: 0,
@@ -615,6 +616,7 @@ fn data_pdu(message: &Message, link: &Attributes, run: &Run, ack_request: bool) 
     };
     Pdu {
         destination: link.remote_qpn,
+        service: Service::Reliable,
         psn: message.first.plus(run.packet),
         packets: run.packets,
         length: run.length,

@@ -26,6 +26,10 @@ pub(super) enum Operation {
     CompareSwap,
     /// Atomic request.
     FetchAdd,
+    /// Atomic write.
+    AtomicWrite,
+    /// Flush.
+    Flush,
     /// Congestion notification packet.
     Congestion,
 }
@@ -187,6 +191,8 @@ impl Operation {
             },
             Body::ReadResponse { place, .. } => Self::ReadResponse(place),
             Body::AtomicResponse { .. } => Self::AtomicAcknowledge,
+            Body::AtomicWrite { .. } => Self::AtomicWrite,
+            Body::Flush { .. } => Self::Flush,
             Body::Acknowledge(_) => Self::Acknowledge,
             Body::Congestion => Self::Congestion,
         }
@@ -203,6 +209,7 @@ impl Operation {
             Self::ReadResponse(_) | Self::Acknowledge => aeth::LENGTH,
             Self::AtomicAcknowledge => aeth::LENGTH + atomicacketh::LENGTH,
             Self::CompareSwap | Self::FetchAdd => atomiceth::LENGTH,
+            Self::AtomicWrite | Self::Flush => reth::LENGTH,
             Self::Congestion => CONGESTION_RESERVED,
         }
     }

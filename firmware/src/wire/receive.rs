@@ -12,7 +12,7 @@ use super::opcode::{CONGESTION_RESERVED, Operation, Tail};
 use super::{
     aeth, atomicacketh, atomiceth, bth, ethernet, icrc, ieth, immdt, ipv4, ipv6, reth, udp,
 };
-use crate::pdu::{AtomicOperation, Body, Pdu, Place, SendTail};
+use crate::pdu::{AtomicOperation, Body, Pdu, Place, SendTail, Service};
 use crate::types::{Gid, Mac};
 
 /// Why a frame is not received.
@@ -201,6 +201,7 @@ fn parse_transport<'a>(
     let payload = parse_payload(operation, usize::from(bth.pad), reader.0)?;
     let pdu = Pdu {
         destination: bth.destination,
+        service: Service::Reliable,
         psn: bth.psn,
         packets: 1,
         length: payload.len() as u32,
@@ -261,6 +262,8 @@ fn parse_body(operation: Operation, reader: &mut Reader<'_>) -> Result<Body, Dro
             original: atomicacketh::parse(reader.take()?),
         },
         Operation::CompareSwap | Operation::FetchAdd => parse_atomic(operation, reader)?,
+        // They have no opcode yet.
+        Operation::AtomicWrite | Operation::Flush => return Err(DropReason::UnknownOpcode),
         Operation::Congestion => {
             let _reserved: &[u8; CONGESTION_RESERVED] = reader.take()?;
             Body::Congestion

@@ -99,6 +99,7 @@ fn has_payload(body: &Body) -> bool {
 fn pdu(body: Body, length: usize) -> Pdu {
     Pdu {
         destination: Qpn::new(0x12_3456),
+        service: crate::pdu::Service::Reliable,
         psn: Psn::new(0xfe_dcba),
         packets: 1,
         length: length as u32,
@@ -291,6 +292,7 @@ mod captures {
     fn congestion_pdu() -> Pdu {
         Pdu {
             destination: Qpn::new(0x118),
+            service: crate::pdu::Service::Reliable,
             psn: Psn::new(0),
             packets: 1,
             length: 0,
@@ -388,6 +390,7 @@ mod round_trip {
             };
             let pdu = Pdu {
                 destination: Qpn::new(random.next() as u32),
+                service: crate::pdu::Service::Reliable,
                 psn: Psn::new(random.next() as u32),
                 ack_request: random.below(2) == 0,
                 solicited: random.below(2) == 0,

@@ -280,6 +280,7 @@ fn emit_body(body: &Body, writer: &mut Writer<'_>) -> Result<(), EmitError> {
             atomicacketh::emit(original, writer.next()?);
         }
         Body::Acknowledge(acknowledge) => aeth::emit(&acknowledge, writer.next()?),
+        Body::AtomicWrite { .. } | Body::Flush { .. } => return Err(EmitError::NoSuchPacket),
         Body::Congestion => *writer.next()? = [0; CONGESTION_RESERVED],
     }
     Ok(())

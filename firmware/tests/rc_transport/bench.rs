@@ -557,6 +557,7 @@ pub fn packet(psn: Psn, packets: u32, body: Body, payload: &[u8]) -> Packet {
     Packet {
         pdu: Pdu {
             destination: Qpn::new(0x11),
+            service: vrnic_firmware::pdu::Service::Reliable,
             psn,
             packets,
             length: payload.len() as u32,
