@@ -8,6 +8,8 @@
 //! Every command starts with a [`CommandHeader`]. A command either takes effect and completes with
 //! [`Status::Success`], or changes nothing and completes with another status.
 
+use crate::object::AddressVector;
+
 layout! {
     /// Start of every command.
     CommandHeader [8] {
@@ -87,6 +89,10 @@ codes! {
         /// Writes the counters, 64-bit each, in the order of `Counter`. Body: `OutputBuffer`.
         /// result0: how many were written.
         QueryCounters = 0x0004,
+        /// Sets how the port deals with congestion. Body: `ConfigureCongestion`.
+        ConfigureCongestion = 0x0005,
+        /// Writes `CongestionAttributes`. Body: `OutputBuffer`.
+        QueryCongestion = 0x0006,
         /// Sets or clears an entry of the GID table. Body: `SetGid`.
         SetGid = 0x0008,
         /// Writes a `GidEntry`. Body: `ObjectOutput`, the object is the index.
@@ -101,15 +107,20 @@ codes! {
         FreePd = 0x0013,
         /// Creates a memory region. Body: `CreateMr`. result0: its key (lkey and rkey).
         CreateMr = 0x0018,
-        /// Destroys a memory region. Body: `ObjectReference`, the object is the key. When it
-        /// completes, no access through the key is in flight.
+        /// Destroys a memory region that no memory window is bound to. Body: `ObjectReference`, the
+        /// object is the key. When it completes, no access through the key is in flight.
         DestroyMr = 0x0019,
-        /// Writes `MrAttributes`. Body: `ObjectOutput`.
+        /// Writes `MrAttributes` of a memory region or window. Body: `ObjectOutput`, the object is
+        /// the key.
         QueryMr = 0x001a,
-        /// Allocates a memory window. Reserved for MEMORY_WINDOWS.
+        /// Allocates a memory window that is not bound. Body: `AllocMw`. result0: its key.
         AllocMw = 0x001b,
-        /// Frees a memory window. Reserved for MEMORY_WINDOWS.
+        /// Frees a memory window, bound or not. Body: `ObjectReference`, the object is the key. When
+        /// it completes, no access through the key is in flight.
         FreeMw = 0x001c,
+        /// Allocates a memory region without memory, for fast registration. Body: `AllocMr`.
+        /// result0: its key.
+        AllocMr = 0x001d,
         /// Creates an event queue. Body: `CreateEq`. result0: its number; result1: its slot.
         CreateEq = 0x0020,
         /// Destroys an event queue that nothing refers to. Body: `ObjectReference`.
@@ -117,23 +128,27 @@ codes! {
         /// Names the event queue for asynchronous events of the function, or 0 for none, which no
         /// object has as its number. Body: `ObjectReference`.
         SetAsyncEq = 0x0022,
+        /// Writes `EqAttributes`. Body: `ObjectOutput`.
+        QueryEq = 0x0023,
         /// Creates a completion queue. Body: `CreateCq`. result0: its number; result1: its slot.
         CreateCq = 0x0028,
         /// Destroys a completion queue that nothing refers to. Body: `ObjectReference`.
         DestroyCq = 0x0029,
-        /// Moves a completion queue into another buffer. Reserved for CQ_RESIZE.
+        /// Moves a completion queue into another buffer. Body: `ResizeCq`. result0: the index of
+        /// the first entry that stands in the new buffer.
         ResizeCq = 0x002a,
-        /// Sets moderation. Reserved for CQ_MODERATION.
+        /// Sets the moderation of a completion queue. Body: `ModifyCq`.
         ModifyCq = 0x002b,
         /// Writes `CqAttributes`. Body: `ObjectOutput`.
         QueryCq = 0x002c,
-        /// Creates a shared receive queue. Reserved for SRQ.
+        /// Creates a shared receive queue. Body: `CreateSrq`. result0: its number (23:0); result1:
+        /// its slot.
         CreateSrq = 0x0030,
-        /// Destroys a shared receive queue. Reserved for SRQ.
+        /// Destroys a shared receive queue that no queue pair uses. Body: `ObjectReference`.
         DestroySrq = 0x0031,
-        /// Sets the limit of a shared receive queue. Reserved for SRQ.
+        /// Arms the limit of a shared receive queue. Body: `ModifySrq`.
         ModifySrq = 0x0032,
-        /// Writes attributes of a shared receive queue. Reserved for SRQ.
+        /// Writes `SrqAttributes`. Body: `ObjectOutput`.
         QuerySrq = 0x0033,
         /// Creates a queue pair in state RESET. Body: `CreateQp`. result0: its number (23:0);
         /// result1: slot of the send queue (15:0) and of the receive queue (31:16).
@@ -145,21 +160,25 @@ codes! {
         ModifyQp = 0x003a,
         /// Writes `QpAttributes`. Body: `ObjectOutput`.
         QueryQp = 0x003b,
-        /// Creates an address handle. Reserved for UD.
+        /// Creates an address handle. Body: `CreateAh`. result0: its number, which is never 0.
         CreateAh = 0x0040,
-        /// Destroys an address handle. Reserved for UD.
+        /// Destroys an address handle. Body: `ObjectReference`.
         DestroyAh = 0x0041,
-        /// Attaches a queue pair to a multicast group. Reserved for UD.
+        /// Attaches a datagram queue pair to a multicast group; once is enough. Body:
+        /// `MulticastGroup`.
         AttachMulticast = 0x0042,
-        /// Detaches a queue pair from a multicast group. Reserved for UD.
+        /// Detaches a queue pair from a multicast group. Body: `MulticastGroup`.
         DetachMulticast = 0x0043,
-        /// Allocates an XRC domain. Reserved for XRC.
+        /// Writes `AhAttributes`. Body: `ObjectOutput`.
+        QueryAh = 0x0044,
+        /// Allocates an XRC domain. result0: its number.
         AllocXrcd = 0x0048,
-        /// Frees an XRC domain. Reserved for XRC.
+        /// Frees an XRC domain that has no objects. Body: `ObjectReference`.
         FreeXrcd = 0x0049,
-        /// Directs received Ethernet frames to a raw packet queue. Reserved for RAW_PACKET.
+        /// Directs received Ethernet frames to a raw packet queue pair. Body: `SetFilter`. result0:
+        /// number of the filter.
         SetFilter = 0x0050,
-        /// Removes a filter. Reserved for RAW_PACKET.
+        /// Removes a filter. Body: `ObjectReference`.
         ClearFilter = 0x0051,
         /// Configures virtual functions. Reserved for SRIOV.
         ConfigureVf = 0x0060,
@@ -244,6 +263,38 @@ layout! {
 }
 
 layout! {
+    /// Body of ConfigureCongestion; after reset, 0 for all.
+    ConfigureCongestion [16] {
+        /// `CongestionFlags`.
+        0x00 flags: u32,
+        /// Least time between two congestion notification packets of a queue pair in microseconds;
+        /// 0 for the device's default.
+        0x04 notification_interval: u16,
+        /// Differentiated services code point of congestion notification packets, 0 to 63.
+        0x06 notification_dscp: u8,
+        /// Reserved.
+        0x07 reserved: u8,
+        /// Least rate of a queue pair in Mbit/s that the reaction goes down to; 0 for the device's
+        /// default.
+        0x08 minimum_rate: u32,
+        /// Reserved.
+        0x0c reserved1: u32,
+    }
+}
+
+flags! {
+    /// What a port does about congestion (RFC 3168; IBTA volume 1, annex A17.9).
+    CongestionFlags: u32 {
+        /// Packets of queue pairs are sent as ECN-capable.
+        CAPABLE = 0,
+        /// Packets that met congestion are answered with congestion notification packets.
+        NOTIFY = 1,
+        /// Queue pairs lower their rate when they are notified (DCQCN).
+        REACT = 2,
+    }
+}
+
+layout! {
     /// Body of SetGid.
     SetGid [40] {
         /// Index in the table.
@@ -315,6 +366,50 @@ flags! {
         ZERO_BASED = 5,
         /// Writes may become visible in any order.
         RELAXED_ORDERING = 6,
+        /// Flushes by the peer that make earlier writes visible to all.
+        FLUSH_GLOBAL = 7,
+        /// Flushes by the peer that make earlier writes persistent. No region of this device is.
+        FLUSH_PERSISTENT = 8,
+    }
+}
+
+layout! {
+    /// Body of AllocMr.
+    AllocMr [16] {
+        /// Protection domain.
+        0x00 pd: u32,
+        /// Most pages of a registration, 1 to `max_fast_pages` in `DeviceAttributes`.
+        0x04 max_pages: u32,
+        /// Bits 7:0 of the first key, the driver's to choose.
+        0x08 variant: u8,
+        /// Reserved.
+        0x09 reserved: [u8; 7],
+    }
+}
+
+layout! {
+    /// Body of AllocMw.
+    AllocMw [16] {
+        /// Protection domain.
+        0x00 pd: u32,
+        /// A `WindowType`.
+        0x04 window_type: u8,
+        /// Bits 7:0 of the first key, the driver's to choose.
+        0x05 variant: u8,
+        /// Reserved.
+        0x06 reserved: [u8; 2],
+        /// Reserved.
+        0x08 reserved1: u64,
+    }
+}
+
+codes! {
+    /// Types of memory windows, InfiniBand Architecture volume 1, 10.6.7.2.
+    WindowType: u8 {
+        /// Bound to a protection domain.
+        Type1 = 1,
+        /// Type 2B: bound to a protection domain and a queue pair, and invalidated by requests.
+        Type2 = 2,
     }
 }
 
@@ -349,12 +444,171 @@ layout! {
         0x15 reserved: [u8; 3],
         /// Event queue.
         0x18 eq: u32,
-        /// Most events in microseconds; reserved for CQ_MODERATION.
+        /// Moderation as in `ModifyCq`: time in microseconds.
         0x1c moderation_period: u16,
-        /// Completions an event; reserved for CQ_MODERATION.
+        /// Moderation as in `ModifyCq`: number of completions.
         0x1e moderation_count: u16,
         /// Reserved.
         0x20 reserved1: u64,
+    }
+}
+
+layout! {
+    /// Body of ResizeCq.
+    ResizeCq [32] {
+        /// Completion queue.
+        0x00 cq: u32,
+        /// Entries of the new ring as a power of two, 2 to the limit in `DeviceAttributes`.
+        0x04 log_entries: u8,
+        /// Reserved.
+        0x05 reserved: [u8; 3],
+        /// The new ring, filled with zeros.
+        0x08 buffer: Buffer,
+        /// Reserved.
+        0x18 reserved1: u64,
+    }
+}
+
+layout! {
+    /// Body of ModifyCq. An armed queue notifies when `moderation_count` entries that count have
+    /// been written since it was armed, or `moderation_period` after the first of them, whichever
+    /// comes first. With 0 in either field, that condition is not waited for; with both 0, the
+    /// queue notifies at once.
+    ModifyCq [16] {
+        /// Completion queue.
+        0x00 cq: u32,
+        /// Time in microseconds.
+        0x04 moderation_period: u16,
+        /// Number of completions.
+        0x06 moderation_count: u16,
+        /// Reserved.
+        0x08 reserved: u64,
+    }
+}
+
+layout! {
+    /// Body of CreateSrq.
+    CreateSrq [56] {
+        /// Protection domain, whose keys the receive requests use.
+        0x00 pd: u32,
+        /// Doorbell page of the slot.
+        0x04 doorbell_page: u32,
+        /// The ring: 2^log_entries entries of 2^log_segments data segments.
+        0x08 buffer: Buffer,
+        /// A `SrqType`.
+        0x18 srq_type: u8,
+        /// Entries as a power of two, 0 to the limit.
+        0x19 log_entries: u8,
+        /// Data segments in an entry as a power of two, 0 to 4.
+        0x1a log_segments: u8,
+        /// Reserved.
+        0x1b reserved: u8,
+        /// `QpFlags`; only PRIVILEGED has a meaning.
+        0x1c flags: u32,
+        /// XRC domain, with type `Xrc`; else 0.
+        0x20 xrcd: u32,
+        /// Completion queue, with type `Xrc`; else 0.
+        0x24 cq: u32,
+        /// Reserved.
+        0x28 reserved1: [u64; 2],
+    }
+}
+
+codes! {
+    /// Types of shared receive queues.
+    SrqType: u8 {
+        /// For the queue pairs that name it when they are created.
+        Basic = 0,
+        /// For the requests of XRC target queue pairs that name it.
+        Xrc = 1,
+    }
+}
+
+layout! {
+    /// Body of ModifySrq.
+    ModifySrq [16] {
+        /// Shared receive queue.
+        0x00 srq: u32,
+        /// When fewer entries than this are left, the event SrqLimit is reported once and the limit
+        /// becomes 0; 0 for never.
+        0x04 limit: u32,
+        /// Reserved.
+        0x08 reserved: u64,
+    }
+}
+
+layout! {
+    /// Body of CreateAh.
+    CreateAh [56] {
+        /// Protection domain: a handle serves queue pairs of its own.
+        0x00 pd: u32,
+        /// Reserved.
+        0x04 reserved: u32,
+        /// Where it leads.
+        0x08 vector: AddressVector,
+    }
+}
+
+layout! {
+    /// Body of AttachMulticast and DetachMulticast.
+    MulticastGroup [32] {
+        /// Queue pair.
+        0x00 qp: u32,
+        /// VLAN identifier of the packets, or 0 for untagged ones.
+        0x04 vlan: u16,
+        /// Reserved.
+        0x06 reserved: [u8; 2],
+        /// Multicast GID in network byte order: an IPv6 multicast address, or an IPv4 one as
+        /// `::ffff:a.b.c.d`.
+        0x08 gid: [u8; 16],
+        /// Reserved.
+        0x18 reserved1: u64,
+    }
+}
+
+layout! {
+    /// Body of SetFilter.
+    SetFilter [24] {
+        /// Raw packet queue pair.
+        0x00 qp: u32,
+        /// A `FilterType`.
+        0x04 filter_type: u8,
+        /// `FilterFlags`.
+        0x05 flags: u8,
+        /// VLAN identifier, 0 for untagged frames; looked at with the flag VLAN.
+        0x06 vlan: u16,
+        /// Destination Ethernet address, for types that have one.
+        0x08 mac: [u8; 6],
+        /// Reserved.
+        0x0e reserved: [u8; 2],
+        /// Reserved.
+        0x10 reserved1: u64,
+    }
+}
+
+codes! {
+    /// Which Ethernet frames a filter takes. RoCEv2 packets to addresses of the GID table are for
+    /// the queue pairs that they name and are never filtered.
+    FilterType: u8 {
+        /// Frames to the address `mac`, unicast or multicast.
+        Address = 0,
+        /// Frames to the broadcast address.
+        Broadcast = 1,
+        /// Frames to all multicast addresses, the broadcast address included.
+        AllMulticast = 2,
+        /// All frames that reach the function's port, also those to unicast addresses of others.
+        Promiscuous = 3,
+    }
+}
+
+flags! {
+    /// Flags of a filter.
+    FilterFlags: u8 {
+        /// Takes only frames of the VLAN `vlan`. Otherwise the tag is not looked at.
+        VLAN = 0,
+        /// Filters that are alike, flags included, share the frames: a hash of addresses and
+        /// ports chooses one of them. Without the flag each filter takes a copy.
+        SPREAD = 1,
     }
 }
 
@@ -367,10 +621,11 @@ layout! {
         0x04 send_cq: u32,
         /// Completion queue of the receive queue.
         0x08 receive_cq: u32,
-        /// Shared receive queue, or 0; reserved for SRQ.
+        /// Shared receive queue of type `Basic`, or 0.
         0x0c srq: u32,
         /// Both rings: the receive queue from the buffer's first byte on, the send queue from the
-        /// next multiple of 64 on.
+        /// next multiple of 64 on. With a shared receive queue, and for XRC, there is no receive
+        /// queue and the send queue comes first; for XRC targets there is no buffer at all.
         0x10 buffer: Buffer,
         /// Doorbell page of the slots.
         0x20 doorbell_page: u32,
@@ -384,7 +639,7 @@ layout! {
         0x27 log_receive_segments: u8,
         /// `QpFlags`.
         0x28 flags: u32,
-        /// XRC domain; reserved for XRC.
+        /// XRC domain of XRC targets; else 0.
         0x2c xrcd: u32,
         /// Reserved.
         0x30 reserved: u64,
@@ -418,6 +673,8 @@ flags! {
         SIGNAL_ALL = 0,
         /// The reserved local key and fast registration are allowed.
         PRIVILEGED = 1,
+        /// Raw packets: the VLAN tag of received frames is removed and reported in the completion.
+        STRIP_VLAN = 2,
     }
 }
 

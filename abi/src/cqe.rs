@@ -23,12 +23,18 @@ layout! {
         0x14 srqn: u32,
         /// Vendor detail of an error: where it was found, see `CompletionStatus`.
         0x18 syndrome: u32,
-        /// Datagrams and raw packets: VLAN tag (15:0) and P_Key index (31:16).
+        /// Datagrams: P_Key index (31:16). Datagrams and raw packets: VLAN tag (15:0), or 0.
         0x1c vlan: u32,
         /// Time of the completion in nanoseconds of the device's clock.
         0x20 timestamp: u64,
+        /// Datagrams: Ethernet address of the sender.
+        0x28 source_mac: [u8; 6],
         /// Reserved.
-        0x28 reserved: [u64; 2],
+        0x2e reserved: [u8; 2],
+        /// Raw packets: hash of addresses and ports, which the filter flag SPREAD uses.
+        0x30 hash: u32,
+        /// Reserved.
+        0x34 reserved2: u32,
         /// A `CompletionOpcode`.
         0x38 opcode: u8,
         /// A `CompletionStatus`.
@@ -55,6 +61,8 @@ codes! {
         ReceiveInvalidate = 3,
         /// A received RDMA WRITE with immediate data.
         ReceiveWriteImmediate = 4,
+        /// A received Ethernet frame.
+        ReceiveFrame = 5,
     }
 }
 
@@ -101,9 +109,15 @@ flags! {
         SOLICITED = 0,
         /// The first 40 bytes of the receive buffer hold a global routing header.
         GRH = 1,
-        /// IP and transport checksums of a raw packet are correct.
-        CHECKSUM_OK = 2,
+        /// Raw packets: the checksum of the TCP or UDP header is correct.
+        CHECKSUM_TRANSPORT = 2,
         /// The completion belongs to the send queue.
         SEND_QUEUE = 3,
+        /// Raw packets: the checksum of the IPv4 header is correct.
+        CHECKSUM_IP = 4,
+        /// The VLAN tag was removed from the frame, or stood before the datagram's headers.
+        VLAN = 5,
+        /// The packet came over IPv4.
+        IPV4 = 6,
     }
 }

@@ -34,6 +34,11 @@ pub fn sections() -> &'static [(&'static str, Table)] {
     tables! {
         layouts:
             admin::CommandHeader, admin::Command, admin::Completion, admin::Buffer,
+            admin::ConfigureCongestion, admin::AllocMr, admin::AllocMw, admin::ResizeCq, admin::ModifyCq,
+            admin::CreateSrq, admin::ModifySrq, admin::CreateAh, admin::MulticastGroup, admin::SetFilter,
+            object::CongestionAttributes, object::SrqAttributes, object::AhAttributes,
+            object::EqAttributes, wqe::XrcSegment, wqe::FlushSegment, wqe::FastRegisterSegment,
+            wqe::BindSegment,
             admin::ObjectReference, admin::OutputBuffer, admin::ObjectOutput, admin::ModifyPort,
             admin::SetGid, admin::CreateMr, admin::CreateEq, admin::CreateCq, admin::CreateQp,
             admin::ModifyQp, object::DeviceAttributes, object::PortAttributes, object::GidEntry,
@@ -41,6 +46,8 @@ pub fn sections() -> &'static [(&'static str, Table)] {
             object::QpAttributes, wqe::ControlSegment, wqe::RemoteSegment, wqe::AtomicSegment,
             wqe::DatagramSegment, wqe::DataSegment, cqe::CompletionEntry, eqe::EventEntry;
         codes:
+            admin::CongestionFlags, admin::WindowType, admin::SrqType, admin::FilterType,
+            admin::FilterFlags, object::KeyType, wqe::FlushPlacement, wqe::FlushExtent,
             registers::DeviceState, registers::HealthCode, registers::Capabilities,
             admin::AdminOpcode, admin::Status, admin::GidType, admin::AccessFlags, admin::QpType,
             admin::QpFlags, object::PortState, object::PathMtu, object::QpState,

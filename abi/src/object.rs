@@ -59,10 +59,22 @@ layout! {
         0x6c vectors: u32,
         /// Time that the device needs to answer a request: 4.096 µs times 2 to this power.
         0x70 local_ack_delay: u8,
+        /// Most entries of a shared receive queue, as a power of two.
+        0x71 log_max_srq_entries: u8,
         /// Reserved.
-        0x71 reserved: [u8; 7],
+        0x72 reserved: [u8; 2],
+        /// Most pages of a fast registration.
+        0x74 max_fast_pages: u32,
+        /// Most XRC domains.
+        0x78 max_xrcd: u32,
+        /// Most filters of received frames.
+        0x7c max_filters: u32,
+        /// Most attachments of queue pairs to multicast groups, all groups together.
+        0x80 max_multicast_attachments: u32,
         /// Reserved.
-        0x78 reserved1: [u64; 17],
+        0x84 reserved1: u32,
+        /// Reserved.
+        0x88 reserved2: [u64; 15],
     }
 }
 
@@ -127,6 +139,26 @@ impl PathMtu {
 }
 
 layout! {
+    /// How the port deals with congestion, written by QueryCongestion.
+    CongestionAttributes [32] {
+        /// `CongestionFlags`.
+        0x00 flags: u32,
+        /// Least time between two congestion notification packets of a queue pair in microseconds.
+        0x04 notification_interval: u16,
+        /// Differentiated services code point of congestion notification packets.
+        0x06 notification_dscp: u8,
+        /// Reserved.
+        0x07 reserved: u8,
+        /// Least rate of a queue pair in Mbit/s that the reaction goes down to.
+        0x08 minimum_rate: u32,
+        /// Reserved.
+        0x0c reserved1: u32,
+        /// Reserved.
+        0x10 reserved2: [u64; 2],
+    }
+}
+
+layout! {
     /// An entry of the GID table, written by QueryGid.
     GidEntry [32] {
         /// The GID in network byte order.
@@ -157,8 +189,100 @@ layout! {
         0x18 access: u32,
         /// Page size as a power of two of bytes.
         0x1c page_shift: u32,
+        /// A `KeyType`.
+        0x20 key_type: u8,
+        /// 1 if the key gives access now: a region that is registered, a window that is bound.
+        0x21 valid: u8,
         /// Reserved.
-        0x20 reserved: [u64; 2],
+        0x22 reserved: [u8; 2],
+        /// The region that the window is bound to, or 0.
+        0x24 region: u32,
+        /// The queue pair that a window of type 2 is bound to, or 0.
+        0x28 qp: u32,
+        /// Most pages of a region for fast registration, or 0.
+        0x2c max_pages: u32,
+    }
+}
+
+codes! {
+    /// What a key names.
+    KeyType: u8 {
+        /// A region of CreateMr.
+        Region = 0,
+        /// A region of AllocMr.
+        FastRegion = 1,
+        /// A memory window of type 1.
+        Window1 = 2,
+        /// A memory window of type 2.
+        Window2 = 3,
+    }
+}
+
+layout! {
+    /// A shared receive queue, written by QuerySrq.
+    SrqAttributes [48] {
+        /// Protection domain.
+        0x00 pd: u32,
+        /// Number of entries.
+        0x04 entries: u32,
+        /// Data segments in an entry.
+        0x08 segments: u32,
+        /// The limit, 0 if it is not armed.
+        0x0c limit: u32,
+        /// Entries ever posted as last seen, modulo 2^32.
+        0x10 producer: u32,
+        /// Entries ever taken, modulo 2^32.
+        0x14 consumer: u32,
+        /// A `SrqType`.
+        0x18 srq_type: u8,
+        /// 1 if the queue failed.
+        0x19 failed: u8,
+        /// Reserved.
+        0x1a reserved: [u8; 2],
+        /// XRC domain, or 0.
+        0x1c xrcd: u32,
+        /// Completion queue of an XRC queue, or 0.
+        0x20 cq: u32,
+        /// Queue pairs that use it.
+        0x24 users: u32,
+        /// Reserved.
+        0x28 reserved1: u64,
+    }
+}
+
+layout! {
+    /// An address handle, written by QueryAh.
+    AhAttributes [56] {
+        /// Protection domain.
+        0x00 pd: u32,
+        /// Reserved.
+        0x04 reserved: u32,
+        /// Where it leads.
+        0x08 vector: AddressVector,
+    }
+}
+
+layout! {
+    /// An event queue, written by QueryEq.
+    EqAttributes [32] {
+        /// Number of entries.
+        0x00 entries: u32,
+        /// Entries ever written, modulo 2^32.
+        0x04 producer: u32,
+        /// Entries ever consumed as last seen, modulo 2^32.
+        0x08 consumer: u32,
+        /// MSI-X vector.
+        0x0c vector: u16,
+        /// 1 if the queue waits to raise its vector.
+        0x0e armed: u8,
+        /// Reserved.
+        0x0f reserved: u8,
+        /// Events that wait for room.
+        0x10 held: u32,
+        /// Completion queues and roles that refer to it.
+        0x14 users: u32,
+        /// Reserved.
+        0x18 reserved1: u64,
     }
 }
 
@@ -177,8 +301,16 @@ layout! {
         0x10 armed: u8,
         /// 1 if the queue failed.
         0x11 failed: u8,
+        /// Moderation: time in microseconds.
+        0x12 moderation_period: u16,
+        /// Moderation: number of completions.
+        0x14 moderation_count: u16,
         /// Reserved.
-        0x12 reserved: [u8; 14],
+        0x16 reserved: [u8; 2],
+        /// Index of the first entry in the ring's present buffer.
+        0x18 base: u32,
+        /// Reserved.
+        0x1c reserved1: u32,
     }
 }
 
@@ -297,10 +429,18 @@ layout! {
         0x94 qp_type: u32,
         /// Protection domain (query).
         0x98 pd: u32,
+        /// Completion queue of the send queue (query).
+        0x9c send_cq: u32,
+        /// Completion queue of the receive queue (query).
+        0xa0 receive_cq: u32,
+        /// Shared receive queue, or 0 (query).
+        0xa4 srq: u32,
+        /// XRC domain, or 0 (query).
+        0xa8 xrcd: u32,
+        /// Send rate that congestion control allows now in Mbit/s; 0 if it does not limit (query).
+        0xac current_rate: u32,
         /// Reserved.
-        0x9c reserved1: u32,
-        /// Reserved.
-        0xa0 reserved2: [u64; 12],
+        0xb0 reserved2: [u64; 10],
     }
 }
 

@@ -168,5 +168,11 @@ flags! {
         ECN = 13,
         /// A special queue pair for the connection manager.
         GSI = 14,
+        /// Atomic writes of 8 bytes.
+        ATOMIC_WRITE = 15,
+        /// Flush requests.
+        FLUSH = 16,
+        /// Multicast groups of datagram queue pairs.
+        MULTICAST = 17,
     }
 }

@@ -2,11 +2,19 @@
 //!
 //! A send queue is a ring of 64-byte basic blocks. A work request takes one to eight of them,
 //! contiguous modulo the ring's size, and consists of 16-byte segments: [`ControlSegment`]; then,
-//! by opcode, [`RemoteSegment`], [`AtomicSegment`], [`DatagramSegment`] (three segments long) and
-//! others; then either [`DataSegment`]s or, if the INLINE flag is set, [`ControlSegment::inline_length`] bytes of data.
+//! by type of the queue pair, [`DatagramSegment`] (four segments long) or [`XrcSegment`]; by opcode,
+//! [`RemoteSegment`], [`AtomicSegment`], [`FlushSegment`], [`FastRegisterSegment`] or
+//! [`BindSegment`] (three each); then either [`DataSegment`]s or, if the INLINE flag is set,
+//! [`ControlSegment::inline_length`] bytes of data.
 //!
 //! A receive queue is a ring of entries of equal size, a power of two of 16-byte data segments. A
 //! segment with key [`END_OF_LIST`] ends the list early.
+//!
+//! A shared receive queue is such a ring too. Its entries are taken in order, by any of its queue
+//! pairs, and complete in any order: an entry's place is free when a completion of it *or of a later
+//! one* was consumed.
+
+use crate::object::AddressVector;
 
 /// Size of a send queue basic block in bytes.
 pub const BASIC_BLOCK: usize = 64;
@@ -18,6 +26,8 @@ pub const MAX_WQE: usize = BASIC_BLOCK * MAX_BLOCKS;
 pub const SEGMENT: usize = 16;
 /// Most data segments of a work request, send or receive.
 pub const MAX_SGE: usize = 28;
+/// Queue pair number that stands for all members of a multicast group.
+pub const MULTICAST_QPN: u32 = 0xff_ffff;
 /// Most bytes of inline data.
 pub const MAX_INLINE: usize = 448;
 /// Largest message in bytes.
@@ -43,8 +53,8 @@ layout! {
         0x04 immediate: u32,
         /// Bytes of inline data.
         0x08 inline_length: u16,
-        /// Reserved.
-        0x0a reserved: u16,
+        /// VLAN tag to insert behind the addresses of a raw packet, with INSERT_VLAN.
+        0x0a vlan_tag: u16,
         /// Index of the request's first basic block (the low 32 bits of the producer counter): a
         /// device that reads another one has met a stale ring and fails the queue pair.
         0x0c index: u32,
@@ -75,15 +85,106 @@ layout! {
 
 layout! {
     /// Destination of a datagram.
-    DatagramSegment [48] {
-        /// Destination queue pair number, 24 bits.
+    DatagramSegment [64] {
+        /// Destination queue pair number, 24 bits; 0xffffff for multicast.
         0x00 remote_qpn: u32,
-        /// Queue key.
+        /// Queue key; with bit 31 set, that of the queue pair is used instead.
         0x04 qkey: u32,
-        /// Address handle number.
+        /// Address handle number, or 0 to use `vector`.
         0x08 address_handle: u32,
         /// Reserved.
-        0x0c reserved: [u32; 9],
+        0x0c reserved: u32,
+        /// Where to send, if there is no handle.
+        0x10 vector: AddressVector,
+    }
+}
+
+layout! {
+    /// The peer's receive queue, in all requests of XRC initiators.
+    XrcSegment [16] {
+        /// Shared receive queue number at the peer, 24 bits.
+        0x00 remote_srqn: u32,
+        /// Reserved.
+        0x04 reserved: [u32; 3],
+    }
+}
+
+layout! {
+    /// What a flush covers, after the `RemoteSegment` that says where it starts.
+    FlushSegment [16] {
+        /// Bytes, with extent `Range`.
+        0x00 length: u32,
+        /// `FlushPlacement`, at least one.
+        0x04 placement: u8,
+        /// A `FlushExtent`.
+        0x05 extent: u8,
+        /// Reserved.
+        0x06 reserved: [u8; 2],
+        /// Reserved.
+        0x08 reserved1: u64,
+    }
+}
+
+flags! {
+    /// How far a flush goes, InfiniBand Architecture volume 1, annex A19.
+    FlushPlacement: u8 {
+        /// Earlier writes of the queue pair become visible to all.
+        GLOBAL = 0,
+        /// Earlier writes of the queue pair become persistent.
+        PERSISTENT = 1,
+    }
+}
+
+codes! {
+    /// How much a flush covers, InfiniBand Architecture volume 1, annex A19.
+    FlushExtent: u8 {
+        /// The range.
+        Range = 0,
+        /// All of the region.
+        Region = 1,
+    }
+}
+
+layout! {
+    /// Fast registration: gives memory to a region of AllocMr that has none.
+    FastRegisterSegment [48] {
+        /// New key: the region's, with bits 7:0 chosen anew.
+        0x00 key: u32,
+        /// `AccessFlags`, as in `CreateMr`.
+        0x04 access: u32,
+        /// Virtual address of the region's first byte.
+        0x08 start: u64,
+        /// Length in bytes.
+        0x10 length: u64,
+        /// DMA address of an array of `pages` 64-bit DMA addresses, a multiple of 8. It is read
+        /// when the request is carried out.
+        0x18 list: u64,
+        /// Number of pages.
+        0x20 pages: u32,
+        /// Page size as a power of two of bytes, 12 to 30.
+        0x24 page_shift: u8,
+        /// Reserved.
+        0x25 reserved: [u8; 11],
+    }
+}
+
+layout! {
+    /// Binds a memory window to a range of a region, or unbinds it with a length of 0 (type 1).
+    BindSegment [48] {
+        /// Key that the window has.
+        0x00 window: u32,
+        /// Key that it is to have: the window's, with bits 7:0 chosen anew.
+        0x04 key: u32,
+        /// Key of the region, which allows WINDOW_BIND.
+        0x08 region: u32,
+        /// `AccessFlags`: REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED.
+        0x0c access: u32,
+        /// Virtual address of the window's first byte in the region.
+        0x10 start: u64,
+        /// Length in bytes.
+        0x18 length: u64,
+        /// Reserved.
+        0x20 reserved: [u64; 2],
     }
 }
 
@@ -120,13 +221,14 @@ codes! {
         CompareSwap = 0x07,
         /// Fetch and add, 8 bytes.
         FetchAdd = 0x08,
-        /// Invalidates a local key.
+        /// Invalidates a local key, which `immediate` names: a region of AllocMr or a window of type
+        /// 2. Starts when all earlier requests of the queue are complete.
         LocalInvalidate = 0x09,
-        /// Registers memory fast.
+        /// Registers memory fast, on privileged queue pairs.
         FastRegister = 0x0a,
         /// Binds a memory window.
         BindWindow = 0x0b,
-        /// Atomic write, 8 bytes.
+        /// Atomic write of 8 bytes to an address that is a multiple of 8.
         AtomicWrite = 0x0c,
         /// Flush.
         Flush = 0x0d,
@@ -144,5 +246,11 @@ flags! {
         FENCE = 2,
         /// The data stands in the request itself.
         INLINE = 3,
+        /// Raw packets: the device fills in the checksum of the IPv4 header.
+        CHECKSUM_IP = 4,
+        /// Raw packets: the device fills in the checksum of the TCP or UDP header.
+        CHECKSUM_TRANSPORT = 5,
+        /// Raw packets: the device inserts the tag `vlan_tag`.
+        INSERT_VLAN = 6,
     }
 }

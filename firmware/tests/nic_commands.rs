@@ -12,6 +12,7 @@ use vrnic_abi::admin::{
     AdminOpcode, Buffer, CreateCq, CreateEq, CreateMr, CreateQp, ModifyPort, ModifyQp,
     ObjectOutput, ObjectReference, OutputBuffer, SetGid, Status,
 };
+use vrnic_abi::counter::Counter;
 use vrnic_abi::doorbell;
 use vrnic_abi::object::{
     CqAttributes, DeviceAttributes, GidEntry, MrAttributes, PortAttributes, QpAttributes, QpMask,
@@ -297,7 +298,7 @@ mod queries {
         let mut bench = Bench::default();
         let mut driver = Driver::ready(&mut bench, 1);
         let address = driver.memory(4096, false);
-        for (length, count) in [(8, 1), (23, 2), (4096, 33)] {
+        for (length, count) in [(8, 1), (23, 2), (4096, Counter::ALL.len() as u64)] {
             let body = OutputBuffer {
                 address,
                 length,
@@ -308,7 +309,10 @@ mod queries {
                 count
             );
         }
-        assert_eq!(driver.hw.bytes(address + 33 * 8, 1), [PATTERN]);
+        assert_eq!(
+            driver.hw.bytes(address + Counter::ALL.len() as u64 * 8, 1),
+            [PATTERN]
+        );
     }
 
     #[test]
@@ -706,7 +710,7 @@ mod bad_arguments {
         let cases: [(Change, Status, usize); 9] = [
             (|b| b.pd = 99, NoSuchObject, offset_of!(CreateMr, pd)),
             (
-                |b| b.access = 1 << 7,
+                |b| b.access = 1 << 9,
                 BadArgument,
                 offset_of!(CreateMr, access),
             ),
@@ -917,7 +921,7 @@ mod bad_arguments {
                 BadArgument,
                 offset_of!(CreateQp, log_receive_segments),
             ),
-            (|b| b.flags = 4, BadArgument, offset_of!(CreateQp, flags)),
+            (|b| b.flags = 8, BadArgument, offset_of!(CreateQp, flags)),
             (|b| b.xrcd = 1, Unsupported, offset_of!(CreateQp, xrcd)),
         ];
         for (change, status, offset) in cases {

@@ -297,7 +297,7 @@ impl Descriptor {
             data_segments: self.data_segments as u8,
             immediate: request.operation.immediate(),
             inline_length: self.inline_length as u16,
-            reserved: 0,
+            vlan_tag: 0,
             index,
         }
     }

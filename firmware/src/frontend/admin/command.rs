@@ -149,7 +149,12 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::DestroyQp => Request::DestroyQp(object()),
         Op::ModifyQp => Request::ModifyQp(body(command)),
         Op::QueryQp => Request::QueryQp(body(command)),
-        Op::AllocMw
+        Op::ConfigureCongestion
+        | Op::QueryCongestion
+        | Op::AllocMr
+        | Op::QueryEq
+        | Op::QueryAh
+        | Op::AllocMw
         | Op::FreeMw
         | Op::ResizeCq
         | Op::ModifyCq
