@@ -37,7 +37,7 @@ pub enum Service {
     Reliable,
     /// Unreliable connection.
     Unreliable,
-    /// Unreliable datagram (DETH, IBTA volume 1, 9.3.1).
+    /// Unreliable datagram (DETH, IBTA volume 1, 9.3.2).
     Datagram {
         /// Queue key of the destination.
         qkey: u32,

@@ -195,7 +195,7 @@ mod a_packet {
     use super::*;
     use vrnic_abi::admin::{AdminOpcode, GidType, SetGid};
     use vrnic_abi::counter::Counter;
-    use vrnic_firmware::pdu::{Body, Pdu, Place, SendTail};
+    use vrnic_firmware::pdu::{Body, Pdu, Place, SendTail, Service};
     use vrnic_firmware::transport::Path;
     use vrnic_firmware::types::{Psn, Qpn};
     use vrnic_firmware::wire;
@@ -224,8 +224,37 @@ mod a_packet {
         }
     }
 
+    /// Packets of other transport services than the queue pair's are counted and change nothing.
+    #[test]
+    fn speak_their_own_service_only() {
+        let mut bench = Bench::default();
+        let mut b = Node::new(&mut bench, 2);
+        let qpn = b.qp.number;
+        b.driver.connect(&mut bench, qpn, 7, 77);
+        b.qp.receive(&b.driver.hw, &[]);
+        let source = Qpn::new(77);
+        let others = [
+            Service::Unreliable,
+            Service::Datagram { qkey: 0, source },
+            Service::Extended { srqn: 0 },
+        ];
+        for (service, refused) in others.into_iter().zip(1..) {
+            let frame = send_as(service, 0, qpn);
+            bench.nic.receive(bench.now, &frame, &mut bench.wire);
+            assert_eq!(b.counter(&bench, Counter::RxNoQp), refused);
+            assert_eq!(b.counter(&bench, Counter::RxSendRequests), 0);
+        }
+        let frame = send_as(Service::Reliable, 0, qpn);
+        bench.nic.receive(bench.now, &frame, &mut bench.wire);
+        assert_eq!(b.counter(&bench, Counter::RxSendRequests), 1);
+    }
+
     /// An empty SEND from function 7 to queue pair `qpn` of function 2.
     fn send(vlan: u16, qpn: u32) -> Vec<u8> {
+        send_as(Service::Reliable, vlan, qpn)
+    }
+
+    fn send_as(service: Service, vlan: u16, qpn: u32) -> Vec<u8> {
         let path = Path {
             source: gid(7),
             source_mac: mac(7),
@@ -238,7 +267,7 @@ mod a_packet {
         };
         let pdu = Pdu {
             destination: Qpn::new(qpn),
-            service: vrnic_firmware::pdu::Service::Reliable,
+            service,
             psn: Psn::new(0xff_fff0),
             packets: 1,
             length: 0,

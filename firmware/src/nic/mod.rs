@@ -24,6 +24,7 @@ use vrnic_abi::eqe::EventType;
 use crate::frontend::env::Incoming;
 use crate::frontend::{Context, Function, Identity};
 use crate::host::{Host, Wire};
+use crate::pdu::{Body, Pdu, Service};
 use crate::transport::{Path, Poll};
 use crate::types::{Gid, Mac, Qpn, State, Time};
 use crate::wire;
@@ -271,6 +272,10 @@ impl<H: Host> Nic<H> {
             function.count(reason, 1);
             return;
         }
+        if let Some(reason) = unspoken(&received.pdu) {
+            function.count(reason, 1);
+            return;
+        }
         let mut port = FunctionPort::new(&mut self.shared, wire, to);
         let incoming = Incoming::Bytes(received.payload);
         function.receive(host, now, &mut port, &received.pdu, incoming);
@@ -495,6 +500,18 @@ fn admit(function: &Function, qpn: Qpn, from: &Origin) -> Result<(), Counter> {
         return Err(Counter::RxBadPkey);
     }
     Ok(())
+}
+
+/// What a packet counts as that queue pairs do not speak, which are reliable connections without the
+/// operations of IBTA annex A19.
+const fn unspoken(pdu: &Pdu) -> Option<Counter> {
+    match (pdu.service, pdu.body) {
+        (Service::Reliable, Body::AtomicWrite { .. } | Body::Flush { .. }) => {
+            Some(Counter::RxMalformed)
+        }
+        (Service::Reliable, _) => None,
+        _ => Some(Counter::RxNoQp),
+    }
 }
 
 /// Whether members with these keys may talk: same partition, not both limited members (IBTA

@@ -11,6 +11,7 @@
 use crc32fast::Hasher;
 
 use super::field::Field;
+use super::network::Network;
 use super::{bth, ipv4, ipv6, udp};
 
 /// Length of the ICRC.
@@ -37,19 +38,14 @@ mod field {
     pub(super) const V6_BTH: Field<{ PREFIX_V6 - bth::LENGTH }, { bth::LENGTH }> = Field;
 }
 
-/// Network headers of a packet, as far as the ICRC covers them.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Network<'a> {
-    /// IPv4 header and options.
-    V4(&'a [u8; ipv4::LENGTH], &'a [u8]),
-    /// IPv6 header.
-    V6(&'a [u8; ipv6::LENGTH]),
-}
-
-/// The ICRC of a packet as it stands on the wire. `datagram` starts with the UDP header and ends
-/// before the ICRC. `None` if it is too short to be a packet.
+/// The ICRC of a packet as it stands on the wire. `options` are those of the IPv4 header; `datagram`
+/// starts with the UDP header and ends before the ICRC. `None` if it is too short to be a packet.
 #[inline]
-pub(super) fn compute(network: Network<'_>, datagram: &[u8]) -> Option<[u8; LENGTH]> {
+pub(super) fn compute(
+    network: Network<'_>,
+    options: &[u8],
+    datagram: &[u8],
+) -> Option<[u8; LENGTH]> {
     let (udp, rest) = datagram.split_first_chunk::<{ udp::LENGTH }>()?;
     let (bth, rest) = rest.split_first_chunk::<{ bth::LENGTH }>()?;
     let (mut udp, mut bth) = (*udp, *bth);
@@ -58,8 +54,8 @@ pub(super) fn compute(network: Network<'_>, datagram: &[u8]) -> Option<[u8; LENG
 
     let mut crc = Hasher::new();
     match network {
-        Network::V4(header, &[]) => crc.update(&prefix_v4(*header, udp, bth)),
-        Network::V4(header, options) => {
+        Network::V4(header) if options.is_empty() => crc.update(&prefix_v4(*header, udp, bth)),
+        Network::V4(header) => {
             let prefix = prefix_v4(*header, udp, bth);
             let (before, after) = prefix.split_first_chunk::<{ ROUTE + ipv4::LENGTH }>()?;
             crc.update(before);

@@ -6,31 +6,38 @@
 //! frame check sequence; padding of the shortest ones is ours to add.
 //!
 //! One file per header, in the order in which they stand in a frame: `ethernet`, `ipv4` and `ipv6`,
-//! `udp`, `bth`, then those that the `opcode` asks for: `reth`, `aeth`, `atomiceth`, `atomicacketh`,
-//! `immdt`, `ieth`; at the end `icrc`. Each knows where its `field`s stand, what they may say, and
-//! which of them the ICRC leaves out.
+//! `udp`, `bth`, then those that the `opcode` asks for: that of the transport service, `deth` or
+//! `xrceth`; those of the operation, `feth`, `reth`, `aeth`, `atomiceth`, `atomicacketh`, `immdt`,
+//! `ieth`, `atomicwrite`; at the end `icrc`. Each knows where its `field`s stand, what they may say,
+//! and which of them the ICRC leaves out. `network` is either IP header.
 //!
 //! Not here: which packets are addressed to whom, sequence numbers, lengths against the path MTU.
 
 mod aeth;
 mod atomicacketh;
 mod atomiceth;
+mod atomicwrite;
 mod bth;
+mod deth;
 mod ethernet;
+mod feth;
 mod field;
 mod icrc;
 mod ieth;
 mod immdt;
 mod ipv4;
 mod ipv6;
+mod network;
 mod opcode;
 mod receive;
 mod reth;
 mod transmit;
 mod udp;
+mod xrceth;
 
 #[cfg(test)]
 mod tests;
 
+pub use network::{ROUTE_HEADER_LENGTH, route_header};
 pub use receive::{DropReason, Received, parse};
 pub use transmit::{EmitError, Headers, emit, emit_headers, frame_length};

@@ -1,11 +1,14 @@
 //! Operation codes (IBTA volume 1, 9.2.1, table "OpCode field"; congestion notification: A17.9).
 //!
 //! The upper 3 bits of an opcode name the transport, the lower 5 bits the operation, which is
-//! numbered alike in all transports: [`TRANSPORTS`] says which transport has which operations, the
-//! list in [`Operation`] says what the numbers mean, in both directions.
+//! numbered alike in all transports: [`Transport`] says which transport has which operations, the
+//! list in [`Operation`] says what the numbers mean, in both directions. FLUSH and ATOMIC WRITE come
+//! from annex A19.
 
-use super::{DropReason, aeth, atomicacketh, atomiceth, ieth, immdt, reth};
-use crate::pdu::{AtomicOperation, Body, Place, SendTail};
+use super::{
+    DropReason, aeth, atomicacketh, atomiceth, atomicwrite, deth, feth, ieth, immdt, reth, xrceth,
+};
+use crate::pdu::{AtomicOperation, Body, Place, SendTail, Service};
 
 /// What a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,73 +48,97 @@ pub(super) enum Tail {
     Invalidate,
 }
 
-/// A transport's row: what it has and whether this device speaks it.
-struct Transport {
-    /// Bit n: the transport has operation n.
-    operations: u32,
-    supported: bool,
+/// A transport: the upper 3 bits of an opcode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// Reliable connection.
+    Reliable,
+    /// Unreliable connection.
+    Unreliable,
+    /// Reliable datagram, which this device does not speak.
+    ReliableDatagram,
+    /// Unreliable datagram.
+    Datagram,
+    /// Congestion notification.
+    Congestion,
+    /// Extended reliable connection.
+    Extended,
 }
 
-const NONE: Transport = Transport {
-    operations: 0,
-    supported: false,
-};
+impl Transport {
+    /// The transport that an opcode belongs to, unless it is a manufacturer's own.
+    const fn from_code(opcode: u8) -> Option<Self> {
+        Some(match opcode & !OPERATION {
+            0x00 => Self::Reliable,
+            0x20 => Self::Unreliable,
+            0x40 => Self::ReliableDatagram,
+            0x60 => Self::Datagram,
+            0x80 => Self::Congestion,
+            0xa0 => Self::Extended,
+            _ => return None,
+        })
+    }
 
-/// The transports by the upper 3 bits of the opcode.
-const TRANSPORTS: [Transport; 8] = [
-    // Reliable connection.
-    Transport {
-        operations: 0x00df_ffff,
-        supported: true,
-    },
-    // Unreliable connection: SEND and RDMA WRITE.
-    Transport {
-        operations: 0x0000_0fff,
-        supported: false,
-    },
-    // Reliable datagram: as RC, with RESYNC in place of invalidation.
-    Transport {
-        operations: 0x003f_ffff,
-        supported: false,
-    },
-    // Unreliable datagram: SEND only, with and without immediate data.
-    Transport {
-        operations: 0x0000_0030,
-        supported: false,
-    },
-    // Congestion notification.
-    Transport {
-        operations: 0x0000_0002,
-        supported: true,
-    },
-    // Extended reliable connection: as RC.
-    Transport {
-        operations: 0x00df_ffff,
-        supported: false,
-    },
-    // Manufacturer's own, twice.
-    NONE,
-    NONE,
-];
+    const fn code(self) -> u8 {
+        match self {
+            Self::Reliable => 0x00,
+            Self::Unreliable => 0x20,
+            Self::ReliableDatagram => 0x40,
+            Self::Datagram => 0x60,
+            Self::Congestion => 0x80,
+            Self::Extended => 0xa0,
+        }
+    }
+
+    /// Whether the transport has the operation with that number, if any transport has it.
+    const fn has(self, number: u8) -> bool {
+        // Bit n: it has operation n.
+        let operations: u32 = match self {
+            Self::Reliable | Self::Extended => return true,
+            // SEND and RDMA WRITE.
+            Self::Unreliable => 0x0000_0fff,
+            // RESYNC in place of invalidation, and FLUSH.
+            Self::ReliableDatagram => 0x103f_ffff,
+            // SEND only, with and without immediate data.
+            Self::Datagram => 0x0000_0030,
+            Self::Congestion => 0x0000_0002,
+        };
+        operations >> (number & OPERATION) & 1 != 0
+    }
+
+    const fn of(service: &Service) -> Self {
+        match service {
+            Service::Reliable => Self::Reliable,
+            Service::Unreliable => Self::Unreliable,
+            Service::Datagram { .. } => Self::Datagram,
+            Service::Extended { .. } => Self::Extended,
+        }
+    }
+}
+
+/// The bits of an opcode that name the operation.
+const OPERATION: u8 = 0x1f;
+/// Opcode of congestion notification packets.
+const CONGESTION: u8 = 0x81;
 
 /// Length of the reserved bytes of a congestion notification packet.
 pub(super) const CONGESTION_RESERVED: usize = 16;
 
-/// Lists opcodes once for both directions.
+/// Lists operations once for both directions.
 macro_rules! operations {
     ($($code:literal = $name:ident $(($($argument:ident),*))?;)*) => {
         impl Operation {
-            fn from_code(code: u8) -> Option<Self> {
+            fn from_number(number: u8) -> Option<Self> {
                 use Place::{First, Last, Middle, Only};
                 use Tail::{Immediate, Invalidate, Nothing};
-                match code {
+                match number {
                     $($code => Some(Self::$name $(($($argument),*))?),)*
                     _ => None,
                 }
             }
 
-            /// Its opcode on a reliable connection, unless there is none.
-            pub(super) fn code(self) -> Option<u8> {
+            /// Its number, unless there is none.
+            const fn number(self) -> Option<u8> {
                 use Place::{First, Last, Middle, Only};
                 use Tail::{Immediate, Invalidate, Nothing};
                 match self {
@@ -147,21 +174,34 @@ operations! {
     0x14 = FetchAdd;
     0x16 = Send(Last, Invalidate);
     0x17 = Send(Only, Invalidate);
-    0x81 = Congestion;
+    0x1c = Flush;
+    0x1d = AtomicWrite;
 }
 
 impl Operation {
     /// What an opcode means.
-    pub(super) fn decode(opcode: u8) -> Result<Self, DropReason> {
-        let operation = 1_u32 << (opcode & 0x1f);
-        let transport = TRANSPORTS.get(usize::from(opcode >> 5)).unwrap_or(&NONE);
-        if transport.operations & operation == 0 {
-            return Err(DropReason::UnknownOpcode);
+    pub(super) fn decode(opcode: u8) -> Result<(Transport, Self), DropReason> {
+        let transport = Transport::from_code(opcode).ok_or(DropReason::UnknownOpcode)?;
+        let number = opcode & OPERATION;
+        match (transport, transport.has(number)) {
+            (Transport::Datagram, false) => return Err(DropReason::DatagramOperation),
+            (_, false) => return Err(DropReason::UnknownOpcode),
+            (Transport::ReliableDatagram, true) => return Err(DropReason::UnsupportedOpcode),
+            (Transport::Congestion, true) => return Ok((transport, Self::Congestion)),
+            (_, true) => {}
         }
-        if !transport.supported {
-            return Err(DropReason::UnsupportedOpcode);
+        let operation = Self::from_number(number).ok_or(DropReason::UnknownOpcode)?;
+        Ok((transport, operation))
+    }
+
+    /// Its opcode in a transport service, unless it has none there.
+    pub(super) fn code(self, service: &Service) -> Option<u8> {
+        if self == Self::Congestion {
+            return (*service == Service::Reliable).then_some(CONGESTION);
         }
-        Self::from_code(opcode).ok_or(DropReason::UnknownOpcode)
+        let transport = Transport::of(service);
+        let number = self.number()?;
+        transport.has(number).then_some(transport.code() | number)
     }
 
     /// What a PDU is.
@@ -199,7 +239,18 @@ impl Operation {
     }
 
     /// Length of the headers between base transport header and payload.
-    pub(super) const fn extension(self) -> usize {
+    pub(super) const fn extension(self, service: &Service) -> usize {
+        let of_service = match service {
+            Service::Reliable | Service::Unreliable => 0,
+            Service::Datagram { .. } => deth::LENGTH,
+            Service::Extended { .. } if self.is_request() => xrceth::LENGTH,
+            Service::Extended { .. } => 0,
+        };
+        of_service + self.own_extension()
+    }
+
+    /// The part of it that is alike in all transport services.
+    const fn own_extension(self) -> usize {
         match self {
             Self::Send(_, tail) => tail.length(),
             Self::Write(place, tail) if place.starts() => reth::LENGTH + tail.length(),
@@ -209,12 +260,31 @@ impl Operation {
             Self::ReadResponse(_) | Self::Acknowledge => aeth::LENGTH,
             Self::AtomicAcknowledge => aeth::LENGTH + atomicacketh::LENGTH,
             Self::CompareSwap | Self::FetchAdd => atomiceth::LENGTH,
-            Self::AtomicWrite | Self::Flush => reth::LENGTH,
+            Self::AtomicWrite => atomicwrite::LENGTH,
+            Self::Flush => feth::LENGTH + reth::LENGTH,
             Self::Congestion => CONGESTION_RESERVED,
         }
     }
 
-    /// Whether its packets may carry payload (IBTA volume 1, 9.2.1).
+    /// Whether a requester says it.
+    pub(super) const fn is_request(self) -> bool {
+        match self {
+            Self::Send(..)
+            | Self::Write(..)
+            | Self::ReadRequest
+            | Self::CompareSwap
+            | Self::FetchAdd
+            | Self::AtomicWrite
+            | Self::Flush => true,
+            Self::ReadResponse(_)
+            | Self::Acknowledge
+            | Self::AtomicAcknowledge
+            | Self::Congestion => false,
+        }
+    }
+
+    /// Whether its packets may carry payload of any length (IBTA volume 1, 9.2.1); that of an atomic
+    /// write counts as a header.
     pub(super) const fn carries_payload(self) -> bool {
         matches!(
             self,

@@ -7,10 +7,11 @@
 
 use vrnic_abi::counter::Counter;
 
-use super::icrc::Network;
-use super::opcode::{CONGESTION_RESERVED, Operation, Tail};
+use super::network::{Network, ROUTE_HEADER_LENGTH};
+use super::opcode::{CONGESTION_RESERVED, Operation, Tail, Transport};
 use super::{
-    aeth, atomicacketh, atomiceth, bth, ethernet, icrc, ieth, immdt, ipv4, ipv6, reth, udp,
+    aeth, atomicacketh, atomiceth, atomicwrite, bth, deth, ethernet, feth, icrc, ieth, immdt, ipv4,
+    ipv6, reth, udp, xrceth,
 };
 use crate::pdu::{AtomicOperation, Body, Pdu, Place, SendTail, Service};
 use crate::types::{Gid, Mac};
@@ -34,10 +35,16 @@ pub enum DropReason {
     UnknownOpcode,
     /// The opcode belongs to a transport that this device does not speak.
     UnsupportedOpcode,
+    /// A datagram is something else than a SEND of one packet.
+    DatagramOperation,
     /// The packet carries payload or padding that its operation has no room for.
     UnexpectedPayload,
     /// The acknowledgement's syndrome is reserved.
     Syndrome,
+    /// A flush has reserved bits or no placement type.
+    FlushHeader,
+    /// An atomic write is not one of 8 bytes.
+    AtomicWriteLength,
 }
 
 impl DropReason {
@@ -54,8 +61,11 @@ impl DropReason {
             | Self::Length
             | Self::TransportVersion
             | Self::UnknownOpcode
+            | Self::DatagramOperation
             | Self::UnexpectedPayload
-            | Self::Syndrome => Some(Counter::RxMalformed),
+            | Self::Syndrome
+            | Self::FlushHeader
+            | Self::AtomicWriteLength => Some(Counter::RxMalformed),
         }
     }
 }
@@ -95,6 +105,8 @@ pub struct Received<'a> {
     pub pdu: Pdu,
     /// Payload without padding.
     pub payload: &'a [u8],
+    /// The IP header as it was received.
+    pub(super) network: Network<'a>,
 }
 
 impl Received<'_> {
@@ -108,6 +120,14 @@ impl Received<'_> {
     #[must_use]
     pub const fn dscp(&self) -> u8 {
         self.traffic_class >> 2
+    }
+
+    /// The IP header as it was received, in the form in which it stands in front of a datagram in
+    /// the receiver's memory (IBTA A17.4.5.2): an IPv6 header, or 20 zeros and an IPv4 header
+    /// without options.
+    #[must_use]
+    pub fn route_header(&self) -> [u8; ROUTE_HEADER_LENGTH] {
+        self.network.route_header()
     }
 }
 
@@ -131,34 +151,37 @@ fn parse_v4<'a>(ethernet: &ethernet::Repr, packet: &'a [u8]) -> Result<Received<
     if !ip.checksum_holds() {
         return Err(DropReason::IpHeader);
     }
-    let transport = parse_transport(Network::V4(ip.header, ip.options), ip.datagram)?;
+    let network = Network::V4(ip.header);
+    let transport = parse_transport(network, ip.options, ip.datagram)?;
     Ok(Received {
         source: Gid::from_v4(ip.repr.source),
         destination: Gid::from_v4(ip.repr.destination),
         traffic_class: ip.repr.traffic_class,
         hop_limit: ip.repr.time_to_live,
         flow_label: 0,
-        ..received(ethernet, &udp, transport)
+        ..received(ethernet, network, &udp, transport)
     })
 }
 
 fn parse_v6<'a>(ethernet: &ethernet::Repr, packet: &'a [u8]) -> Result<Received<'a>, DropReason> {
     let ip = ipv6::Parts::parse(packet)?;
     let (udp, _) = udp::Repr::parse(ip.datagram)?;
-    let transport = parse_transport(Network::V6(ip.header), ip.datagram)?;
+    let network = Network::V6(ip.header);
+    let transport = parse_transport(network, &[], ip.datagram)?;
     Ok(Received {
         source: Gid(ip.repr.source),
         destination: Gid(ip.repr.destination),
         traffic_class: ip.repr.traffic_class,
         hop_limit: ip.repr.hop_limit,
         flow_label: ip.repr.flow_label,
-        ..received(ethernet, &udp, transport)
+        ..received(ethernet, network, &udp, transport)
     })
 }
 
 /// All but what the IP header says.
 fn received<'a>(
     ethernet: &ethernet::Repr,
+    network: Network<'a>,
     udp: &udp::Repr,
     (bth, pdu, payload): (bth::Repr, Pdu, &'a [u8]),
 ) -> Received<'a> {
@@ -179,29 +202,32 @@ fn received<'a>(
         becn: bth.becn,
         pdu,
         payload,
+        network,
     }
 }
 
 /// Reads a datagram from the base transport header on.
 fn parse_transport<'a>(
     network: Network<'_>,
+    options: &[u8],
     datagram: &'a [u8],
 ) -> Result<(bth::Repr, Pdu, &'a [u8]), DropReason> {
     let (covered, icrc) = datagram
         .split_last_chunk::<{ icrc::LENGTH }>()
         .ok_or(DropReason::Length)?;
-    if icrc::compute(network, covered).ok_or(DropReason::Length)? != *icrc {
+    if icrc::compute(network, options, covered).ok_or(DropReason::Length)? != *icrc {
         return Err(DropReason::Icrc);
     }
     let mut reader = Reader(covered);
     let _udp: &[u8; udp::LENGTH] = reader.take()?;
     let bth = bth::Repr::parse(reader.take()?)?;
-    let operation = Operation::decode(bth.opcode)?;
+    let (transport, operation) = Operation::decode(bth.opcode)?;
+    let service = parse_service(transport, operation, &mut reader)?;
     let body = parse_body(operation, &mut reader)?;
     let payload = parse_payload(operation, usize::from(bth.pad), reader.0)?;
     let pdu = Pdu {
         destination: bth.destination,
-        service: Service::Reliable,
+        service,
         psn: bth.psn,
         packets: 1,
         length: payload.len() as u32,
@@ -222,6 +248,37 @@ impl<'a> Reader<'a> {
         self.0 = rest;
         Ok(header)
     }
+}
+
+/// The header of the transport service.
+fn parse_service(
+    transport: Transport,
+    operation: Operation,
+    reader: &mut Reader<'_>,
+) -> Result<Service, DropReason> {
+    // By far the most frequent one first.
+    if transport == Transport::Reliable {
+        return Ok(Service::Reliable);
+    }
+    Ok(match transport {
+        Transport::Reliable | Transport::Congestion => Service::Reliable,
+        Transport::Unreliable => Service::Unreliable,
+        Transport::Datagram => {
+            let header = deth::Repr::parse(reader.take()?);
+            Service::Datagram {
+                qkey: header.qkey,
+                source: header.source,
+            }
+        }
+        Transport::Extended => Service::Extended {
+            srqn: if operation.is_request() {
+                xrceth::parse(reader.take()?)
+            } else {
+                0
+            },
+        },
+        Transport::ReliableDatagram => return Err(DropReason::UnsupportedOpcode),
+    })
 }
 
 fn parse_body(operation: Operation, reader: &mut Reader<'_>) -> Result<Body, DropReason> {
@@ -262,8 +319,22 @@ fn parse_body(operation: Operation, reader: &mut Reader<'_>) -> Result<Body, Dro
             original: atomicacketh::parse(reader.take()?),
         },
         Operation::CompareSwap | Operation::FetchAdd => parse_atomic(operation, reader)?,
-        // They have no opcode yet.
-        Operation::AtomicWrite | Operation::Flush => return Err(DropReason::UnknownOpcode),
+        Operation::AtomicWrite => {
+            let write = atomicwrite::Repr::parse(reader.take()?)?;
+            Body::AtomicWrite {
+                address: write.address,
+                rkey: write.rkey,
+                value: write.value,
+            }
+        }
+        Operation::Flush => {
+            let header = feth::Repr::parse(reader.take()?)?;
+            Body::Flush {
+                target: reth::parse(reader.take()?),
+                extent: header.extent,
+                placement: header.placement,
+            }
+        }
         Operation::Congestion => {
             let _reserved: &[u8; CONGESTION_RESERVED] = reader.take()?;
             Body::Congestion

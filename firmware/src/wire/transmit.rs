@@ -6,12 +6,13 @@
 
 use core::ops::Range;
 
-use super::icrc::Network;
+use super::network::{self, Network};
 use super::opcode::{CONGESTION_RESERVED, Operation};
 use super::{
-    aeth, atomicacketh, atomiceth, bth, ethernet, icrc, ieth, immdt, ipv4, ipv6, reth, udp,
+    aeth, atomicacketh, atomiceth, atomicwrite, bth, deth, ethernet, feth, icrc, ieth, immdt, ipv4,
+    ipv6, reth, udp, xrceth,
 };
-use crate::pdu::{AtomicOperation, Body, Pdu, Place, SendTail};
+use crate::pdu::{AtomicOperation, Body, Pdu, Place, SendTail, Service};
 use crate::transport::Path;
 
 /// Why a PDU cannot be sent along a path.
@@ -19,8 +20,9 @@ use crate::transport::Path;
 pub enum EmitError {
     /// One end of the path has an IPv4 address, the other one an IPv6 address.
     AddressFamily,
-    /// No packet says what the PDU says: it stands for several packets, or its parts do not fit
-    /// its place in the message.
+    /// No packet says what the PDU says: it stands for several packets, its parts do not fit its
+    /// place in the message, or its transport service has no such operation. Congestion
+    /// notifications belong to no service, which is told by the default one.
     NoSuchPacket,
     /// The packet would be longer than IP allows.
     TooLong,
@@ -32,8 +34,11 @@ pub enum EmitError {
 #[inline]
 #[must_use]
 pub fn frame_length(path: &Path, pdu: &Pdu) -> usize {
-    let headers = network_length(path).saturating_add(datagram_length(pdu));
-    headers.max(ethernet::SHORTEST_FRAME)
+    padded(network_length(path).saturating_add(datagram_length(pdu)))
+}
+
+fn padded(length: usize) -> usize {
+    length.max(ethernet::SHORTEST_FRAME)
 }
 
 /// Length of the Ethernet and IP headers.
@@ -46,8 +51,8 @@ fn network_length(path: &Path) -> usize {
 }
 
 /// Length from the UDP header to the ICRC.
-fn datagram_length(pdu: &Pdu) -> usize {
-    let extension = Operation::of(&pdu.body).extension();
+pub(super) fn datagram_length(pdu: &Pdu) -> usize {
+    let extension = Operation::of(&pdu.body).extension(&pdu.service);
     let headers = udp::LENGTH + bth::LENGTH + extension + usize::from(pad(pdu.length));
     (pdu.length as usize).saturating_add(headers + icrc::LENGTH)
 }
@@ -83,14 +88,17 @@ pub fn emit_headers(
     frame: &mut [u8],
 ) -> Result<Headers, EmitError> {
     let operation = Operation::of(&pdu.body);
-    let opcode = operation.code().ok_or(EmitError::NoSuchPacket)?;
+    let opcode = operation
+        .code(&pdu.service)
+        .ok_or(EmitError::NoSuchPacket)?;
     if pdu.packets != 1 || (pdu.length != 0 && !operation.carries_payload()) {
         return Err(EmitError::NoSuchPacket);
     }
-    if frame.len() != frame_length(path, pdu) {
+    let (datagram, length) = (network_length(path), datagram_length(pdu));
+    if frame.len() != padded(datagram.saturating_add(length)) {
         return Err(EmitError::FrameLength);
     }
-    let length = u16::try_from(datagram_length(pdu)).map_err(|_| EmitError::TooLong)?;
+    let length = u16::try_from(length).map_err(|_| EmitError::TooLong)?;
 
     let room = emit_network(path, length, identification, frame)?;
     let udp = udp::Repr {
@@ -99,10 +107,10 @@ pub fn emit_headers(
     };
     let mut writer = Writer(udp.emit(room).ok_or(EmitError::FrameLength)?);
     base(path, pdu, opcode).emit(writer.next()?);
+    emit_service(&pdu.service, operation, &mut writer)?;
     emit_body(&pdu.body, &mut writer)?;
 
-    let datagram = network_length(path);
-    let payload = datagram + udp::LENGTH + bth::LENGTH + operation.extension();
+    let payload = datagram + udp::LENGTH + bth::LENGTH + operation.extension(&pdu.service);
     Ok(Headers {
         network: ethernet::Repr::length(path.vlan),
         datagram,
@@ -132,11 +140,11 @@ impl Headers {
         let network = network.get(self.network..).ok_or(wrong)?;
         let network = match (network.first_chunk(), network.first_chunk()) {
             (_, Some(header)) => Network::V6(header),
-            (Some(header), None) => Network::V4(header, &[]),
+            (Some(header), None) => Network::V4(header),
             (None, None) => return Err(wrong),
         };
         let (icrc, padding) = tail.split_first_chunk_mut().ok_or(wrong)?;
-        *icrc = icrc::compute(network, datagram).ok_or(wrong)?;
+        *icrc = icrc::compute(network, &[], datagram).ok_or(wrong)?;
         padding.fill(0);
         Ok(())
     }
@@ -184,25 +192,9 @@ fn emit_network<'a>(
     };
     let packet = ethernet.emit(frame).ok_or(EmitError::FrameLength)?;
     let room = if let (Some(source), Some(destination)) = ends {
-        let header = ipv4::Repr {
-            source,
-            destination,
-            traffic_class: path.traffic_class,
-            time_to_live: path.hop_limit,
-            identification,
-            length,
-        };
-        header.emit(packet)
+        network::v4(path, source, destination, length, identification).emit(packet)
     } else {
-        let header = ipv6::Repr {
-            source: path.source.0,
-            destination: path.destination.0,
-            traffic_class: path.traffic_class,
-            flow_label: path.flow_label,
-            hop_limit: path.hop_limit,
-            length,
-        };
-        header.emit(packet)
+        network::v6(path, length).emit(packet)
     };
     room.ok_or(EmitError::TooLong)
 }
@@ -236,6 +228,24 @@ impl<'a> Writer<'a> {
         self.0 = rest;
         Ok(header)
     }
+}
+
+/// Writes the header of the transport service.
+fn emit_service(
+    service: &Service,
+    operation: Operation,
+    writer: &mut Writer<'_>,
+) -> Result<(), EmitError> {
+    match *service {
+        Service::Reliable | Service::Unreliable => {}
+        Service::Datagram { qkey, source } => deth::Repr { qkey, source }.emit(writer.next()?),
+        Service::Extended { srqn } if operation.is_request() && srqn <= xrceth::LARGEST => {
+            xrceth::emit(srqn, writer.next()?);
+        }
+        Service::Extended { srqn: 0 } => {}
+        Service::Extended { .. } => return Err(EmitError::NoSuchPacket),
+    }
+    Ok(())
 }
 
 fn emit_body(body: &Body, writer: &mut Writer<'_>) -> Result<(), EmitError> {
@@ -280,7 +290,27 @@ fn emit_body(body: &Body, writer: &mut Writer<'_>) -> Result<(), EmitError> {
             atomicacketh::emit(original, writer.next()?);
         }
         Body::Acknowledge(acknowledge) => aeth::emit(&acknowledge, writer.next()?),
-        Body::AtomicWrite { .. } | Body::Flush { .. } => return Err(EmitError::NoSuchPacket),
+        Body::AtomicWrite {
+            address,
+            rkey,
+            value,
+        } => {
+            let write = atomicwrite::Repr {
+                address,
+                rkey,
+                value,
+            };
+            write.emit(writer.next()?);
+        }
+        Body::Flush {
+            target,
+            extent,
+            placement,
+        } => {
+            let header = feth::Repr { extent, placement };
+            header.emit(writer.next()?).ok_or(EmitError::NoSuchPacket)?;
+            reth::emit(&target, writer.next()?);
+        }
         Body::Congestion => *writer.next()? = [0; CONGESTION_RESERVED],
     }
     Ok(())

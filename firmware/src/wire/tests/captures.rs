@@ -29,7 +29,7 @@ fn congestion_path() -> Path {
 fn congestion_pdu() -> Pdu {
     Pdu {
         destination: Qpn::new(0x118),
-        service: crate::pdu::Service::Reliable,
+        service: Service::Reliable,
         psn: Psn::new(0),
         packets: 1,
         length: 0,
@@ -55,7 +55,7 @@ fn congestion_notification_is_written_to_the_bit() {
 }
 
 #[test]
-fn unreliable_connection_is_recognised_behind_its_icrc() {
+fn unreliable_send_is_read() {
     // A published UC SEND only packet, with a UDP checksum.
     let mut frame = vec![
         0x24, 0x8a, 0x07, 0xa8, 0xfa, 0x22, 0x24, 0x8a, 0x07, 0xa8, 0xfa, 0x22, 0x08, 0x00, //
@@ -66,7 +66,22 @@ fn unreliable_connection_is_recognised_behind_its_icrc() {
     ];
     frame.extend_from_slice(b"F0\x81\x8b\xe2\x895\xd9\x0e\x9a\x95PT\x01\xbe\x88^P\x00\x00");
     frame.extend_from_slice(&[0x78, 0xf3, 0x53, 0xf3]);
-    assert_eq!(parse(&frame), Err(DropReason::UnsupportedOpcode));
+    let received = parse(&frame).unwrap();
+    let expected = Pdu {
+        destination: Qpn::new(0xd3),
+        service: Service::Unreliable,
+        psn: Psn::new(0xcf_1710),
+        packets: 1,
+        length: 18,
+        ack_request: false,
+        solicited: false,
+        body: Body::Send {
+            place: Place::Only,
+            tail: SendTail::None,
+        },
+    };
+    assert_eq!(received.pdu, expected);
+    assert_eq!(received.payload, &frame[54..72]);
     frame[60] ^= 1;
     assert_eq!(parse(&frame), Err(DropReason::Icrc));
 }

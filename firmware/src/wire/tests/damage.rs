@@ -4,9 +4,9 @@ use super::*;
 
 fn samples() -> impl Iterator<Item = (Path, Pdu)> {
     paths().into_iter().flat_map(|path| {
-        bodies().into_iter().map(move |body| {
+        packets().into_iter().map(move |(service, body)| {
             let length = if has_payload(&body) { 6 } else { 0 };
-            (path, pdu(body, length))
+            (path, pdu_of(service, body, length))
         })
     })
 }

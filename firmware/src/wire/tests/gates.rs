@@ -1,5 +1,7 @@
 //! Well-formed damage: each frame is dropped for the reason that fits.
 
+use vrnic_abi::counter::Counter;
+
 use super::*;
 
 const SEND: Body = Body::Send {
@@ -10,8 +12,18 @@ const SEND: Body = Body::Send {
 /// What becomes of a frame of 20 bytes of payload after a change, with right checksums.
 #[track_caller]
 fn after(path: Path, body: Body, change: impl FnOnce(&mut [u8])) -> Option<DropReason> {
+    after_in(Service::Reliable, path, body, change)
+}
+
+#[track_caller]
+fn after_in(
+    service: Service,
+    path: Path,
+    body: Body,
+    change: impl FnOnce(&mut [u8]),
+) -> Option<DropReason> {
     let length = if has_payload(&body) { 20 } else { 0 };
-    let mut frame = frame(&path, &pdu(body, length));
+    let mut frame = frame(&path, &pdu_of(service, body, length));
     change(&mut frame[network(&path)..]);
     sign(&path, &mut frame);
     parse(&frame).err()
@@ -112,9 +124,13 @@ fn transport_headers_have_one_version() {
 #[test]
 fn what_carries_no_payload_may_not_have_any() {
     let unexpected = Some(DropReason::UnexpectedPayload);
-    for body in bodies().into_iter().filter(|body| !has_payload(body)) {
-        assert_eq!(after(path_v4(), body, |ip| ip[29] |= 0x10), unexpected);
-        let mut frame = frame(&path_v4(), &pdu(body, 0));
+    for (service, body) in packets() {
+        if has_payload(&body) {
+            continue;
+        }
+        let padded = after_in(service, path_v4(), body, |ip| ip[29] |= 0x10);
+        assert_eq!(padded, unexpected);
+        let mut frame = frame(&path_v4(), &pdu_of(service, body, 0));
         frame.truncate(usize::from(frame[17]) + 14);
         frame.extend_from_slice(&[0; 4]);
         frame[17] += 4;
@@ -137,33 +153,100 @@ fn reserved_syndromes_are_dropped() {
 #[test]
 fn every_opcode_is_known_or_refused() {
     for opcode in 0..=255 {
-        // As much payload as the longest header needs.
-        let mut frame = frame(&path_v6(), &pdu(SEND, 28));
+        // As much payload as the longest headers need.
+        let mut frame = frame(&path_v6(), &pdu(SEND, 32));
         frame[14 + 48] = opcode;
         sign(&path_v6(), &mut frame);
         let unknown = matches!(
             opcode,
-            0x15 | 0x18..=0x1f
+            0x15 | 0x18..=0x1b
+                | 0x1e..=0x1f
                 | 0x2c..=0x3f
-                | 0x56..=0x63
-                | 0x66..=0x80
+                | 0x56..=0x5b
+                | 0x5d..=0x5f
+                | 0x80
                 | 0x82..=0x9f
                 | 0xb5
-                | 0xb8..=0xff
+                | 0xb8..=0xbb
+                | 0xbe..=0xff
         );
-        let unsupported = !unknown && opcode >= 0x20 && opcode != 0x81;
+        let unsupported = !unknown && matches!(opcode, 0x40..=0x5f);
+        let datagram = matches!(opcode, 0x60..=0x63 | 0x66..=0x7f);
         let result = parse(&frame).err();
         assert_eq!(result == Some(DropReason::UnknownOpcode), unknown);
         assert_eq!(result == Some(DropReason::UnsupportedOpcode), unsupported);
+        assert_eq!(result == Some(DropReason::DatagramOperation), datagram);
     }
 }
 
 #[test]
 fn reserved_bits_are_ignored() {
-    let pdu = pdu(SEND, 20);
-    let mut frame = frame(&path_v4(), &pdu);
-    frame[14 + 28 + 4] = 0x3f;
-    frame[14 + 28 + 8] |= 0x7f;
-    sign(&path_v4(), &mut frame);
-    assert_received(&parse(&frame).unwrap(), &path_v4(), &pdu);
+    let extended = Service::Extended { srqn: 5 };
+    // Where the reserved byte of the service's own header stands, or one of the payload.
+    for (service, reserved) in [
+        (Service::Reliable, None),
+        (DATAGRAM, Some(4)),
+        (extended, Some(0)),
+    ] {
+        let pdu = pdu_of(service, SEND, 20);
+        let mut frame = frame(&path_v4(), &pdu);
+        frame[14 + 28 + 4] = 0x3f;
+        frame[14 + 28 + 8] |= 0x7f;
+        if let Some(reserved) = reserved {
+            frame[14 + 28 + 12 + reserved] = 0xff;
+        }
+        sign(&path_v4(), &mut frame);
+        assert_received(&parse(&frame).unwrap(), &path_v4(), &pdu);
+    }
+}
+
+#[test]
+fn flushes_ask_for_what_is_known() {
+    let flush = flushes().next().unwrap();
+    for bit in 0..32 {
+        for low in 0..64_u32 {
+            let bits = low | 1 << bit;
+            let known = bits < 0x20 && matches!(bits & 0xf, 1..=3);
+            let expected = (!known).then_some(DropReason::FlushHeader);
+            let result = after(path_v4(), flush, |ip| {
+                ip[40..44].copy_from_slice(&bits.to_be_bytes());
+            });
+            assert_eq!(result, expected, "{bits:#x}");
+        }
+    }
+    let nothing = after(path_v4(), flush, |ip| ip[40..44].fill(0));
+    assert_eq!(nothing, Some(DropReason::FlushHeader));
+    assert_eq!(
+        DropReason::FlushHeader.counter(),
+        Some(Counter::RxMalformed)
+    );
+}
+
+#[test]
+fn atomic_writes_are_of_eight_bytes() {
+    let body = Body::AtomicWrite {
+        address: 8,
+        rkey: 1,
+        value: [7; 8],
+    };
+    for length in [0_u32, 1, 7, 9, 16, 0x0800_0000, u32::MAX] {
+        let result = after(path_v6(), body, |ip| {
+            ip[72..76].copy_from_slice(&length.to_be_bytes());
+        });
+        assert_eq!(result, Some(DropReason::AtomicWriteLength));
+    }
+    let mut short = frame(&path_v4(), &pdu(body, 0));
+    short.truncate(short.len() - 4);
+    short[17] -= 4;
+    short[39] -= 4;
+    sign(&path_v4(), &mut short);
+    assert_eq!(parse(&short), Err(DropReason::Length));
+}
+
+#[test]
+fn responses_name_no_shared_receive_queue() {
+    let response = Body::Acknowledge(acknowledge(Syndrome::Ack(1)));
+    let service = Service::Extended { srqn: 0 };
+    let frame = frame(&path_v4(), &pdu_of(service, response, 0));
+    assert_eq!(usize::from(frame[17]), 20 + 8 + 12 + 4 + 4);
 }

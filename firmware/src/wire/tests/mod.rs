@@ -5,15 +5,19 @@ extern crate std;
 mod captures;
 mod damage;
 mod gates;
+mod known;
 mod round_trip;
+mod route;
 mod writing;
 
 use std::vec;
 use std::vec::Vec;
 
+use super::network::Network;
 use super::{DropReason, EmitError, Received, emit, emit_headers, frame_length, parse};
 use crate::pdu::{
-    Acknowledge, AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, SendTail, Syndrome,
+    Acknowledge, AtomicOperation, Body, FlushExtent, NakCode, Pdu, Place, Placement, RemoteRange,
+    SendTail, Service, Syndrome,
 };
 use crate::transport::Path;
 use crate::types::{Gid, Mac, Msn, Psn, Qpn};
@@ -32,6 +36,11 @@ fn acknowledge(syndrome: Syndrome) -> Acknowledge {
         msn: Msn::new(0xab_cdef),
     }
 }
+
+const DATAGRAM: Service = Service::Datagram {
+    qkey: 0x8001_0203,
+    source: Qpn::new(0x65_4321),
+};
 
 /// Every opcode of a reliable connection, every syndrome, and congestion notification.
 fn bodies() -> Vec<Body> {
@@ -73,12 +82,70 @@ fn bodies() -> Vec<Body> {
             operation,
         });
     }
+    bodies.push(Body::AtomicWrite {
+        address: RANGE.address,
+        rkey: RANGE.rkey,
+        value: *b"in order",
+    });
+    bodies.extend(flushes());
     bodies.push(Body::AtomicResponse {
         acknowledge: acknowledge(Syndrome::Ack(31)),
         original: 0x8877_6655_4433_2211,
     });
     bodies.extend(syndromes().map(|syndrome| Body::Acknowledge(acknowledge(syndrome))));
     bodies
+}
+
+fn flushes() -> impl Iterator<Item = Body> {
+    let extents = [FlushExtent::Range, FlushExtent::Region];
+    extents.into_iter().flat_map(|extent| {
+        let kinds = [(true, false), (false, true), (true, true)];
+        kinds.map(move |(global, persistent)| Body::Flush {
+            target: RANGE,
+            extent,
+            placement: Placement { global, persistent },
+        })
+    })
+}
+
+/// Whether a transport service has the operation (IBTA volume 1, table "OpCode field").
+fn belongs(service: Service, body: &Body) -> bool {
+    match service {
+        Service::Reliable => true,
+        Service::Unreliable => match body {
+            Body::Send { tail, .. } => !matches!(tail, SendTail::Invalidate(_)),
+            Body::Write { .. } => true,
+            _ => false,
+        },
+        Service::Datagram { .. } => matches!(
+            body,
+            Body::Send {
+                place: Place::Only,
+                tail: SendTail::None | SendTail::Immediate(_),
+            }
+        ),
+        Service::Extended { .. } => *body != Body::Congestion,
+    }
+}
+
+fn is_response(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::ReadResponse { .. } | Body::AtomicResponse { .. } | Body::Acknowledge(_)
+    )
+}
+
+/// Every opcode of every transport service, every syndrome, and congestion notification.
+fn packets() -> Vec<(Service, Body)> {
+    let mut packets = vec![];
+    for body in bodies() {
+        let srqn = if is_response(&body) { 0 } else { 0xab_cdef };
+        let extended = Service::Extended { srqn };
+        let services = [Service::Reliable, Service::Unreliable, DATAGRAM, extended];
+        let fitting = services.into_iter().filter(|&s| belongs(s, &body));
+        packets.extend(fitting.map(|service| (service, body)));
+    }
+    packets
 }
 
 fn syndromes() -> impl Iterator<Item = Syndrome> {
@@ -102,10 +169,15 @@ fn has_payload(body: &Body) -> bool {
     )
 }
 
+/// A PDU of a reliable connection.
 fn pdu(body: Body, length: usize) -> Pdu {
+    pdu_of(Service::Reliable, body, length)
+}
+
+fn pdu_of(service: Service, body: Body, length: usize) -> Pdu {
     Pdu {
         destination: Qpn::new(0x12_3456),
-        service: crate::pdu::Service::Reliable,
+        service,
         psn: Psn::new(0xfe_dcba),
         packets: 1,
         length: length as u32,
@@ -264,6 +336,9 @@ fn assert_received(received: &Received<'_>, path: &Path, pdu: &Pdu) {
         becn: pdu.body == Body::Congestion,
         pdu: *pdu,
         payload: &pattern(pdu.length as usize),
+        // Compared byte by byte where it is the subject.
+        network: received.network,
     };
     assert_eq!(*received, expected);
+    assert_eq!(matches!(received.network, Network::V4(_)), is_v4(path));
 }

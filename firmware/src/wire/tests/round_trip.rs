@@ -3,12 +3,12 @@
 use super::*;
 
 #[test]
-fn every_operation_on_every_kind_of_path() {
+fn every_operation_of_every_service_on_every_kind_of_path() {
     for path in paths() {
-        for body in bodies() {
+        for (service, body) in packets() {
             let lengths = if has_payload(&body) { 0..=17 } else { 0..=0 };
             for length in lengths.chain(has_payload(&body).then_some(4096)) {
-                let pdu = pdu(body, length);
+                let pdu = pdu_of(service, body, length);
                 let frame = frame(&path, &pdu);
                 assert_received(&parse(&frame).unwrap(), &path, &pdu);
             }
@@ -33,7 +33,7 @@ fn every_length_up_to_the_largest_mtu() {
 
 #[test]
 fn random_values() {
-    let bodies = bodies();
+    let packets = packets();
     for seed in 1..=2000 {
         let mut random = Random(seed);
         let mut path = paths()[random.below(4)];
@@ -45,7 +45,7 @@ fn random_values() {
         if !is_v4(&path) {
             path.flow_label = random.next() as u32 & 0xf_ffff;
         }
-        let body = bodies[random.below(bodies.len())];
+        let (service, body) = packets[random.below(packets.len())];
         let length = if has_payload(&body) {
             random.below(4097)
         } else {
@@ -53,11 +53,10 @@ fn random_values() {
         };
         let pdu = Pdu {
             destination: Qpn::new(random.next() as u32),
-            service: crate::pdu::Service::Reliable,
             psn: Psn::new(random.next() as u32),
             ack_request: random.below(2) == 0,
             solicited: random.below(2) == 0,
-            ..pdu(body, length)
+            ..pdu_of(service, body, length)
         };
         std::println!("seed {seed}");
         assert_received(&parse(&frame(&path, &pdu)).unwrap(), &path, &pdu);
@@ -67,9 +66,9 @@ fn random_values() {
 #[test]
 fn icrc_is_the_definition() {
     for path in paths() {
-        for body in bodies() {
+        for (service, body) in packets() {
             let length = if has_payload(&body) { 13 } else { 0 };
-            let frame = frame(&path, &pdu(body, length));
+            let frame = frame(&path, &pdu_of(service, body, length));
             let udp = datagram(&path);
             let end = udp + usize::from(u16::from_be_bytes([frame[udp + 4], frame[udp + 5]]));
             let reference = reference_icrc(&frame[network(&path)..end - 4]);

@@ -115,11 +115,44 @@ fn what_no_packet_can_say_is_refused() {
     ] {
         assert_eq!(refused(&path_v4(), &pdu(body, 4)), EmitError::NoSuchPacket);
     }
+    let nowhere = Body::Flush {
+        target: RANGE,
+        extent: FlushExtent::Range,
+        placement: Placement {
+            global: false,
+            persistent: false,
+        },
+    };
+    assert_eq!(
+        refused(&path_v4(), &pdu(nowhere, 0)),
+        EmitError::NoSuchPacket
+    );
     let ack = pdu(Body::Acknowledge(ack), 4);
     assert_eq!(refused(&path_v6(), &ack), EmitError::NoSuchPacket);
     let mut run = pdu(write(Place::Only, Some(RANGE)), 4);
     run.packets = 2;
     assert_eq!(refused(&path_v6(), &run), EmitError::NoSuchPacket);
+}
+
+#[test]
+fn what_a_service_does_not_have_is_refused() {
+    let refuse = |service, body| {
+        let error = refused(&path_v6(), &pdu_of(service, body, 0));
+        assert_eq!(error, EmitError::NoSuchPacket, "{service:?} {body:?}");
+    };
+    for body in bodies() {
+        for service in [Service::Unreliable, DATAGRAM, Service::Extended { srqn: 0 }] {
+            if !belongs(service, &body) {
+                refuse(service, body);
+            }
+        }
+        if body != Body::Congestion {
+            // Responses do not carry the number, and it has 24 bits.
+            let first = if is_response(&body) { 1 } else { 1 << 24 };
+            refuse(Service::Extended { srqn: first }, body);
+            refuse(Service::Extended { srqn: u32::MAX }, body);
+        }
+    }
 }
 
 #[test]
