@@ -11,7 +11,8 @@
 //!   The rest of the crate never sees them, so that another front end can stand beside this one;
 //! * [`resource`]: protection domains, memory regions, GIDs, the tables that hold objects;
 //! * [`transport`]: the protocol engines, one queue pair at a time, in terms of [`pdu`]s;
-//! * [`wire`]: Ethernet, IP, UDP and InfiniBand headers, ICRC: PDUs to frames and back.
+//! * [`wire`]: Ethernet, IP, UDP and InfiniBand headers, ICRC: PDUs to frames and back; what queues
+//!   of raw packets need to know of other frames.
 //!
 //! # Panics
 //!

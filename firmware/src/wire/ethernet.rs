@@ -18,7 +18,7 @@ pub(super) const IPV4: u16 = 0x0800;
 /// Ethertype of IPv6.
 pub(super) const IPV6: u16 = 0x86dd;
 /// Ethertype of a customer VLAN tag.
-const VLAN: u16 = 0x8100;
+pub(super) const VLAN: u16 = 0x8100;
 
 mod field {
     use super::Field;
@@ -31,6 +31,40 @@ mod field {
     /// Ethertype on, it is the tag's control information and the second Ethertype.
     pub(super) const TAG_CONTROL: Field<0, 2> = Field;
     pub(super) const TAGGED_TYPE: Field<2, 2> = Field;
+}
+
+/// What a VLAN tag says (IEEE 802.1Q, 9.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// VLAN identifier, 12 bits; 0 for a tag that gives a priority only.
+    pub id: u16,
+    /// Priority code point, 3 bits.
+    pub priority: u8,
+    /// Drop eligible indicator.
+    pub drop_eligible: bool,
+}
+
+impl Tag {
+    const DROP_ELIGIBLE: u16 = 1 << 12;
+
+    /// From its control information.
+    pub(super) const fn from_control(control: u16) -> Self {
+        Self {
+            id: control & 0xfff,
+            priority: (control >> 13) as u8,
+            drop_eligible: control & Self::DROP_ELIGIBLE != 0,
+        }
+    }
+
+    /// Its control information.
+    pub(super) fn control(self) -> u16 {
+        let drop_eligible = if self.drop_eligible {
+            Self::DROP_ELIGIBLE
+        } else {
+            0
+        };
+        u16::from(self.priority & 7) << 13 | drop_eligible | self.id & 0xfff
+    }
 }
 
 /// What the header says.
@@ -67,10 +101,10 @@ impl Repr {
         let (tag, rest) = rest
             .split_first_chunk::<TAG_LENGTH>()
             .ok_or(DropReason::Truncated)?;
-        let [high, _] = field::TAG_CONTROL.get(tag);
+        let control = Tag::from_control(field::TAG_CONTROL.u16(tag));
         let tagged = Self {
-            vlan: field::TAG_CONTROL.u16(tag) & 0xfff,
-            priority: high >> 5,
+            vlan: control.id,
+            priority: control.priority,
             ethertype: field::TAGGED_TYPE.u16(tag),
             ..untagged
         };
@@ -97,8 +131,12 @@ impl Repr {
         }
         field::ETHERTYPE.set(header, VLAN.to_be_bytes());
         let (tag, rest) = rest.split_first_chunk_mut::<TAG_LENGTH>()?;
-        let control = (u16::from(self.priority & 7) << 13) | (self.vlan & 0xfff);
-        field::TAG_CONTROL.set(tag, control.to_be_bytes());
+        let control = Tag {
+            id: self.vlan,
+            priority: self.priority,
+            drop_eligible: false,
+        };
+        field::TAG_CONTROL.set(tag, control.control().to_be_bytes());
         field::TAGGED_TYPE.set(tag, self.ethertype.to_be_bytes());
         Some(rest)
     }

@@ -2,18 +2,21 @@
 //!
 //! Options are accepted and skipped, never sent.
 
+use super::checksum::Sum;
 use super::field::Field;
 use super::{DropReason, udp};
 
 /// Length of the header without options.
 pub(super) const LENGTH: usize = 20;
+/// Where in the header the checksum stands.
+pub(super) const CHECKSUM_AT: usize = 10;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 mod field {
-    use super::Field;
+    use super::{CHECKSUM_AT, Field};
 
     pub(super) const VERSION_IHL: Field<0, 1> = Field;
     pub(super) const TRAFFIC_CLASS: Field<1, 1> = Field;
@@ -22,12 +25,13 @@ mod field {
     pub(super) const FRAGMENT: Field<6, 2> = Field;
     pub(super) const TIME_TO_LIVE: Field<8, 1> = Field;
     pub(super) const PROTOCOL: Field<9, 1> = Field;
-    pub(super) const CHECKSUM: Field<10, 2> = Field;
+    pub(super) const CHECKSUM: Field<CHECKSUM_AT, 2> = Field;
     pub(super) const SOURCE: Field<12, 4> = Field;
     pub(super) const DESTINATION: Field<16, 4> = Field;
 }
 
-/// What the header of a UDP datagram says.
+/// What the header of an unfragmented UDP datagram says, or that of another packet, apart from what
+/// makes it one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Repr {
     /// Source address.
@@ -44,7 +48,7 @@ pub(super) struct Repr {
     pub(super) length: u16,
 }
 
-/// The parts of a packet that holds an unfragmented UDP datagram.
+/// The parts of a packet.
 pub(super) struct Parts<'a> {
     pub(super) repr: Repr,
     /// The header without options.
@@ -55,17 +59,25 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a packet apart. The checksum is [left](Self::checksum_holds) to the caller, who first
-    /// wants to know whether the datagram is any of our business.
+    /// Takes a packet apart that holds an unfragmented UDP datagram. The checksum is
+    /// [left](Self::checksum_holds) to the caller, who first wants to know whether the datagram is
+    /// any of our business.
     pub(super) fn parse(packet: &'a [u8]) -> Result<Self, DropReason> {
+        let header = packet
+            .first_chunk::<LENGTH>()
+            .ok_or(DropReason::Truncated)?;
+        if field::PROTOCOL.byte(header) != udp::PROTOCOL || is_fragment(header) {
+            return Err(DropReason::NotRoce);
+        }
+        Self::parse_any(packet)
+    }
+
+    /// Takes any packet apart.
+    pub(super) fn parse_any(packet: &'a [u8]) -> Result<Self, DropReason> {
         let (header, rest) = packet
             .split_first_chunk::<LENGTH>()
             .ok_or(DropReason::Truncated)?;
-        let [version_ihl] = field::VERSION_IHL.get(header);
-        let fragment = field::FRAGMENT.u16(header) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0;
-        if field::PROTOCOL.byte(header) != udp::PROTOCOL || fragment {
-            return Err(DropReason::NotRoce);
-        }
+        let version_ihl = field::VERSION_IHL.byte(header);
         if version_ihl >> 4 != 4 {
             return Err(DropReason::IpHeader);
         }
@@ -91,8 +103,29 @@ impl<'a> Parts<'a> {
 
     /// Whether the header's checksum is right.
     pub(super) fn checksum_holds(&self) -> bool {
-        sum(self.header, sum(self.options, 0)) == 0xffff
+        self.sum().fold() == 0xffff
     }
+
+    /// The checksum that would be right.
+    pub(super) fn right_checksum(&self) -> u16 {
+        // Ones' complement arithmetic subtracts by adding the complement.
+        let wrong = field::CHECKSUM.u16(self.header);
+        !self.sum().add(&(!wrong).to_be_bytes()).fold()
+    }
+
+    fn sum(&self) -> Sum {
+        // The header's length is a multiple of 4.
+        Sum::default().add(self.header).add(self.options)
+    }
+
+    /// What the packet carries, unless it is a fragment.
+    pub(super) fn whole_protocol(&self) -> Option<u8> {
+        (!is_fragment(self.header)).then(|| field::PROTOCOL.byte(self.header))
+    }
+}
+
+fn is_fragment(header: &[u8; LENGTH]) -> bool {
+    field::FRAGMENT.u16(header) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
 }
 
 impl Repr {
@@ -121,7 +154,7 @@ impl Repr {
         field::CHECKSUM.set(header, [0; 2]);
         field::SOURCE.set(header, self.source);
         field::DESTINATION.set(header, self.destination);
-        let checksum = !sum(header, 0);
+        let checksum = !Sum::default().add(header).fold();
         field::CHECKSUM.set(header, checksum.to_be_bytes());
         Some(rest)
     }
@@ -132,18 +165,4 @@ pub(super) fn mask(header: &mut [u8; LENGTH]) {
     field::TRAFFIC_CLASS.set(header, [0xff]);
     field::TIME_TO_LIVE.set(header, [0xff]);
     field::CHECKSUM.set(header, [0xff; 2]);
-}
-
-/// The ones' complement sum of 16-bit words that the checksum is made of (RFC 1071), continued
-/// from `start`. Headers have an even length.
-fn sum(words: &[u8], start: u16) -> u16 {
-    let total: u32 = words
-        .chunks_exact(2)
-        .filter_map(|word| word.first_chunk::<2>())
-        .map(|word| u32::from(u16::from_be_bytes(*word)))
-        .sum::<u32>()
-        + u32::from(start);
-    // At most 31 words: two folds suffice.
-    let folded = (total >> 16) + (total & 0xffff);
-    ((folded >> 16) + folded) as u16
 }

@@ -18,7 +18,7 @@ mod field {
     pub(super) const DESTINATION: Field<24, 16> = Field;
 }
 
-/// What the header of a UDP datagram says.
+/// What the header of a UDP datagram says, or that of another packet, apart from what makes it one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Repr {
     /// Source address.
@@ -35,7 +35,7 @@ pub(super) struct Repr {
     pub(super) length: u16,
 }
 
-/// The parts of a packet that holds a UDP datagram.
+/// The parts of a packet.
 pub(super) struct Parts<'a> {
     pub(super) repr: Repr,
     pub(super) header: &'a [u8; LENGTH],
@@ -44,14 +44,22 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a packet apart.
+    /// Takes a packet apart that holds a UDP datagram.
     pub(super) fn parse(packet: &'a [u8]) -> Result<Self, DropReason> {
-        let (header, rest) = packet
-            .split_first_chunk::<LENGTH>()
+        let header = packet
+            .first_chunk::<LENGTH>()
             .ok_or(DropReason::Truncated)?;
         if field::NEXT_HEADER.byte(header) != udp::PROTOCOL {
             return Err(DropReason::NotRoce);
         }
+        Self::parse_any(packet)
+    }
+
+    /// Takes any packet apart.
+    pub(super) fn parse_any(packet: &'a [u8]) -> Result<Self, DropReason> {
+        let (header, rest) = packet
+            .split_first_chunk::<LENGTH>()
+            .ok_or(DropReason::Truncated)?;
         let first = field::VERSION_CLASS_FLOW.u32(header);
         if first >> 28 != 6 {
             return Err(DropReason::IpHeader);
@@ -72,6 +80,11 @@ impl<'a> Parts<'a> {
             header,
             datagram,
         })
+    }
+
+    /// What follows the header: an extension header or what the packet carries.
+    pub(super) fn next_header(&self) -> u8 {
+        field::NEXT_HEADER.byte(self.header)
     }
 }
 

@@ -11,6 +11,8 @@
 //! `ieth`, `atomicwrite`; at the end `icrc`. Each knows where its `field`s stand, what they may say,
 //! and which of them the ICRC leaves out. `network` is either IP header.
 //!
+//! [`frame`] reads any other Ethernet frame, as far as queues of raw packets need it.
+//!
 //! Not here: which packets are addressed to whom, sequence numbers, lengths against the path MTU.
 
 mod aeth;
@@ -18,10 +20,12 @@ mod atomicacketh;
 mod atomiceth;
 mod atomicwrite;
 mod bth;
+mod checksum;
 mod deth;
 mod ethernet;
 mod feth;
 mod field;
+pub mod frame;
 mod icrc;
 mod ieth;
 mod immdt;

@@ -54,9 +54,8 @@ fn congestion_notification_is_written_to_the_bit() {
     assert_eq!(frame, CONGESTION);
 }
 
-#[test]
-fn unreliable_send_is_read() {
-    // A published UC SEND only packet, with a UDP checksum.
+/// A published UC SEND only packet, with a UDP checksum.
+pub(super) fn unreliable_send() -> Vec<u8> {
     let mut frame = vec![
         0x24, 0x8a, 0x07, 0xa8, 0xfa, 0x22, 0x24, 0x8a, 0x07, 0xa8, 0xfa, 0x22, 0x08, 0x00, //
         0x45, 0x01, 0x00, 0x40, 0x04, 0x78, 0x40, 0x00, 0x40, 0x11, 0xb4, 0xd5, //
@@ -66,6 +65,12 @@ fn unreliable_send_is_read() {
     ];
     frame.extend_from_slice(b"F0\x81\x8b\xe2\x895\xd9\x0e\x9a\x95PT\x01\xbe\x88^P\x00\x00");
     frame.extend_from_slice(&[0x78, 0xf3, 0x53, 0xf3]);
+    frame
+}
+
+#[test]
+fn unreliable_send_is_read() {
+    let mut frame = unreliable_send();
     let received = parse(&frame).unwrap();
     let expected = Pdu {
         destination: Qpn::new(0xd3),

@@ -3,7 +3,9 @@
 extern crate std;
 
 mod captures;
+mod checksum;
 mod damage;
+mod frame;
 mod gates;
 mod known;
 mod round_trip;
