@@ -158,6 +158,18 @@ impl Mtu {
         }
     }
 
+    /// The largest one whose packets fit into Ethernet frames with `payload` bytes; the smallest one
+    /// if none does.
+    #[must_use]
+    pub fn fitting(payload: u32) -> Self {
+        /// Headers that a packet can have, from the IPv6 header to the ICRC.
+        const HEADERS: u32 = 96;
+        let room = payload.saturating_sub(HEADERS);
+        let largest_first = [Self::B4096, Self::B2048, Self::B1024, Self::B512];
+        let fitting = largest_first.into_iter().find(|mtu| mtu.bytes() <= room);
+        fitting.unwrap_or(Self::B256)
+    }
+
     /// Packets that a message of `length` bytes takes: at least one.
     #[must_use]
     pub const fn packets(self, length: u32) -> u32 {
@@ -199,6 +211,8 @@ pub enum Outcome {
     LocalProtection,
     /// Work request flushed.
     Flushed,
+    /// A memory window could not be bound.
+    MemoryWindowBind,
     /// Bad response.
     BadResponse,
     /// Local access error: the peer may not access the memory it named.
@@ -229,6 +243,10 @@ bitflags::bitflags! {
         const REMOTE_READ = 1 << 3;
         /// Atomics by the peer.
         const REMOTE_ATOMIC = 1 << 4;
+        /// Flushes by the peer that make earlier writes visible to all.
+        const FLUSH_GLOBAL = 1 << 5;
+        /// Flushes by the peer that make earlier writes persistent.
+        const FLUSH_PERSISTENT = 1 << 6;
     }
 }
 

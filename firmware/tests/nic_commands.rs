@@ -360,8 +360,10 @@ mod bad_arguments {
                     | Op::DestroySrq
                     | Op::ModifySrq
                     | Op::QuerySrq
-                    | Op::CreateAh
-                    | Op::DestroyAh
+                    | Op::AllocMr
+                    | Op::QueryEq
+                    | Op::ConfigureCongestion
+                    | Op::QueryCongestion
                     | Op::AttachMulticast
                     | Op::DetachMulticast
                     | Op::AllocXrcd
@@ -897,7 +899,7 @@ mod bad_arguments {
                 offset_of!(CreateQp, doorbell_page),
             ),
             (
-                |b| b.qp_type = 1,
+                |b| b.qp_type = 4,
                 Unsupported,
                 offset_of!(CreateQp, qp_type),
             ),
@@ -1047,7 +1049,7 @@ mod bad_arguments {
                 offset_of!(QpAttributes, receive_psn),
             ),
             (
-                |q| q.responder_resources = 17,
+                |q| q.responder_resources = 65,
                 BadArgument,
                 offset_of!(QpAttributes, responder_resources),
             ),

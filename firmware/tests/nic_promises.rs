@@ -241,7 +241,7 @@ mod a_packet {
         for (service, refused) in others.into_iter().zip(1..) {
             let frame = send_as(service, 0, qpn);
             bench.nic.receive(bench.now, &frame, &mut bench.wire);
-            assert_eq!(b.counter(&bench, Counter::RxNoQp), refused);
+            assert_eq!(b.counter(&bench, Counter::RxWrongService), refused);
             assert_eq!(b.counter(&bench, Counter::RxSendRequests), 0);
         }
         let frame = send_as(Service::Reliable, 0, qpn);

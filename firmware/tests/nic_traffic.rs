@@ -244,7 +244,8 @@ mod over_a_wire {
             exchange(x, y, random, faults);
             let function = x.nic.function(a.driver.id).unwrap();
             let qp = function.qps.get(a.qp.number).unwrap();
-            if qp.queues.send.consumer() == qp.queues.send.producer() {
+            let send = qp.queues.send.as_ref().expect("it has a send queue");
+            if send.consumer() == send.producer() {
                 return;
             }
             let next = [x.nic.next_timeout(), y.nic.next_timeout()];

@@ -5,16 +5,21 @@ use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionOpcode, Complet
 use vrnic_abi::eqe::EventType;
 use vrnic_abi::wqe::RESERVED_LKEY;
 
+use super::address::{resolve, udp_source};
 use super::objects::Objects;
 use super::ring::{ReceiveRing, SendRing};
 use crate::host::{CopyError, Host, Memory, TraceEvent};
 use crate::pdu::{AtomicOperation, Pdu, SendTail};
 use crate::resource::{PageMap, append};
 use crate::transport::{
-    Env, Path, Payload, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, SendWork,
-    TransferError, Transmit,
+    DatagramTarget, Domain, Env, Kind, LocalOperation, NoReceive, Offload, Path, Payload, QpEvent,
+    ReceiveCompletion, ReceiveKind, ReceiveWork, Route, SendWork, TransferError, Transmit,
 };
-use crate::types::{Access, AccessError, Chunk, Chunks, Outcome, Time};
+use crate::types::{Access, AccessError, Chunk, Chunks, Gid, Mac, Mtu, Outcome, Time};
+use crate::wire::{self, Received};
+
+/// Length of an Ethernet header with a VLAN tag.
+const ETHERNET_HEADER: u32 = 18;
 
 /// The work queues of a queue pair, and what else of it the front end keeps.
 #[derive(Clone, Debug)]
@@ -31,12 +36,23 @@ pub struct WorkQueues {
     pub signal_all: bool,
     /// The reserved local key is allowed.
     pub privileged: bool,
+    /// Type of the queue pair.
+    pub kind: Kind,
     /// The memory of both rings.
     pub pages: PageMap,
-    /// Send queue.
-    pub send: SendRing,
-    /// Receive queue.
-    pub receive: ReceiveRing,
+    /// Send queue, if it has one.
+    pub send: Option<SendRing>,
+    /// Receive queue, if it has one of its own.
+    pub receive: Option<ReceiveRing>,
+}
+
+impl WorkQueues {
+    /// Doorbell pages and slots of the queues.
+    pub fn doorbells(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
+        let send = self.send.as_ref().map(|ring| ring.doorbell);
+        let receive = self.receive.as_ref().map(|ring| ring.doorbell);
+        send.into_iter().chain(receive)
+    }
 }
 
 /// The port as a queue pair sees it.
@@ -62,13 +78,44 @@ impl<M> Port<M> for NoPort {
     }
 }
 
+/// What is being handled: a PDU, an Ethernet frame, or nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a, M> {
+    /// Its payload.
+    pub payload: Arrived<'a, M>,
+    /// How it came.
+    pub origin: Origin<'a>,
+}
+
 /// The payload of the PDU that is being handled.
 #[derive(Clone, Copy, Debug)]
-pub enum Incoming<'a, M> {
+pub enum Arrived<'a, M> {
     /// Bytes of a frame, or inline data of the sender.
     Bytes(&'a [u8]),
     /// Pieces of the sender's memory.
     Memory(&'a M, &'a [Chunk]),
+}
+
+/// How the PDU that is being handled came.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// None is being handled.
+    Nowhere,
+    /// In a packet.
+    Packet(&'a Received<'a>),
+    /// Along a path between two functions of the NIC.
+    Direct(&'a Path, &'a Pdu),
+}
+
+impl<M> Incoming<'_, M> {
+    /// Nothing is being handled.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            payload: Arrived::Bytes(&[]),
+            origin: Origin::Nowhere,
+        }
+    }
 }
 
 /// [`Env`] of one queue pair in one call.
@@ -87,6 +134,8 @@ pub struct QpEnv<'a, H: Host, P> {
     pub incoming: Incoming<'a, H::Memory>,
     /// Basic blocks of send work requests that the queue pair may have handed out.
     pub send_limit: u32,
+    /// Largest Ethernet payload in bytes.
+    pub mtu: u32,
 }
 
 impl<H: Host, P> core::fmt::Debug for QpEnv<'_, H, P> {
@@ -105,25 +154,38 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 
     fn next_send(&mut self) -> Option<SendWork> {
         let queues = &mut *self.queues;
-        if queues.send.handed_out() >= self.send_limit {
+        let send = queues.send.as_mut()?;
+        if send.handed_out() >= self.send_limit {
             return None;
         }
-        let mut work = queues.send.next(self.host, &queues.pages, queues.qpn)?;
+        let mut work = send.next(self.host, &queues.pages, (queues.kind, queues.qpn))?;
         work.signaled |= queues.signal_all;
         Some(work)
     }
 
-    fn next_receive(&mut self) -> Option<ReceiveWork> {
+    fn next_receive(&mut self, _srqn: Option<u32>) -> Result<ReceiveWork, NoReceive> {
+        let domain = self.domain();
         let queues = &mut *self.queues;
-        let (work, valid) = queues.receive.next(self.host, &queues.pages);
+        let receive = queues.receive.as_mut().ok_or(NoReceive::NoQueue)?;
+        let (work, valid) = receive.next(self.host, &queues.pages, domain);
         if !valid {
             self.objects.count(Counter::BadDoorbell, 1);
         }
-        work
+        work.ok_or(NoReceive::Empty)
+    }
+
+    fn shares_receives(&self) -> bool {
+        false
     }
 
     fn complete_send(&mut self, work: &SendWork, outcome: Outcome, bytes: u32) {
-        let index = self.queues.send.end(work.cookie);
+        let Some(send) = &mut self.queues.send else {
+            return;
+        };
+        let index = send.end(work.cookie);
+        if outcome == Outcome::Flushed {
+            self.objects.count(Counter::ReqCqeFlushError, 1);
+        }
         if outcome == Outcome::Success && !work.signaled {
             return;
         }
@@ -143,20 +205,20 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
     }
 
     fn complete_receive(&mut self, completion: ReceiveCompletion) {
-        let index = self.queues.receive.end(completion.cookie);
-        let (opcode, immediate) = received(completion.kind);
-        let mut flags = CompletionFlags::empty();
-        flags.set(CompletionFlags::SOLICITED, completion.solicited);
+        let Some(receive) = &mut self.queues.receive else {
+            return;
+        };
+        let index = receive.end(completion.cookie);
+        if completion.outcome == Outcome::Flushed {
+            self.objects.count(Counter::RespCqeFlushError, 1);
+        }
         let entry = CompletionEntry {
             qpn: self.queues.qpn,
             wqe_index: index,
             byte_length: completion.bytes,
-            immediate,
             timestamp: self.now.0,
-            opcode: opcode.raw(),
             status: status(completion.outcome).raw(),
-            flags: flags.bits(),
-            ..CompletionEntry::default()
+            ..received(&completion, &self.incoming.origin)
         };
         let counts = completion.solicited || completion.outcome != Outcome::Success;
         self.objects
@@ -170,14 +232,23 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
             QpEvent::Fatal => EventType::QpFatal,
             QpEvent::RequestError => EventType::QpRequestError,
             QpEvent::AccessError => EventType::QpAccessError,
+            QpEvent::LastWqeReached => EventType::LastWqeReached,
         };
         self.objects
             .asynchronous(self.host, self.now, event, self.queues.qpn);
     }
 
+    fn domain(&self) -> Domain {
+        Domain {
+            pd: self.queues.pd,
+            privileged: self.queues.privileged,
+        }
+    }
+
     #[inline]
     fn translate(
         &mut self,
+        domain: Domain,
         key: u32,
         access: Access,
         address: u64,
@@ -188,21 +259,32 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
             return Ok(());
         }
         if key == RESERVED_LKEY {
-            return self.reserved_key(access, address, length, chunks);
+            return reserved_key(domain, access, address, length, chunks);
         }
         self.objects
-            .translate(self.queues.pd, key, access, address, length, chunks)
+            .translate(domain.pd, key, access, address, length, chunks)
+    }
+
+    fn check_key(&mut self, key: u32, access: Access) -> Result<(), AccessError> {
+        let region = self.objects.region(key).ok_or(AccessError::Key)?;
+        if region.pd != self.queues.pd {
+            return Err(AccessError::Key);
+        }
+        if !region.access.contains(access) {
+            return Err(AccessError::Permission);
+        }
+        Ok(())
     }
 
     fn place(&mut self, offset: u32, chunks: &[Chunk]) -> Result<(), TransferError> {
         self.host.trace(&TraceEvent::DmaWrite(chunks));
-        match self.incoming {
-            Incoming::Bytes(bytes) => {
+        match self.incoming.payload {
+            Arrived::Bytes(bytes) => {
                 let offset = usize::try_from(offset).map_err(|_| TransferError::Sender)?;
                 let bytes = bytes.get(offset..).ok_or(TransferError::Sender)?;
                 scatter(self.host.memory(), bytes, chunks)
             }
-            Incoming::Memory(source, from) => {
+            Arrived::Memory(source, from) => {
                 copy_chunks(source, from, offset, self.host.memory(), chunks)
             }
         }
@@ -224,6 +306,46 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         result.map_err(|_| TransferError::Local)
     }
 
+    fn atomic_write(&mut self, address: u64, value: [u8; 8]) -> Result<(), TransferError> {
+        let written = self.host.memory().write_publish(address, &value);
+        written.map_err(|_| TransferError::Local)
+    }
+
+    fn fence(&mut self) {
+        self.host.barrier();
+    }
+
+    fn route(&mut self, target: &DatagramTarget) -> Result<Path, Outcome> {
+        let mut path = match &target.route {
+            Route::Vector(vector) => resolve(&self.objects.gids, vector, true).ok(),
+            Route::Handle(number) => self
+                .objects
+                .handles
+                .get(*number)
+                .filter(|handle| handle.pd == self.queues.pd)
+                .map(|handle| handle.path),
+        }
+        .ok_or(Outcome::LocalQpOperation)?;
+        path.udp_source = udp_source(path.flow_label, self.queues.qpn, target.qpn.get());
+        Ok(path)
+    }
+
+    fn max_frame(&self) -> u32 {
+        self.mtu.saturating_add(ETHERNET_HEADER)
+    }
+
+    fn port_mtu(&self) -> Mtu {
+        Mtu::fitting(self.mtu)
+    }
+
+    fn route_header(&self) -> [u8; 40] {
+        match self.incoming.origin {
+            Origin::Packet(packet) => packet.route_header(),
+            Origin::Direct(path, pdu) => wire::route_header(path, pdu),
+            Origin::Nowhere => [0; 40],
+        }
+    }
+
     fn transmit(&mut self, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit {
         if let Payload::Chunks(chunks) = payload {
             self.host.trace(&TraceEvent::DmaRead(chunks));
@@ -233,6 +355,16 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
             self.host.trace(&TraceEvent::PacketSent(pdu));
         }
         sent
+    }
+
+    fn transmit_frame(
+        &mut self,
+        _offload: Offload,
+        _length: u32,
+        _payload: Payload<'_>,
+    ) -> Transmit {
+        // No raw packet queue pair can be created.
+        Transmit::BadMemory
     }
 
     fn burst(&self, path: &Path) -> u32 {
@@ -247,26 +379,29 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         // Regions are the driver's; only windows and fast-registered regions can be invalidated.
         Err(AccessError::Permission)
     }
+
+    fn local(&mut self, _operation: &LocalOperation) -> Result<(), Outcome> {
+        Err(Outcome::LocalQpOperation)
+    }
 }
 
-impl<H: Host, P> QpEnv<'_, H, P> {
-    fn reserved_key(
-        &self,
-        access: Access,
-        address: u64,
-        length: u32,
-        chunks: &mut Chunks,
-    ) -> Result<(), AccessError> {
-        let local = Access::LOCAL_READ | Access::LOCAL_WRITE;
-        if !self.queues.privileged || !local.contains(access) {
-            return Err(AccessError::Key);
-        }
-        if address.checked_add(u64::from(length) - 1).is_none() {
-            return Err(AccessError::Bounds);
-        }
-        append(chunks, Chunk { address, length });
-        Ok(())
+/// The memory behind the reserved key, which is all of it.
+fn reserved_key(
+    domain: Domain,
+    access: Access,
+    address: u64,
+    length: u32,
+    chunks: &mut Chunks,
+) -> Result<(), AccessError> {
+    let local = Access::LOCAL_READ | Access::LOCAL_WRITE;
+    if !domain.privileged || !local.contains(access) {
+        return Err(AccessError::Key);
     }
+    if address.checked_add(u64::from(length) - 1).is_none() {
+        return Err(AccessError::Bounds);
+    }
+    append(chunks, Chunk { address, length });
+    Ok(())
 }
 
 /// Copies the first bytes of `data` to `chunks`, which say how many.
@@ -331,13 +466,40 @@ fn advance(chunk: &mut Chunk, length: u32) {
     chunk.length = chunk.length.saturating_sub(length);
 }
 
-const fn received(kind: ReceiveKind) -> (CompletionOpcode, u32) {
-    match kind {
-        ReceiveKind::Send(SendTail::None) => (CompletionOpcode::Receive, 0),
-        ReceiveKind::Send(SendTail::Immediate(data)) => (CompletionOpcode::ReceiveImmediate, data),
-        ReceiveKind::Send(SendTail::Invalidate(key)) => (CompletionOpcode::ReceiveInvalidate, key),
+/// What a completion says about what was received and where it came from.
+fn received(completion: &ReceiveCompletion, origin: &Origin<'_>) -> CompletionEntry {
+    let (opcode, tail) = match completion.kind {
+        ReceiveKind::Send(tail) | ReceiveKind::Datagram { tail, .. } => match tail {
+            SendTail::None => (CompletionOpcode::Receive, 0),
+            SendTail::Immediate(data) => (CompletionOpcode::ReceiveImmediate, data),
+            SendTail::Invalidate(key) => (CompletionOpcode::ReceiveInvalidate, key),
+        },
         ReceiveKind::Write(data) => (CompletionOpcode::ReceiveWriteImmediate, data),
+        ReceiveKind::Frame => (CompletionOpcode::ReceiveFrame, 0),
+    };
+    let mut flags = CompletionFlags::empty();
+    flags.set(CompletionFlags::SOLICITED, completion.solicited);
+    let mut entry = CompletionEntry {
+        immediate: tail,
+        opcode: opcode.raw(),
+        ..CompletionEntry::default()
+    };
+    if let ReceiveKind::Datagram { source, .. } = completion.kind {
+        let (mac, vlan, gid) = match origin {
+            Origin::Packet(packet) => (packet.source_mac, packet.vlan, packet.source),
+            Origin::Direct(path, _) => (path.source_mac, path.vlan, path.source),
+            Origin::Nowhere => (Mac::default(), 0, Gid::default()),
+        };
+        flags |= CompletionFlags::GRH;
+        flags.set(CompletionFlags::IPV4, gid.to_v4().is_some());
+        flags.set(CompletionFlags::VLAN, vlan != 0);
+        entry.source_qpn = source.get();
+        entry.source_mac = mac.0;
+        // There is one partition, at index 0.
+        entry.vlan = vlan.into();
     }
+    entry.flags = flags.bits();
+    entry
 }
 
 const fn status(outcome: Outcome) -> CompletionStatus {
@@ -347,6 +509,7 @@ const fn status(outcome: Outcome) -> CompletionStatus {
         Outcome::LocalQpOperation => CompletionStatus::LocalQpOperation,
         Outcome::LocalProtection => CompletionStatus::LocalProtection,
         Outcome::Flushed => CompletionStatus::Flushed,
+        Outcome::MemoryWindowBind => CompletionStatus::MemoryWindowBind,
         Outcome::BadResponse => CompletionStatus::BadResponse,
         Outcome::LocalAccess => CompletionStatus::LocalAccess,
         Outcome::RemoteInvalidRequest => CompletionStatus::RemoteInvalidRequest,

@@ -11,66 +11,24 @@ use core::cmp::Reverse;
 use vrnic_abi::counter::Counter;
 use vrnic_abi::doorbell::{GROUPS, PAGES, SLOTS_PER_GROUP};
 use vrnic_abi::eqe::EventType;
-use vrnic_abi::object::AddressVector;
 use vrnic_abi::registers::DeviceState;
 
 use super::admin::{AdminQueue, PendingCreate};
-use super::env::{Incoming, NoPort, Port, QpEnv, WorkQueues};
+use super::env::{Incoming, NoPort, Port, QpEnv};
 use super::objects::Objects;
+use super::queue_pairs::QueuePairs;
 use super::registers::{Action, Fault, Registers};
 use super::ring::Rung;
 use crate::host::{Host, TraceEvent};
 use crate::pdu::Pdu;
-use crate::resource::{Numbering, Owner, Table, limits};
+use crate::resource::{Owner, limits};
 use crate::transport::{Modify, Poll, Qp};
 use crate::types::{Mac, State, Time};
-
-/// Queue pair numbers: 0 and 1 are special, and so are a few more, to be safe.
-const QP_NUMBERS: Numbering = Numbering {
-    first: 0x10,
-    index_bits: 15,
-    generation_bits: 9,
-};
 
 /// Longest time between two heartbeats while an answer is awaited, in nanoseconds.
 const HEARTBEAT: u64 = 1_000_000_000;
 /// Queue pairs that are failed in one step because of their completion queues.
 const DOOMED_A_STEP: u32 = 4;
-
-/// A queue pair.
-#[derive(Clone, Debug)]
-pub struct QueuePair {
-    /// The protocol.
-    pub transport: Qp,
-    /// The work queues.
-    pub queues: WorkQueues,
-    /// The primary path as the driver gave it.
-    pub primary: AddressVector,
-    /// Index of the GID table entry that the path holds.
-    pub gid: Option<u16>,
-    /// It stands in the list of those ready.
-    scheduled: bool,
-    /// It stands in the list of those that are to fail.
-    doomed: bool,
-    /// The earliest entry that it has in the timer heap.
-    timer: Option<Time>,
-}
-
-impl QueuePair {
-    /// A queue pair in state RESET.
-    #[must_use]
-    pub fn new(transport: Qp, queues: WorkQueues) -> Self {
-        Self {
-            transport,
-            queues,
-            primary: AddressVector::default(),
-            gid: None,
-            scheduled: false,
-            doomed: false,
-            timer: None,
-        }
-    }
-}
 
 /// What identifies a function on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +53,7 @@ pub struct Function {
     /// Everything but queue pairs.
     pub objects: Objects,
     /// Queue pairs.
-    pub qps: Table<QueuePair>,
+    pub qps: QueuePairs,
     /// The admin queue, in state READY.
     pub(super) admin: Option<AdminQueue>,
     /// Commands that wait for their page lists.
@@ -123,7 +81,7 @@ impl Function {
             registers,
             mtu: identity.mtu,
             objects: Objects::default(),
-            qps: Table::new(QP_NUMBERS, limits::QUEUE_PAIRS),
+            qps: QueuePairs::default(),
             admin: None,
             creating: VecDeque::new(),
             ready: VecDeque::new(),
@@ -334,10 +292,13 @@ impl Function {
         let Some(qp) = self.qps.get_mut(qpn) else {
             return;
         };
-        match qp.queues.send.ring(value, qpn) {
+        let Some(send) = &mut qp.queues.send else {
+            return;
+        };
+        match send.ring(value, qpn) {
             Rung::Nothing => {}
             Rung::Work => {
-                let (page, slot) = qp.queues.send.doorbell;
+                let (page, slot) = send.doorbell;
                 host.trace(&TraceEvent::Doorbell { page, slot, value });
                 qp.transport.post_notify();
                 self.schedule(qpn);
@@ -381,7 +342,7 @@ impl Function {
         }
         let qpn = self.ready.pop_front()?;
         let mut outcome = Poll::Idle;
-        self.call(host, now, qpn, port, Incoming::Bytes(&[]), |qp, env| {
+        self.call(host, now, qpn, port, Incoming::none(), |qp, env| {
             outcome = qp.poll(env, budget);
         });
         let Some(qp) = self.qps.get_mut(qpn) else {
@@ -438,7 +399,7 @@ impl Function {
             qp.timer = None;
             if qp.transport.deadline().is_some_and(|at| at <= now) {
                 any = true;
-                let incoming = Incoming::Bytes(&[]);
+                let incoming = Incoming::none();
                 self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
                     qp.expire(env);
                 });
@@ -459,7 +420,7 @@ impl Function {
 
     /// Moves a queue pair to the error state.
     pub fn fail_qp<H: Host>(&mut self, host: &H, now: Time, qpn: u32) {
-        let incoming = Incoming::Bytes(&[]);
+        let incoming = Incoming::none();
         self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
             // Every state has this transition.
             let _ = qp.modify(env, &Modify::to(State::Error));
@@ -490,6 +451,7 @@ impl Function {
             port,
             incoming,
             send_limit,
+            mtu: self.mtu,
         };
         f(&mut qp.transport, &mut env);
         let to = qp.transport.state();

@@ -7,22 +7,26 @@
 //! * [`registers`]: reset, enabling, errors;
 //! * `admin`: the admin queue, its commands and what they do;
 //! * [`event`], [`completion`]: the queues that the device writes, and their [`entry_ring`];
-//! * [`ring`], [`work`]: the queues that the driver writes;
+//! * [`ring`], [`work`]: the queues that the driver writes; [`address`], [`keys`]: what requests
+//!   and commands say in common;
 //! * [`mod@env`]: all of that as a queue pair of the transport sees it;
-//! * [`objects`], [`function`]: where everything lives.
+//! * [`objects`], [`queue_pairs`], [`function`]: where everything lives.
 //!
 //! Whatever the driver writes is fetched once, checked, and used from the copy. What is wrong with
 //! a command is a status, with a work request a completion and the queue pair's error state, with a
 //! completion queue the error state of its queue pairs, with the rings of the function itself the
 //! function's error state; nothing reaches another function.
 
+pub mod address;
 mod admin;
 pub mod completion;
 pub mod entry_ring;
 pub mod env;
 pub mod event;
 pub mod function;
+pub mod keys;
 pub mod objects;
+pub mod queue_pairs;
 pub mod registers;
 pub mod ring;
 pub mod work;

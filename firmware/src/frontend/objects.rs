@@ -9,12 +9,14 @@ use alloc::vec::Vec;
 use vrnic_abi::counter::Counter;
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::eqe::{EventEntry, EventType};
+use vrnic_abi::object::AddressVector;
 
 use super::completion::{CompletionQueue, Pushed};
 use super::event::{EventQueue, Posted};
 use super::registers::Fault;
 use crate::host::Host;
 use crate::resource::{DoorbellPages, GidTable, Numbering, Region, Table, limits};
+use crate::transport::Path;
 use crate::types::{Access, AccessError, Chunks, Time};
 
 /// Number of counters.
@@ -37,8 +39,19 @@ const CQ_NUMBERS: Numbering = Numbering {
 /// A protection domain: how many objects belong to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProtectionDomain {
-    /// Regions and queue pairs.
+    /// Objects of all kinds.
     pub users: u32,
+}
+
+/// An address handle.
+#[derive(Clone, Copy, Debug)]
+pub struct AddressHandle {
+    /// Protection domain.
+    pub pd: u32,
+    /// Where it leads, as the driver said it.
+    pub vector: AddressVector,
+    /// The same, resolved.
+    pub path: Path,
 }
 
 /// The objects of a function without its queue pairs.
@@ -54,6 +67,8 @@ pub struct Objects {
     pub eqs: Table<EventQueue>,
     /// The event queue for asynchronous events.
     pub async_eq: Option<u32>,
+    /// Address handles.
+    pub handles: Table<AddressHandle>,
     /// Addresses.
     pub gids: GidTable,
     /// Doorbell pages.
@@ -80,6 +95,7 @@ impl Default for Objects {
             cqs: Table::new(CQ_NUMBERS, limits::COMPLETION_QUEUES),
             eqs: Table::new(Numbering::PLAIN, limits::EVENT_QUEUES),
             async_eq: None,
+            handles: Table::new(Numbering::PLAIN, limits::ADDRESS_HANDLES),
             gids: GidTable::default(),
             doorbells: DoorbellPages::default(),
             counters: [0; COUNTERS],

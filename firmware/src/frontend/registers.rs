@@ -12,6 +12,11 @@ use crate::resource::limits;
 
 /// What this firmware can do.
 pub const CAPABILITIES: Capabilities = Capabilities::RC
+    .union(Capabilities::UC)
+    .union(Capabilities::UD)
+    .union(Capabilities::GSI)
+    .union(Capabilities::ATOMIC_WRITE)
+    .union(Capabilities::FLUSH)
     .union(Capabilities::ATOMICS)
     .union(Capabilities::RESERVED_LKEY);
 

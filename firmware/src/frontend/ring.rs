@@ -14,7 +14,7 @@ use vrnic_abi::wqe::{BASIC_BLOCK, MAX_BLOCKS, SEGMENT};
 use super::work::{DecodedSend, decode_receive, decode_send};
 use crate::host::{Host, Memory, TraceEvent};
 use crate::resource::PageMap;
-use crate::transport::{ReceiveWork, SendWork, SgList};
+use crate::transport::{Domain, Kind, ReceiveWork, SendWork, SgList};
 use crate::types::Outcome;
 
 /// Blocks that are copied at a time.
@@ -122,14 +122,19 @@ impl SendRing {
     }
 
     /// The next work request, its cookie set; `None` if there is none.
-    pub fn next<H: Host>(&mut self, host: &H, pages: &PageMap, qpn: u32) -> Option<SendWork> {
+    pub fn next<H: Host>(
+        &mut self,
+        host: &H,
+        pages: &PageMap,
+        (kind, qpn): (Kind, u32),
+    ) -> Option<SendWork> {
         let posted = self.producer.wrapping_sub(self.fetched);
         if posted == 0 {
             return None;
         }
         let index = self.fetched;
         let mut decoded = match self.look(host, pages, posted) {
-            Some(bytes) => decode_send(bytes, index),
+            Some(bytes) => decode_send(kind, bytes, index),
             None => DecodedSend::malformed(),
         };
         if let Some(entry) = self.windowed(decoded.blocks) {
@@ -238,9 +243,14 @@ impl ReceiveRing {
         self.consumer
     }
 
-    /// The next work request, its cookie set; `None` if there is none. Also says whether the
-    /// doorbell made sense.
-    pub fn next<H: Host>(&mut self, host: &H, pages: &PageMap) -> (Option<ReceiveWork>, bool) {
+    /// The next work request, its cookie set, its buffers in `domain`; `None` if there is none. Also
+    /// says whether the doorbell made sense.
+    pub fn next<H: Host>(
+        &mut self,
+        host: &H,
+        pages: &PageMap,
+        domain: Domain,
+    ) -> (Option<ReceiveWork>, bool) {
         if self.producer == self.fetched {
             let value = host.doorbell(self.doorbell.0, self.doorbell.1);
             let producer = doorbell::index(value);
@@ -258,10 +268,12 @@ impl ReceiveRing {
         self.fetched = index.wrapping_add(1);
         let mut work = self.fetch(host, pages, index).unwrap_or(ReceiveWork {
             cookie: 0,
+            domain,
             sges: SgList::new(),
             invalid: Some(Outcome::LocalQpOperation),
         });
         work.cookie = index.into();
+        work.domain = domain;
         (Some(work), true)
     }
 

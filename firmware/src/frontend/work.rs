@@ -1,15 +1,25 @@
 //! Work queue entries to work requests (see [`vrnic_abi::wqe`]).
 //!
-//! Pure functions over bytes that were copied out of guest memory before.
+//! Pure functions over bytes that were copied out of guest memory before. Which segments a request
+//! has depends on the type of the queue pair first, then on the opcode; a request that does not
+//! add up is [`DecodedSend::malformed`]. Whether its operation suits the queue pair is for the
+//! transport to say.
 
+use vrnic_abi::admin::AccessFlags;
+use vrnic_abi::object::AddressVector;
 use vrnic_abi::wqe::{
-    AtomicSegment, BASIC_BLOCK, ControlSegment, DataSegment, END_OF_LIST, MAX_INLINE, MAX_SGE,
-    MAX_WQE, RemoteSegment, SEGMENT, WqeFlags, WqeOpcode,
+    AtomicSegment, BASIC_BLOCK, BindSegment, ControlSegment, DataSegment, DatagramSegment,
+    END_OF_LIST, FastRegisterSegment, FlushPlacement, FlushSegment, MAX_INLINE, MAX_SGE, MAX_WQE,
+    RemoteSegment, SEGMENT, WqeFlags, WqeOpcode, XrcSegment,
 };
 
-use crate::pdu::{AtomicOperation, SendTail};
-use crate::transport::{InlineData, ReceiveWork, SendOperation, SendWork, SgList};
-use crate::types::{Outcome, Sge};
+use super::keys::key_access;
+use crate::pdu::{AtomicOperation, FlushExtent, Placement, RemoteRange, SendTail};
+use crate::transport::{
+    Bind, DatagramTarget, Domain, FastRegistration, InlineData, Kind, LocalOperation, Offload,
+    ReceiveWork, Remote, Route, SendOperation, SendWork, SgList, Vector,
+};
+use crate::types::{Gid, Mac, Outcome, Qpn, Sge};
 
 /// A decoded send work request and the basic blocks that it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +38,7 @@ impl DecodedSend {
             work: SendWork {
                 cookie: 0,
                 operation: SendOperation::Invalid(Outcome::LocalQpOperation),
+                remote: Remote::Peer,
                 sges: SgList::new(),
                 inline: InlineData::new(),
                 solicited: false,
@@ -42,30 +53,43 @@ impl DecodedSend {
 /// Decodes the send work request at the start of `bytes`, which hold the blocks that were posted,
 /// at least up to the largest request's size. `index` is what the request must say about itself.
 #[must_use]
-pub fn decode_send(bytes: &[u8], index: u32) -> DecodedSend {
-    parse_send(bytes, index).unwrap_or_else(DecodedSend::malformed)
+pub fn decode_send(kind: Kind, bytes: &[u8], index: u32) -> DecodedSend {
+    parse_send(kind, bytes, index).unwrap_or_else(DecodedSend::malformed)
 }
 
-fn parse_send(bytes: &[u8], index: u32) -> Option<DecodedSend> {
+fn parse_send(kind: Kind, bytes: &[u8], index: u32) -> Option<DecodedSend> {
     let control: ControlSegment = segment(bytes, 0)?;
     let segments = usize::from(control.segments);
     let length = segments * SEGMENT;
     if control.index != index || length > MAX_WQE {
         return None;
     }
-    let bytes = bytes.get(..length)?;
+    let mut reader = Reader(bytes.get(SEGMENT..length)?);
     let opcode = WqeOpcode::from_raw(control.opcode)?;
     let flags = WqeFlags::from_bits(control.flags)?;
-    let (operation, position) = operation(opcode, &control, bytes)?;
-    let (sges, inline) = payload(&control, flags, bytes, position)?;
-    let no_data = sges.is_empty() && inline.is_empty();
-    if opcode == WqeOpcode::Nop && !no_data || !inline.is_empty() && !may_inline(&operation) {
+    let remote = match opcode {
+        WqeOpcode::Nop => Remote::Peer,
+        _ => remote(kind, &control, flags, &mut reader)?,
+    };
+    let mut operation = operation(opcode, &control, &mut reader)?;
+    let (sges, mut inline) = payload(&control, flags, reader.0)?;
+    if let SendOperation::AtomicWrite { value, .. } = &mut operation {
+        value.copy_from_slice(inline.get(..8)?);
+        if inline.len() != 8 {
+            return None;
+        }
+        inline.clear();
+    }
+    if !sges.is_empty() && !may_have_data(&operation)
+        || !inline.is_empty() && !may_inline(&operation)
+    {
         return None;
     }
     Some(DecodedSend {
         work: SendWork {
             cookie: 0,
             operation,
+            remote,
             sges,
             inline,
             solicited: flags.contains(WqeFlags::SOLICITED),
@@ -76,61 +100,204 @@ fn parse_send(bytes: &[u8], index: u32) -> Option<DecodedSend> {
     })
 }
 
-/// The operation and the number of segments before the data.
+/// Segments that have not been read yet.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    /// The next structure, which takes whole segments.
+    fn next<T: bytemuck::AnyBitPattern>(&mut self) -> Option<T> {
+        const { assert!(size_of::<T>() % SEGMENT == 0) };
+        let (bytes, rest) = self.0.split_at_checked(size_of::<T>())?;
+        self.0 = rest;
+        bytemuck::try_pod_read_unaligned(bytes).ok()
+    }
+}
+
+/// Whom the request is for, with the segments that say so.
+fn remote(
+    kind: Kind,
+    control: &ControlSegment,
+    flags: WqeFlags,
+    reader: &mut Reader<'_>,
+) -> Option<Remote> {
+    let raw = WqeFlags::CHECKSUM_IP | WqeFlags::CHECKSUM_TRANSPORT | WqeFlags::INSERT_VLAN;
+    if kind != Kind::Raw && flags.intersects(raw) {
+        return None;
+    }
+    Some(match kind {
+        Kind::Rc | Kind::Uc | Kind::XrcTarget => Remote::Peer,
+        Kind::XrcInitiator => {
+            let XrcSegment { remote_srqn, .. } = reader.next()?;
+            if remote_srqn >> 24 != 0 {
+                return None;
+            }
+            Remote::SharedQueue(remote_srqn)
+        }
+        Kind::Ud | Kind::Gsi => datagram(&reader.next()?)?,
+        Kind::Raw => Remote::Frame(Offload {
+            ip_checksum: flags.contains(WqeFlags::CHECKSUM_IP),
+            transport_checksum: flags.contains(WqeFlags::CHECKSUM_TRANSPORT),
+            vlan_tag: flags
+                .contains(WqeFlags::INSERT_VLAN)
+                .then_some(control.vlan_tag),
+        }),
+    })
+}
+
+fn datagram(segment: &DatagramSegment) -> Option<Remote> {
+    if segment.remote_qpn >> 24 != 0 {
+        return None;
+    }
+    let route = match segment.address_handle {
+        0 => Route::Vector(vector(&segment.vector)),
+        number => Route::Handle(number),
+    };
+    Some(Remote::Datagram(DatagramTarget {
+        qpn: Qpn::new(segment.remote_qpn),
+        qkey: segment.qkey,
+        route,
+    }))
+}
+
+/// An address vector as the core has it.
+#[must_use]
+pub fn vector(from: &AddressVector) -> Vector {
+    Vector {
+        gid: Gid(from.gid),
+        mac: Mac(from.mac),
+        source_index: from.sgid_index,
+        flow_label: from.flow_label,
+        hop_limit: from.hop_limit,
+        traffic_class: from.traffic_class,
+        service_level: from.service_level,
+    }
+}
+
+/// The operation, with the segments that it has.
 fn operation(
     opcode: WqeOpcode,
     control: &ControlSegment,
-    bytes: &[u8],
-) -> Option<(SendOperation, usize)> {
-    let remote = || segment::<RemoteSegment>(bytes, 1);
-    let atomic = || segment::<AtomicSegment>(bytes, 2);
-    let write = |immediate| {
-        let RemoteSegment { address, rkey, .. } = remote()?;
-        let operation = SendOperation::Write {
-            address,
-            rkey,
-            immediate,
-        };
-        Some((operation, 2))
-    };
-    let atomic_on = |operation| {
-        let RemoteSegment { address, rkey, .. } = remote()?;
-        let operation = SendOperation::Atomic {
-            address,
-            rkey,
-            operation,
-        };
-        Some((operation, 3))
-    };
+    reader: &mut Reader<'_>,
+) -> Option<SendOperation> {
+    let send = |tail| Some(SendOperation::Send(tail));
     match opcode {
-        WqeOpcode::Nop => Some((SendOperation::Nop, 1)),
-        WqeOpcode::Send => Some((SendOperation::Send(SendTail::None), 1)),
-        WqeOpcode::SendImmediate => {
-            let tail = SendTail::Immediate(control.immediate);
-            Some((SendOperation::Send(tail), 1))
-        }
-        WqeOpcode::Write => write(None),
-        WqeOpcode::WriteImmediate => write(Some(control.immediate)),
+        WqeOpcode::Nop => Some(SendOperation::Nop),
+        WqeOpcode::Send => send(SendTail::None),
+        WqeOpcode::SendImmediate => send(SendTail::Immediate(control.immediate)),
+        WqeOpcode::SendInvalidate => send(SendTail::Invalidate(control.immediate)),
+        WqeOpcode::Write => write(reader, None),
+        WqeOpcode::WriteImmediate => write(reader, Some(control.immediate)),
         WqeOpcode::Read => {
-            let RemoteSegment { address, rkey, .. } = remote()?;
-            Some((SendOperation::Read { address, rkey }, 2))
+            let RemoteSegment { address, rkey, .. } = reader.next()?;
+            Some(SendOperation::Read { address, rkey })
         }
-        WqeOpcode::CompareSwap => {
-            let operands = atomic()?;
-            atomic_on(AtomicOperation::CompareSwap {
-                compare: operands.compare,
-                swap: operands.swap_or_add,
+        WqeOpcode::CompareSwap | WqeOpcode::FetchAdd => atomic(opcode, reader),
+        WqeOpcode::AtomicWrite => {
+            let RemoteSegment { address, rkey, .. } = reader.next()?;
+            Some(SendOperation::AtomicWrite {
+                address,
+                rkey,
+                // Inline data, which is not read yet.
+                value: [0; 8],
             })
         }
-        WqeOpcode::FetchAdd => atomic_on(AtomicOperation::FetchAdd(atomic()?.swap_or_add)),
-        // These need capabilities that the function does not have.
-        WqeOpcode::SendInvalidate
-        | WqeOpcode::LocalInvalidate
-        | WqeOpcode::FastRegister
-        | WqeOpcode::BindWindow
-        | WqeOpcode::AtomicWrite
-        | WqeOpcode::Flush => None,
+        WqeOpcode::Flush => flush(reader),
+        WqeOpcode::LocalInvalidate => Some(SendOperation::Local(LocalOperation::Invalidate(
+            control.immediate,
+        ))),
+        WqeOpcode::FastRegister => fast_register(&reader.next()?),
+        WqeOpcode::BindWindow => bind(&reader.next()?),
     }
+}
+
+fn write(reader: &mut Reader<'_>, immediate: Option<u32>) -> Option<SendOperation> {
+    let RemoteSegment { address, rkey, .. } = reader.next()?;
+    Some(SendOperation::Write {
+        address,
+        rkey,
+        immediate,
+    })
+}
+
+fn atomic(opcode: WqeOpcode, reader: &mut Reader<'_>) -> Option<SendOperation> {
+    let RemoteSegment { address, rkey, .. } = reader.next()?;
+    let operands: AtomicSegment = reader.next()?;
+    let operation = match opcode {
+        WqeOpcode::CompareSwap => AtomicOperation::CompareSwap {
+            compare: operands.compare,
+            swap: operands.swap_or_add,
+        },
+        _ => AtomicOperation::FetchAdd(operands.swap_or_add),
+    };
+    Some(SendOperation::Atomic {
+        address,
+        rkey,
+        operation,
+    })
+}
+
+fn flush(reader: &mut Reader<'_>) -> Option<SendOperation> {
+    let RemoteSegment { address, rkey, .. } = reader.next()?;
+    let segment: FlushSegment = reader.next()?;
+    let placement = FlushPlacement::from_bits(segment.placement)?;
+    if placement.is_empty() {
+        return None;
+    }
+    Some(SendOperation::Flush {
+        target: RemoteRange {
+            address,
+            rkey,
+            length: segment.length,
+        },
+        extent: match vrnic_abi::wqe::FlushExtent::from_raw(segment.extent)? {
+            vrnic_abi::wqe::FlushExtent::Range => FlushExtent::Range,
+            vrnic_abi::wqe::FlushExtent::Region => FlushExtent::Region,
+        },
+        placement: Placement {
+            global: placement.contains(FlushPlacement::GLOBAL),
+            persistent: placement.contains(FlushPlacement::PERSISTENT),
+        },
+    })
+}
+
+fn fast_register(segment: &FastRegisterSegment) -> Option<SendOperation> {
+    let flags = AccessFlags::from_bits(segment.access)?;
+    Some(SendOperation::Local(LocalOperation::FastRegister(
+        FastRegistration {
+            key: segment.key,
+            access: key_access(flags),
+            zero_based: flags.contains(AccessFlags::ZERO_BASED),
+            start: segment.start,
+            length: segment.length,
+            list: segment.list,
+            pages: segment.pages,
+            page_shift: segment.page_shift,
+        },
+    )))
+}
+
+fn bind(segment: &BindSegment) -> Option<SendOperation> {
+    let flags = AccessFlags::from_bits(segment.access)?;
+    Some(SendOperation::Local(LocalOperation::Bind(Bind {
+        window: segment.window,
+        key: segment.key,
+        region: segment.region,
+        access: key_access(flags),
+        zero_based: flags.contains(AccessFlags::ZERO_BASED),
+        start: segment.start,
+        length: segment.length,
+    })))
+}
+
+/// Whether data segments mean anything.
+const fn may_have_data(operation: &SendOperation) -> bool {
+    matches!(
+        operation,
+        SendOperation::Send(_)
+            | SendOperation::Write { .. }
+            | SendOperation::Read { .. }
+            | SendOperation::Atomic { .. }
+    )
 }
 
 const fn may_inline(operation: &SendOperation) -> bool {
@@ -140,14 +307,8 @@ const fn may_inline(operation: &SendOperation) -> bool {
     )
 }
 
-/// Data segments or inline data from segment `position` to the end.
-fn payload(
-    control: &ControlSegment,
-    flags: WqeFlags,
-    bytes: &[u8],
-    position: usize,
-) -> Option<(SgList, InlineData)> {
-    let data = bytes.get(position * SEGMENT..)?;
+/// Data segments or inline data, which is all of `data`.
+fn payload(control: &ControlSegment, flags: WqeFlags, data: &[u8]) -> Option<(SgList, InlineData)> {
     let count = usize::from(control.data_segments);
     if flags.contains(WqeFlags::INLINE) {
         let length = usize::from(control.inline_length);
@@ -167,7 +328,8 @@ fn payload(
     Some((sges, InlineData::new()))
 }
 
-/// Decodes a receive queue entry, which is all of `bytes`.
+/// Decodes a receive queue entry, which is all of `bytes`; cookie and domain are for the queue to
+/// fill in.
 #[must_use]
 pub fn decode_receive(bytes: &[u8]) -> ReceiveWork {
     let mut sges = SgList::new();
@@ -180,6 +342,7 @@ pub fn decode_receive(bytes: &[u8]) -> ReceiveWork {
     }
     ReceiveWork {
         cookie: 0,
+        domain: Domain::default(),
         sges,
         invalid: None,
     }
@@ -220,7 +383,7 @@ mod tests {
     fn decode(segments: &[&[u8]]) -> DecodedSend {
         let mut bytes: Vec<u8> = segments.concat();
         bytes.resize(MAX_WQE, 0xa5);
-        decode_send(&bytes, 7)
+        decode_send(Kind::Rc, &bytes, 7)
     }
 
     #[track_caller]

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::pdu::Pdu;
 use crate::transport::{Path, Payload};
-use crate::types::{Chunk, Gid};
+use crate::types::Chunk;
 
 /// PDUs that can be queued.
 const MAX_PDUS: usize = 256;
@@ -23,14 +23,8 @@ pub(super) struct LocalPdu {
     pub(super) from: u16,
     /// Receiving function.
     pub(super) to: u16,
-    /// VLAN identifier, or 0.
-    pub(super) vlan: u16,
-    /// Address it is sent from.
-    pub(super) source: Gid,
-    /// Address it is sent to.
-    pub(super) destination: Gid,
-    /// Partition.
-    pub(super) pkey: u16,
+    /// The way that it takes.
+    pub(super) path: Path,
     /// What it says.
     pub(super) pdu: Pdu,
     /// Inline payload, if any.
@@ -72,10 +66,7 @@ impl LocalQueue {
         self.queue.push_back(LocalPdu {
             from,
             to,
-            vlan: path.vlan,
-            source: path.source,
-            destination: path.destination,
-            pkey: path.pkey,
+            path: *path,
             pdu: *pdu,
             bytes,
             chunks,

@@ -21,12 +21,11 @@ use alloc::vec::Vec;
 use vrnic_abi::counter::Counter;
 use vrnic_abi::eqe::EventType;
 
-use crate::frontend::env::Incoming;
+use crate::frontend::env::{Arrived, Incoming, Origin};
 use crate::frontend::{Context, Function, Identity};
 use crate::host::{Host, Wire};
-use crate::pdu::{Body, Pdu, Service};
 use crate::transport::{Path, Poll};
-use crate::types::{Gid, Mac, Qpn, State, Time};
+use crate::types::{Gid, Mac, Qpn, Time};
 use crate::wire;
 
 pub use address::Addresses;
@@ -262,7 +261,7 @@ impl<H: Host> Nic<H> {
         };
         function.count(Counter::PortRcvPackets, 1);
         function.count(Counter::PortRcvData, frame.len() as u64 / 4);
-        let from = Origin {
+        let from = Ends {
             vlan: received.vlan,
             source: received.source,
             destination: received.destination,
@@ -272,12 +271,11 @@ impl<H: Host> Nic<H> {
             function.count(reason, 1);
             return;
         }
-        if let Some(reason) = unspoken(&received.pdu) {
-            function.count(reason, 1);
-            return;
-        }
         let mut port = FunctionPort::new(&mut self.shared, wire, to);
-        let incoming = Incoming::Bytes(received.payload);
+        let incoming = Incoming {
+            payload: Arrived::Bytes(received.payload),
+            origin: Origin::Packet(&received),
+        };
         function.receive(host, now, &mut port, &received.pdu, incoming);
         let tally = port.tally;
         add(function, tally);
@@ -374,20 +372,23 @@ impl<H: Host> Nic<H> {
         let (Some(sender), Some(host), Some(function)) = (sender, host, function) else {
             return;
         };
-        let origin = Origin {
-            vlan: local.vlan,
-            source: local.source,
-            destination: local.destination,
-            pkey: local.pkey,
+        let ends = Ends {
+            vlan: local.path.vlan,
+            source: local.path.source,
+            destination: local.path.destination,
+            pkey: local.path.pkey,
         };
-        if let Err(reason) = admit(function, local.pdu.destination, &origin) {
+        if let Err(reason) = admit(function, local.pdu.destination, &ends) {
             function.count(reason, 1);
             return;
         }
-        let incoming = if local.chunks.is_empty() {
-            Incoming::Bytes(&local.bytes)
-        } else {
-            Incoming::Memory(sender.memory(), &local.chunks)
+        let incoming = Incoming {
+            payload: if local.chunks.is_empty() {
+                Arrived::Bytes(&local.bytes)
+            } else {
+                Arrived::Memory(sender.memory(), &local.chunks)
+            },
+            origin: Origin::Direct(&local.path, &local.pdu),
         };
         let mut port = FunctionPort::new(&mut self.shared, wire, local.to);
         function.receive(host, now, &mut port, &local.pdu, incoming);
@@ -475,7 +476,7 @@ impl<H: Host> Nic<H> {
 }
 
 /// Where a PDU comes from and goes to.
-struct Origin {
+struct Ends {
     vlan: u16,
     source: Gid,
     destination: Gid,
@@ -483,35 +484,25 @@ struct Origin {
 }
 
 /// Checks that a PDU may reach queue pair `qpn` (IBTA volume 1, 9.6.1.2 and 9.6.1.5).
-fn admit(function: &Function, qpn: Qpn, from: &Origin) -> Result<(), Counter> {
+fn admit(function: &Function, qpn: Qpn, from: &Ends) -> Result<(), Counter> {
     if !function.is_ready() {
         return Err(Counter::RxNoQp);
     }
     let qp = function.qps.get(qpn.get()).ok_or(Counter::RxNoQp)?;
-    if !matches!(qp.transport.state(), State::Rtr | State::Rts | State::Sqd) {
-        return Err(Counter::RxNoQp);
+    if !qp.transport.receives() {
+        return Err(Counter::RxBadState);
     }
-    let path: &Path = qp.transport.path();
-    let ends = (path.destination, path.source, path.vlan);
-    if ends != (from.source, from.destination, from.vlan) {
-        return Err(Counter::RxWrongSource);
+    if qp.transport.kind().is_connected() {
+        let path: &Path = qp.transport.path();
+        let ends = (path.destination, path.source, path.vlan);
+        if ends != (from.source, from.destination, from.vlan) {
+            return Err(Counter::RxWrongSource);
+        }
     }
-    if !pkeys_match(path.pkey, from.pkey) {
+    if !pkeys_match(qp.transport.pkey(), from.pkey) {
         return Err(Counter::RxBadPkey);
     }
     Ok(())
-}
-
-/// What a packet counts as that queue pairs do not speak, which are reliable connections without the
-/// operations of IBTA annex A19.
-const fn unspoken(pdu: &Pdu) -> Option<Counter> {
-    match (pdu.service, pdu.body) {
-        (Service::Reliable, Body::AtomicWrite { .. } | Body::Flush { .. }) => {
-            Some(Counter::RxMalformed)
-        }
-        (Service::Reliable, _) => None,
-        _ => Some(Counter::RxNoQp),
-    }
 }
 
 /// Whether members with these keys may talk: same partition, not both limited members (IBTA

@@ -10,6 +10,8 @@ pub const EVENT_QUEUES: u32 = 64;
 pub const PROTECTION_DOMAINS: u32 = 4096;
 /// Memory regions.
 pub const REGIONS: u32 = 65536;
+/// Address handles.
+pub const ADDRESS_HANDLES: u32 = 65536;
 /// Entries of the GID table.
 pub const GIDS: u32 = 256;
 /// Entries of the P_Key table.
@@ -58,7 +60,7 @@ pub const LOG_EQ_ENTRIES: core::ops::RangeInclusive<u8> = 4..=16;
 pub const LOG_ADMIN_ENTRIES: core::ops::RangeInclusive<u32> = 1..=10;
 
 /// READ and atomic operations a queue pair has in flight, as either side.
-pub const READ_DEPTH: u8 = 16;
+pub const READ_DEPTH: u8 = 64;
 
 /// Asynchronous events that wait for room in an event queue. More are a fatal error.
 pub const HELD_EVENTS: usize = 4096;

@@ -10,7 +10,7 @@ use super::gather::gather;
 use super::modify::Attributes;
 use super::responder::Responder;
 use super::{Broken, Env, Payload, Poll, QpEvent, Transmit};
-use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, RemoteRange, Service, Syndrome};
+use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, RemoteRange, Syndrome};
 use crate::types::{Access, Msn, Psn, Sge};
 
 /// Credit code for "credits are not used" (IBTA volume 1, 9.7.7.2).
@@ -45,6 +45,8 @@ pub(super) enum AnswerKind {
         /// What was there.
         original: u64,
     },
+    /// An atomic write or a flush was carried out.
+    Done,
     /// The request was not carried out.
     Nak(Syndrome),
 }
@@ -61,7 +63,7 @@ impl AnswerKind {
 
     /// Whether it takes responder resources.
     const fn is_response(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::Atomic { .. })
+        matches!(self, Self::Read { .. } | Self::Atomic { .. } | Self::Done)
     }
 }
 
@@ -178,12 +180,16 @@ impl Responder {
                 acknowledge: ack(Syndrome::Ack(NO_CREDITS)),
                 original,
             },
+            AnswerKind::Done => Body::ReadResponse {
+                place: Place::Only,
+                acknowledge: Some(ack(Syndrome::Ack(NO_CREDITS))),
+            },
             AnswerKind::Nak(syndrome) => Body::Acknowledge(ack(syndrome)),
             _ => Body::Acknowledge(ack(Syndrome::Ack(NO_CREDITS))),
         };
         let pdu = Pdu {
             destination: link.remote_qpn,
-            service: Service::Reliable,
+            service: self.service,
             psn: answer.psn,
             packets: 1,
             length: 0,
@@ -223,7 +229,7 @@ impl Responder {
         };
         let pdu = Pdu {
             destination: link.remote_qpn,
-            service: Service::Reliable,
+            service: self.service,
             psn: answer.psn.plus(sent),
             packets: part.packets,
             length: part.length,
@@ -240,7 +246,18 @@ impl Responder {
             lkey: source.rkey,
         }];
         let (offset, length, chunks) = (part.offset, part.length, &mut self.chunks);
-        if gather(env, &range, Access::REMOTE_READ, offset, length, chunks).is_err() {
+        let domain = env.domain();
+        if gather(
+            env,
+            domain,
+            &range,
+            Access::REMOTE_READ,
+            offset,
+            length,
+            chunks,
+        )
+        .is_err()
+        {
             env.count(Counter::RespRemoteAccessErrors, 1);
             return self.fail_read(env, pdu.psn, NakCode::RemoteAccess, QpEvent::AccessError);
         }

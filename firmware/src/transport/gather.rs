@@ -1,6 +1,6 @@
 //! Scatter/gather lists: their length, and the memory behind a part of a message.
 
-use super::Env;
+use super::{Domain, Env};
 use crate::types::{Access, AccessError, Chunks, Sge};
 
 /// Sum of the elements' lengths.
@@ -11,6 +11,7 @@ pub(super) fn total(sges: &[Sge]) -> u64 {
 /// Replaces `chunks` by the memory behind the `length` bytes from byte `offset` of the list on.
 pub(super) fn gather<E: Env>(
     env: &mut E,
+    domain: Domain,
     sges: &[Sge],
     access: Access,
     offset: u32,
@@ -31,7 +32,7 @@ pub(super) fn gather<E: Env>(
         let take = (sge.length - skip).min(left);
         let address = sge.address.checked_add(u64::from(skip));
         let address = address.ok_or(AccessError::Bounds)?;
-        env.translate(sge.lkey, access, address, take, chunks)?;
+        env.translate(domain, sge.lkey, access, address, take, chunks)?;
         skip = 0;
         left -= take;
     }
@@ -46,6 +47,7 @@ pub(super) fn gather<E: Env>(
 /// virtual addresses, so that its first and last byte decide. `chunks` is scratch.
 pub(super) fn verify<E: Env>(
     env: &mut E,
+    domain: Domain,
     key: u32,
     access: Access,
     address: u64,
@@ -58,9 +60,9 @@ pub(super) fn verify<E: Env>(
     let last = address.checked_add(u64::from(distance));
     let last = last.ok_or(AccessError::Bounds)?;
     chunks.clear();
-    env.translate(key, access, address, 1, chunks)?;
+    env.translate(domain, key, access, address, 1, chunks)?;
     if distance > 0 {
-        env.translate(key, access, last, 1, chunks)?;
+        env.translate(domain, key, access, last, 1, chunks)?;
     }
     Ok(())
 }
@@ -68,10 +70,13 @@ pub(super) fn verify<E: Env>(
 /// As [`verify`], for all elements of a list.
 pub(super) fn verify_list<E: Env>(
     env: &mut E,
+    domain: Domain,
     sges: &[Sge],
     access: Access,
     chunks: &mut Chunks,
 ) -> Result<(), AccessError> {
-    sges.iter()
-        .try_for_each(|sge| verify(env, sge.lkey, access, sge.address, sge.length, chunks))
+    sges.iter().try_for_each(|sge| {
+        let (key, address, length) = (sge.lkey, sge.address, sge.length);
+        verify(env, domain, key, access, address, length, chunks)
+    })
 }

@@ -1,12 +1,11 @@
 //! Attributes of a queue pair and the transitions between its states.
 //!
-//! Which attributes a transition of an RC queue pair requires and allows is IBTA volume 1, 11.2.5.2
-//! (table 91). A request is checked completely before anything changes. Automatic path migration
+//! Which attributes a transition requires and allows is IBTA volume 1, 11.2.5.2 (table 91). A request is checked completely before anything changes. Automatic path migration
 //! and rate limits are not attributes yet; the front end refuses them.
 
 use bitflags::bitflags;
 
-use super::{Path, QpConfig};
+use super::{Kind, Path, QpConfig};
 use crate::types::{Access, Mtu, Psn, Qpn, State};
 
 /// Entry of the P_Key table that a queue pair uses.
@@ -27,6 +26,8 @@ pub struct Attributes {
     pub pkey: Pkey,
     /// Port number, from 1.
     pub port: u8,
+    /// Queue key of datagrams.
+    pub qkey: u32,
     /// Primary path; its P_Key is that of `pkey`.
     pub path: Path,
     /// Path MTU.
@@ -57,6 +58,7 @@ impl Default for Attributes {
             access: Access::empty(),
             pkey: Pkey::default(),
             port: 0,
+            qkey: 0,
             path: Path::default(),
             path_mtu: Mtu::B256,
             remote_qpn: Qpn::default(),
@@ -87,6 +89,8 @@ pub struct Modify {
     pub pkey: Option<Pkey>,
     /// Port number, from 1.
     pub port: Option<u8>,
+    /// Queue key of datagrams.
+    pub qkey: Option<u32>,
     /// Primary path, resolved; its P_Key is ignored.
     pub path: Option<Path>,
     /// Path MTU.
@@ -149,6 +153,8 @@ bitflags! {
         const RETRY_COUNT = 1 << 15;
         /// `rnr_retry`.
         const RNR_RETRY = 1 << 16;
+        /// `qkey`.
+        const QKEY = 1 << 17;
     }
 }
 
@@ -176,30 +182,105 @@ struct Rule {
     optional: AttributeSet,
 }
 
-/// Table 91 for RC.
-fn rule(from: State, to: State) -> Option<Rule> {
+/// Attributes of the transition to INIT.
+const fn init(kind: Kind) -> AttributeSet {
     use AttributeSet as A;
-    let init = A::PKEY | A::PORT | A::ACCESS;
-    let rtr = A::PATH
-        | A::PATH_MTU
-        | A::REMOTE_QPN
-        | A::RECEIVE_PSN
-        | A::RESPONDER_RESOURCES
-        | A::MIN_RNR_TIMER;
-    let send = A::TIMEOUT | A::RETRY_COUNT | A::RNR_RETRY | A::INITIATOR_DEPTH;
-    let any_time = A::ACCESS | A::MIN_RNR_TIMER;
+    match kind {
+        Kind::Rc | Kind::Uc | Kind::XrcInitiator | Kind::XrcTarget => {
+            A::PKEY.union(A::PORT).union(A::ACCESS)
+        }
+        Kind::Ud => A::PKEY.union(A::PORT).union(A::QKEY),
+        Kind::Gsi => A::PKEY.union(A::QKEY),
+        Kind::Raw => A::PORT,
+    }
+}
+
+/// Attributes of the transition to RTR.
+const fn ready_to_receive(kind: Kind) -> Rule {
+    use AttributeSet as A;
+    let connection = A::PATH
+        .union(A::PATH_MTU)
+        .union(A::REMOTE_QPN)
+        .union(A::RECEIVE_PSN);
+    let (required, optional) = match kind {
+        Kind::Rc | Kind::XrcTarget => (
+            connection
+                .union(A::RESPONDER_RESOURCES)
+                .union(A::MIN_RNR_TIMER),
+            A::ACCESS.union(A::PKEY),
+        ),
+        Kind::Uc | Kind::XrcInitiator => (connection, A::ACCESS.union(A::PKEY)),
+        Kind::Ud | Kind::Gsi => (A::empty(), A::PKEY.union(A::QKEY)),
+        Kind::Raw => (A::empty(), A::empty()),
+    };
+    Rule { required, optional }
+}
+
+/// Attributes of the transition to RTS.
+const fn ready_to_send(kind: Kind) -> AttributeSet {
+    use AttributeSet as A;
+    match kind {
+        Kind::Rc | Kind::XrcInitiator => A::SEND_PSN.union(requester(kind)),
+        Kind::XrcTarget => A::SEND_PSN.union(A::TIMEOUT),
+        Kind::Uc | Kind::Ud | Kind::Gsi => A::SEND_PSN,
+        Kind::Raw => A::empty(),
+    }
+}
+
+/// Attributes of a requester that waits for acknowledgements.
+const fn requester(kind: Kind) -> AttributeSet {
+    use AttributeSet as A;
+    match kind {
+        Kind::Rc | Kind::XrcInitiator => A::TIMEOUT
+            .union(A::RETRY_COUNT)
+            .union(A::RNR_RETRY)
+            .union(A::INITIATOR_DEPTH),
+        _ => A::empty(),
+    }
+}
+
+/// Attributes that may change whenever the queue pair can send.
+const fn any_time(kind: Kind) -> AttributeSet {
+    use AttributeSet as A;
+    match kind {
+        Kind::Rc | Kind::XrcTarget => A::ACCESS.union(A::MIN_RNR_TIMER),
+        Kind::Uc | Kind::XrcInitiator => A::ACCESS,
+        Kind::Ud | Kind::Gsi => A::QKEY,
+        Kind::Raw => A::empty(),
+    }
+}
+
+/// Attributes that may change besides while the send queue stands still.
+fn drained(kind: Kind) -> AttributeSet {
+    use AttributeSet as A;
+    match kind {
+        Kind::Rc | Kind::Uc | Kind::XrcInitiator | Kind::XrcTarget => {
+            let responder = A::RESPONDER_RESOURCES | A::PORT | A::PATH | A::PKEY;
+            let extra = match kind {
+                Kind::Rc => responder,
+                Kind::XrcTarget => responder | A::TIMEOUT,
+                _ => A::PORT | A::PATH | A::PKEY,
+            };
+            extra | requester(kind)
+        }
+        Kind::Ud | Kind::Gsi => A::PKEY,
+        Kind::Raw => A::empty(),
+    }
+}
+
+/// Table 91, for each type of queue pair; XRC as annex A14 adds to it.
+fn rule(kind: Kind, from: State, to: State) -> Option<Rule> {
+    use AttributeSet as A;
     let (required, optional) = match (from, to) {
         (_, State::Reset | State::Error) => (A::empty(), A::empty()),
-        (State::Reset, State::Init) => (init, A::empty()),
-        (State::Init, State::Init) => (A::empty(), init),
-        (State::Init, State::Rtr) => (rtr, A::ACCESS | A::PKEY),
-        (State::Rtr, State::Rts) => (send | A::SEND_PSN, any_time),
-        (State::Rts | State::Sqd, State::Rts) => (A::empty(), any_time),
+        (State::Reset, State::Init) => (init(kind), A::empty()),
+        (State::Init, State::Init) => (A::empty(), init(kind)),
+        (State::Init, State::Rtr) => return Some(ready_to_receive(kind)),
+        (State::Rtr, State::Rts) => (ready_to_send(kind), any_time(kind)),
+        (State::Rts | State::Sqd, State::Rts) => (A::empty(), any_time(kind)),
         (State::Rts, State::Sqd) => (A::empty(), A::SQD_NOTIFY),
-        (State::Sqd, State::Sqd) => (
-            A::empty(),
-            any_time | send | A::PORT | A::PATH | A::RESPONDER_RESOURCES | A::PKEY,
-        ),
+        (State::Sqd, State::Sqd) => (A::empty(), any_time(kind) | drained(kind)),
+        (State::Sqe, State::Rts) if !kind.is_reliable() => (A::empty(), any_time(kind)),
         _ => return None,
     };
     Some(Rule { required, optional })
@@ -226,6 +307,7 @@ impl Modify {
             (A::ACCESS, self.access.is_some()),
             (A::PKEY, self.pkey.is_some()),
             (A::PORT, self.port.is_some()),
+            (A::QKEY, self.qkey.is_some()),
             (A::PATH, self.path.is_some()),
             (A::PATH_MTU, self.path_mtu.is_some()),
             (A::REMOTE_QPN, self.remote_qpn.is_some()),
@@ -282,7 +364,7 @@ impl Modify {
             return Err(ModifyError::CurrentState);
         }
         let to = self.state.unwrap_or(from);
-        let rule = rule(from, to).ok_or(ModifyError::Transition)?;
+        let rule = rule(config.kind, from, to).ok_or(ModifyError::Transition)?;
         let given = self.given() - (AttributeSet::STATE | AttributeSet::CURRENT_STATE);
         let missing = rule.required - given;
         if !missing.is_empty() {
@@ -312,6 +394,7 @@ impl Modify {
         set(&mut to.access, self.access);
         set(&mut to.pkey, self.pkey);
         set(&mut to.port, self.port);
+        set(&mut to.qkey, self.qkey);
         set(&mut to.path, self.path);
         set(&mut to.path_mtu, self.path_mtu);
         set(&mut to.remote_qpn, self.remote_qpn);

@@ -1,14 +1,17 @@
-//! A reliable connected queue pair.
+//! A queue pair.
 //!
-//! The two halves, [`Requester`] and [`Responder`], know the protocol; this type holds them with
-//! the state, decides what the state lets them do (IBTA volume 1, 10.3.1), and takes the queue pair
-//! apart when one of them breaks.
+//! The two halves know the protocol of its type; this type holds them with the state, decides what
+//! the state lets them do (IBTA volume 1, 10.3.1), and takes the queue pair apart when one of them
+//! breaks: all of it if it is reliable or the receiving half is at fault, else the send queue only.
 
+use super::datagram::Datagrams;
 use super::modify::{Attributes, Modify, ModifyError};
 use super::requester::Requester;
 use super::responder::Responder;
-use super::{Broken, Env, Path, Poll, QpEvent, ReceiveCompletion, ReceiveKind, SendTail};
-use crate::pdu::{Body, Pdu};
+use super::unacknowledged::Unacknowledged;
+use super::unreliable::Unreliable;
+use super::{Broken, Env, Kind, Path, Poll, QpEvent, ReceiveCompletion};
+use crate::pdu::{Body, Pdu, Service};
 use crate::types::{Outcome, Qpn, State, Time};
 use vrnic_abi::counter::Counter;
 
@@ -20,33 +23,152 @@ const FLUSH_AT_ONCE: u32 = 256;
 pub struct QpConfig {
     /// Its number.
     pub qpn: Qpn,
+    /// Its type.
+    pub kind: Kind,
     /// Largest initiator depth that can be set.
     pub max_initiator_depth: u8,
     /// Most responder resources that can be set.
     pub max_responder_resources: u8,
 }
 
-/// A reliable connected queue pair: all of its protocol state, as plain data.
+/// A queue pair: all of its protocol state, as plain data.
 ///
-/// Call [`Self::receive`] for each PDU, [`Self::post_notify`] after a doorbell,
-/// [`Self::expire`] when [`Self::deadline`] has passed; after each of them [`Self::poll`] if
-/// [`Self::has_work`], and again while it returns [`Poll::More`], or after [`Poll::Blocked`] when
-/// there may be room.
+/// Call [`Self::receive`] for each PDU, [`Self::receive_frame`] for each Ethernet frame,
+/// [`Self::post_notify`] after a doorbell, [`Self::expire`] when [`Self::deadline`] has passed;
+/// after each of them [`Self::poll`] if [`Self::has_work`], and again while it returns
+/// [`Poll::More`], or after [`Poll::Blocked`] when there may be room.
 #[derive(Clone, Debug)]
 pub struct Qp {
     config: QpConfig,
     state: State,
     attributes: Attributes,
-    requester: Requester,
-    responder: Responder,
+    sender: Sender,
+    receiver: Receiver,
     /// The peer has been heard of.
     established: bool,
     /// In SQD, messages are still being completed.
     draining: bool,
     /// Report when they are.
     sqd_notify: bool,
-    /// In the error state, the work queues may still hold requests.
+    /// In an error state, the work queues may still hold requests.
     flushing: bool,
+}
+
+/// The sending half.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most queue pairs have the large one, and a box would cost them a step more"
+)]
+enum Sender {
+    /// XRC targets have none.
+    None,
+    Acknowledged(Requester),
+    Unacknowledged(Unacknowledged),
+}
+
+/// The receiving half.
+#[derive(Clone, Debug)]
+enum Receiver {
+    /// XRC initiators have none.
+    None,
+    Reliable(Responder),
+    Unreliable(Unreliable),
+    Datagrams(Datagrams),
+}
+
+impl Sender {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::XrcTarget => Self::None,
+            Kind::Rc | Kind::XrcInitiator => Self::Acknowledged(Requester::default()),
+            Kind::Uc | Kind::Ud | Kind::Gsi | Kind::Raw => {
+                Self::Unacknowledged(Unacknowledged::default())
+            }
+        }
+    }
+
+    fn start_at(&mut self, link: &Attributes) {
+        match self {
+            Self::None => {}
+            Self::Acknowledged(requester) => requester.start_at(link),
+            Self::Unacknowledged(sender) => sender.start_at(link),
+        }
+    }
+
+    fn post_notify(&mut self) {
+        match self {
+            Self::None => {}
+            Self::Acknowledged(requester) => requester.post_notify(),
+            Self::Unacknowledged(sender) => sender.post_notify(),
+        }
+    }
+
+    fn drained(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Acknowledged(requester) => requester.drained(),
+            Self::Unacknowledged(sender) => sender.drained(),
+        }
+    }
+
+    fn has_work(&self, link: &Attributes, may_start: bool) -> bool {
+        match self {
+            Self::None => false,
+            Self::Acknowledged(requester) => requester.has_work(link, may_start),
+            Self::Unacknowledged(sender) => sender.has_work(may_start),
+        }
+    }
+
+    fn flush<E: Env>(&mut self, env: &mut E) {
+        match self {
+            Self::None => {}
+            Self::Acknowledged(requester) => requester.flush(env),
+            Self::Unacknowledged(sender) => sender.flush(env),
+        }
+    }
+}
+
+impl Receiver {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::XrcInitiator => Self::None,
+            Kind::Rc | Kind::XrcTarget => Self::Reliable(Responder::default()),
+            Kind::Uc => Self::Unreliable(Unreliable::default()),
+            Kind::Ud | Kind::Gsi | Kind::Raw => Self::Datagrams(Datagrams::default()),
+        }
+    }
+
+    fn start_at(&mut self, link: &Attributes, kind: Kind) {
+        match self {
+            Self::None | Self::Datagrams(_) => {}
+            Self::Reliable(responder) => {
+                let service = match kind {
+                    Kind::XrcTarget => Service::Extended { srqn: 0 },
+                    _ => Service::Reliable,
+                };
+                responder.start_at(link, service);
+            }
+            Self::Unreliable(receiver) => receiver.start_at(link),
+        }
+    }
+
+    /// Forgets what there was to say.
+    fn silence(&mut self) {
+        if let Self::Reliable(responder) = self {
+            responder.silence();
+        }
+    }
+
+    /// Forgets everything but what there is to say.
+    fn stop<E: Env>(&mut self, env: &mut E) {
+        match self {
+            Self::None => {}
+            Self::Reliable(responder) => responder.stop(env),
+            Self::Unreliable(receiver) => receiver.end_receive(env, Outcome::Flushed),
+            Self::Datagrams(receiver) => receiver.end_receive(env, Outcome::Flushed),
+        }
+    }
 }
 
 impl Qp {
@@ -57,8 +179,8 @@ impl Qp {
             config,
             state: State::Reset,
             attributes: Attributes::default(),
-            requester: Requester::default(),
-            responder: Responder::default(),
+            sender: Sender::new(config.kind),
+            receiver: Receiver::new(config.kind),
             established: false,
             draining: false,
             sqd_notify: false,
@@ -72,27 +194,47 @@ impl Qp {
         self.config.qpn
     }
 
+    /// Its type.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.config.kind
+    }
+
     /// Its state.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// Where it sends to.
+    /// Where it sends to, if it is connected.
     #[must_use]
     pub const fn path(&self) -> &Path {
         &self.attributes.path
+    }
+
+    /// The partition that it is in.
+    #[must_use]
+    pub const fn pkey(&self) -> u16 {
+        self.attributes.pkey.key
     }
 
     /// Its attributes; the sequence numbers are the current ones.
     #[must_use]
     pub fn attributes(&self) -> Attributes {
         let mut attributes = self.attributes;
-        if matches!(self.state, State::Rtr | State::Rts | State::Sqd) {
-            attributes.receive_psn = self.responder.expected;
+        if self.receives() {
+            match &self.receiver {
+                Receiver::Reliable(responder) => attributes.receive_psn = responder.expected,
+                Receiver::Unreliable(receiver) => attributes.receive_psn = receiver.expected,
+                Receiver::None | Receiver::Datagrams(_) => {}
+            }
         }
-        if matches!(self.state, State::Rts | State::Sqd) {
-            attributes.send_psn = self.requester.high;
+        if self.sends() {
+            match &self.sender {
+                Sender::Acknowledged(requester) => attributes.send_psn = requester.high,
+                Sender::Unacknowledged(sender) => attributes.send_psn = sender.next,
+                Sender::None => {}
+            }
         }
         attributes
     }
@@ -101,6 +243,20 @@ impl Qp {
     #[must_use]
     pub const fn is_draining(&self) -> bool {
         self.draining
+    }
+
+    /// Whether the state lets packets in.
+    #[must_use]
+    pub const fn receives(&self) -> bool {
+        matches!(
+            self.state,
+            State::Rtr | State::Rts | State::Sqd | State::Sqe
+        )
+    }
+
+    /// Whether the state lets packets of requests out.
+    const fn sends(&self) -> bool {
+        matches!(self.state, State::Rts | State::Sqd)
     }
 
     /// Changes state and attributes. Going to the error state flushes all work requests, sends
@@ -117,7 +273,7 @@ impl Qp {
                 return Ok(());
             }
             State::Error => {
-                self.responder.silence();
+                self.receiver.silence();
                 self.enter_error(env);
                 return Ok(());
             }
@@ -125,8 +281,8 @@ impl Qp {
         }
         self.state = to;
         match (from, to) {
-            (State::Init, State::Rtr) => self.responder.start_at(&self.attributes),
-            (State::Rtr, State::Rts) => self.requester.start_at(&self.attributes),
+            (State::Init, State::Rtr) => self.receiver.start_at(&self.attributes, self.config.kind),
+            (State::Rtr, State::Rts) => self.sender.start_at(&self.attributes),
             (State::Rts, State::Sqd) => {
                 self.draining = true;
                 self.sqd_notify = change.sqd_notify.unwrap_or(false);
@@ -136,6 +292,11 @@ impl Qp {
                 self.draining = false;
                 self.sqd_notify = false;
             }
+            (State::Sqe, State::Rts) => {
+                self.flush_sends(env, &mut { u32::MAX });
+                self.flushing = false;
+                self.sender.post_notify();
+            }
             _ => {}
         }
         Ok(())
@@ -143,55 +304,114 @@ impl Qp {
 
     /// The send or receive queue may have got more.
     pub fn post_notify(&mut self) {
-        self.requester.post_notify();
-        self.flushing |= self.state == State::Error;
+        self.sender.post_notify();
+        self.flushing |= matches!(self.state, State::Error | State::Sqe);
     }
 
     /// Whether [`Self::poll`] would find something to do.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        if self.responder.has_work() {
-            return true;
+        if let Receiver::Reliable(responder) = &self.receiver {
+            if responder.has_work() {
+                return true;
+            }
         }
         match self.state {
             State::Rts | State::Sqd => {
                 let may_start = self.state == State::Rts;
-                self.requester.has_work(&self.attributes, may_start)
+                self.sender.has_work(&self.attributes, may_start)
             }
-            State::Error => self.flushing,
+            State::Error | State::Sqe => self.flushing,
             _ => false,
         }
     }
 
-    /// Handles a PDU that was sent to this queue pair by its peer.
+    /// Handles a PDU that was sent to this queue pair by its peer, or, with datagrams, by anybody.
     pub fn receive<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
-        let sending = matches!(self.state, State::Rts | State::Sqd);
-        if !sending && self.state != State::Rtr {
-            env.count(Counter::RxNoQp, 1);
+        if !self.receives() {
+            env.count(Counter::RxBadState, 1);
             return;
         }
-        let link = &self.attributes;
-        let result = match pdu.body {
-            Body::Send { .. } | Body::Write { .. } | Body::Read { .. } | Body::Atomic { .. } => {
-                if self.state == State::Rtr && !self.established {
-                    env.event(QpEvent::CommunicationEstablished);
-                }
-                self.established = true;
-                self.responder.receive(env, link, pdu)
+        if !self.speaks(pdu) {
+            env.count(Counter::RxWrongService, 1);
+            return;
+        }
+        match pdu.body {
+            Body::Send { .. }
+            | Body::Write { .. }
+            | Body::Read { .. }
+            | Body::Atomic { .. }
+            | Body::AtomicWrite { .. }
+            | Body::Flush { .. } => self.receive_request(env, pdu),
+            Body::Congestion => self.notified(env),
+            Body::ReadResponse { .. } | Body::AtomicResponse { .. } | Body::Acknowledge(_) => {
+                self.receive_response(env, pdu);
             }
-            Body::Congestion => {
-                env.count(Counter::RpCnpHandled, 1);
-                self.requester.narrow();
+        }
+    }
+
+    /// Whether a PDU is of the queue pair's service.
+    const fn speaks(&self, pdu: &Pdu) -> bool {
+        match (self.config.kind, pdu.service) {
+            _ if matches!(pdu.body, Body::Congestion) => self.config.kind.is_connected(),
+            (Kind::Rc, Service::Reliable)
+            | (Kind::Uc, Service::Unreliable)
+            | (Kind::Ud | Kind::Gsi, Service::Datagram { .. })
+            | (Kind::XrcInitiator | Kind::XrcTarget, Service::Extended { .. }) => true,
+            _ => false,
+        }
+    }
+
+    fn receive_request<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
+        if self.state == State::Rtr && !self.established && self.config.kind.is_connected() {
+            env.event(QpEvent::CommunicationEstablished);
+        }
+        self.established = true;
+        let link = &self.attributes;
+        let result = match &mut self.receiver {
+            Receiver::Reliable(responder) => responder.receive(env, link, pdu),
+            Receiver::Unreliable(receiver) => receiver.receive(env, link, pdu),
+            Receiver::Datagrams(receiver) => receiver.receive(env, link, pdu),
+            Receiver::None => {
+                env.count(Counter::RxWrongService, 1);
                 Ok(())
             }
-            _ if sending => {
-                let result = self.requester.receive(env, link, pdu);
-                self.requester_result(env, result);
-                return;
-            }
-            _ => Ok(()),
         };
         // The answers that are queued, with the reason as the last, still go out.
+        if result.is_err() {
+            self.enter_error(env);
+        }
+    }
+
+    fn receive_response<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
+        let sends = self.sends();
+        match &mut self.sender {
+            Sender::Acknowledged(requester) if sends => {
+                let result = requester.receive(env, &self.attributes, pdu);
+                self.sender_result(env, result);
+            }
+            _ => env.count(Counter::RxUnexpectedResponse, 1),
+        }
+    }
+
+    /// The peer says that packets of this queue pair met congestion.
+    fn notified<E: Env>(&mut self, env: &mut E) {
+        env.count(Counter::RpCnpHandled, 1);
+        if let Sender::Acknowledged(requester) = &mut self.sender {
+            requester.narrow();
+        }
+    }
+
+    /// Handles an Ethernet frame of `length` bytes, on a raw packet queue pair.
+    pub fn receive_frame<E: Env>(&mut self, env: &mut E, length: u32) {
+        let receives = self.receives() && self.config.kind == Kind::Raw;
+        let result = match &mut self.receiver {
+            Receiver::Datagrams(receiver) if receives => receiver.receive_frame(env, length),
+            _ => {
+                env.count(Counter::RxBadState, 1);
+                Ok(())
+            }
+        };
         if result.is_err() {
             self.enter_error(env);
         }
@@ -213,15 +433,9 @@ impl Qp {
             Poll::More | Poll::Idle => left += share,
         }
         let requests = match self.state {
-            State::Rts | State::Sqd => {
-                let may_start = self.state == State::Rts;
-                let link = &self.attributes;
-                let result = self.requester.poll(env, link, may_start, &mut left);
-                let poll = *result.as_ref().unwrap_or(&Poll::More);
-                self.requester_result(env, result.map(|_| ()));
-                poll
-            }
+            State::Rts | State::Sqd => self.poll_sender(env, &mut left),
             State::Error => self.flush(env, &mut left),
+            State::Sqe => self.flush_send_queue(env, &mut left),
             _ => Poll::Idle,
         };
         if requests == Poll::Idle {
@@ -231,8 +445,26 @@ impl Qp {
         }
     }
 
+    fn poll_sender<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
+        let may_start = self.state == State::Rts;
+        let link = &self.attributes;
+        let result = match &mut self.sender {
+            Sender::None => Ok(Poll::Idle),
+            Sender::Acknowledged(requester) => requester.poll(env, link, may_start, budget),
+            Sender::Unacknowledged(sender) => {
+                sender.poll(env, &self.config, link, may_start, budget)
+            }
+        };
+        let poll = *result.as_ref().unwrap_or(&Poll::More);
+        self.sender_result(env, result.map(|_| ()));
+        poll
+    }
+
     fn poll_answers<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
-        match self.responder.poll(env, &self.attributes, budget) {
+        let Receiver::Reliable(responder) = &mut self.receiver else {
+            return Poll::Idle;
+        };
+        match responder.poll(env, &self.attributes, budget) {
             Ok(poll) => poll,
             Err(Broken) => {
                 self.enter_error(env);
@@ -244,38 +476,47 @@ impl Qp {
     /// When [`Self::expire`] is to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let (ack, rnr) = (self.requester.ack_deadline, self.requester.rnr_deadline);
-        match (ack, rnr) {
+        let Sender::Acknowledged(requester) = &self.sender else {
+            return None;
+        };
+        match (requester.ack_deadline, requester.rnr_deadline) {
             (Some(ack), Some(rnr)) => Some(ack.min(rnr)),
-            _ => ack.or(rnr),
+            (ack, rnr) => ack.or(rnr),
         }
     }
 
     /// Handles timers that have expired; does nothing if there are none.
     pub fn expire<E: Env>(&mut self, env: &mut E) {
         let now = env.now();
-        if self.requester.rnr_deadline.is_some_and(|at| at <= now) {
-            self.requester.rnr_deadline = None;
+        let Sender::Acknowledged(requester) = &mut self.sender else {
+            return;
+        };
+        if requester.rnr_deadline.is_some_and(|at| at <= now) {
+            requester.rnr_deadline = None;
         }
-        if self.requester.ack_deadline.is_some_and(|at| at <= now) {
-            let result = self.requester.timed_out(env);
-            self.requester_result(env, result);
+        if requester.ack_deadline.is_some_and(|at| at <= now) {
+            let result = requester.timed_out(env);
+            self.sender_result(env, result);
         }
     }
 
-    /// After the requester was called.
-    fn requester_result<E: Env>(&mut self, env: &mut E, result: Result<(), Broken>) {
-        if result.is_err() {
-            self.responder.silence();
+    /// After the sending half was called.
+    fn sender_result<E: Env>(&mut self, env: &mut E, result: Result<(), Broken>) {
+        if result.is_ok() {
+            self.check_drained(env);
+        } else if self.config.kind.is_reliable() {
+            self.receiver.silence();
             self.enter_error(env);
         } else {
-            self.check_drained(env);
+            self.state = State::Sqe;
+            self.draining = false;
+            self.flushing = true;
         }
     }
 
     /// Reports that the send queue has drained.
     fn check_drained<E: Env>(&mut self, env: &mut E) {
-        if self.draining && self.requester.drained() {
+        if self.draining && self.sender.drained() {
             self.draining = false;
             if self.sqd_notify {
                 env.event(QpEvent::SendQueueDrained);
@@ -285,33 +526,58 @@ impl Qp {
 
     /// Goes to the error state and flushes.
     fn enter_error<E: Env>(&mut self, env: &mut E) {
+        let entered = self.state != State::Error;
         self.state = State::Error;
         self.draining = false;
         self.flushing = true;
-        self.requester.flush(env);
-        self.responder.stop(env);
+        self.sender.flush(env);
+        self.receiver.stop(env);
+        if entered && env.shares_receives() {
+            env.event(QpEvent::LastWqeReached);
+        }
         self.flush(env, &mut { FLUSH_AT_ONCE });
     }
 
-    /// Ends requests that are in the work queues as flushed: all sends, then all receives.
+    /// Ends requests that are in the work queues as flushed: all sends, then all receives but those
+    /// of a shared receive queue.
     fn flush<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
+        self.flush_sends(env, budget);
         while *budget > 0 {
-            if let Some(work) = env.next_send() {
-                env.complete_send(&work, Outcome::Flushed, 0);
-            } else if let Some(work) = env.next_receive() {
-                env.complete_receive(ReceiveCompletion {
-                    cookie: work.cookie,
-                    outcome: Outcome::Flushed,
-                    bytes: 0,
-                    kind: ReceiveKind::Send(SendTail::None),
-                    solicited: false,
-                });
+            let work = if env.shares_receives() {
+                None
             } else {
+                env.next_receive(None).ok()
+            };
+            let Some(work) = work else {
                 self.flushing = false;
                 return Poll::Idle;
-            }
+            };
+            env.complete_receive(ReceiveCompletion::without_data(
+                work.cookie,
+                Outcome::Flushed,
+            ));
             *budget -= 1;
         }
         Poll::More
+    }
+
+    /// Ends requests that are in the send queue as flushed.
+    fn flush_send_queue<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
+        self.flush_sends(env, budget);
+        if *budget == 0 {
+            return Poll::More;
+        }
+        self.flushing = false;
+        Poll::Idle
+    }
+
+    fn flush_sends<E: Env>(&mut self, env: &mut E, budget: &mut u32) {
+        while *budget > 0 {
+            let Some(work) = env.next_send() else {
+                return;
+            };
+            env.complete_send(&work, Outcome::Flushed, 0);
+            *budget -= 1;
+        }
     }
 }

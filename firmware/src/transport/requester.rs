@@ -14,11 +14,11 @@ use alloc::collections::VecDeque;
 use vrnic_abi::counter::Counter;
 
 use super::gather::{gather, total, verify_list};
-use super::message::{MAX_LENGTH, Message};
+use super::message::{MAX_LENGTH, Message, Run};
 use super::modify::Attributes;
 use super::timer::ack_timeout;
-use super::{Broken, Env, Payload, Poll, SendOperation, SendTail, Transmit};
-use crate::pdu::{Body, Pdu, Place, RemoteRange, Service};
+use super::{Broken, Env, LocalOperation, Payload, Poll, SendOperation, Transmit};
+use crate::pdu::{Body, Pdu, RemoteRange};
 use crate::types::{Access, Chunks, Outcome, Psn, Time};
 
 /// Most messages handed out by the work queue at a time.
@@ -96,20 +96,6 @@ enum Step {
     Wait,
     /// There is no room on the wire.
     NoRoom,
-}
-
-/// A run of packets of a SEND or WRITE.
-struct Run {
-    /// First packet of the message that it covers.
-    packet: u32,
-    /// Number of packets.
-    packets: u32,
-    /// Bytes before it.
-    offset: u32,
-    /// Bytes of it.
-    length: u32,
-    /// It ends the message.
-    ends: bool,
 }
 
 impl Requester {
@@ -210,6 +196,14 @@ impl Requester {
         if message.work.fence && self.responses_due > 0 {
             return false;
         }
+        // What earlier requests still need must not go away under them.
+        let invalidates = matches!(
+            message.work.operation,
+            SendOperation::Local(LocalOperation::Invalidate(_))
+        );
+        if invalidates && self.cursor.message > 0 {
+            return false;
+        }
         // Without any depth the request fails when it starts.
         let depth = u32::from(link.initiator_depth).max(1);
         if message.awaits_response() && self.responses_due >= depth {
@@ -257,28 +251,9 @@ impl Requester {
             self.retire(env)?;
             return Ok(Step::Skipped);
         }
-        match message.work.operation {
-            SendOperation::Read { address, rkey } => {
-                let source = RemoteRange {
-                    address,
-                    rkey,
-                    length: message.length,
-                };
-                Ok(self.send_read(env, link, source))
-            }
-            SendOperation::Atomic {
-                address,
-                rkey,
-                operation,
-            } => {
-                let body = Body::Atomic {
-                    address,
-                    rkey,
-                    operation,
-                };
-                Ok(self.send_single(env, link, body))
-            }
-            _ => self.send_data(env, link),
+        match single(message, link) {
+            Some(body) => Ok(self.send_single(env, link, body)),
+            None => self.send_data(env, link),
         }
     }
 
@@ -286,21 +261,6 @@ impl Requester {
     fn skip(&mut self) {
         self.cursor.message += 1;
         self.cursor.packet = 0;
-    }
-
-    /// Asks for what is missing of the READ under the cursor.
-    fn send_read<E: Env>(&mut self, env: &mut E, link: &Attributes, all: RemoteRange) -> Step {
-        let acked = self
-            .messages
-            .get(self.cursor.message)
-            .map_or(0, |m| m.acked);
-        let done = acked.saturating_mul(link.path_mtu.bytes());
-        let source = RemoteRange {
-            address: all.address.wrapping_add(u64::from(done)),
-            rkey: all.rkey,
-            length: all.length.saturating_sub(done),
-        };
-        self.send_single(env, link, Body::Read { source })
     }
 
     /// Sends a request that is one packet and that a response will answer.
@@ -311,7 +271,7 @@ impl Requester {
         let (psn, packets) = (message.first.plus(message.acked), message.remaining());
         let pdu = Pdu {
             destination: link.remote_qpn,
-            service: Service::Reliable,
+            service: message.service,
             psn,
             packets: 1,
             length: 0,
@@ -341,17 +301,20 @@ impl Requester {
         let Some(message) = self.messages.get_mut(self.cursor.message) else {
             return Ok(Step::Wait);
         };
-        let pdu = data_pdu(message, link, &run, ack_request);
-        let sent = match inline_part(message, &run) {
+        let pdu = message.data_pdu(link.remote_qpn, &run, ack_request);
+        let sent = match message.inline_part(&run) {
             Some(bytes) => env.transmit(&link.path, &pdu, Payload::Bytes(bytes)),
             None => {
                 let (chunks, sges) = (&mut self.chunks, &message.work.sges);
+                let domain = env.domain();
+                let (offset, length) = (run.offset, run.length);
                 match gather(
                     env,
+                    domain,
                     sges,
                     Access::LOCAL_READ,
-                    run.offset,
-                    run.length,
+                    offset,
+                    length,
                     chunks,
                 ) {
                     Ok(()) => env.transmit(&link.path, &pdu, Payload::Chunks(chunks)),
@@ -380,19 +343,8 @@ impl Requester {
         if room == 0 {
             return None;
         }
-        let packet = self.cursor.packet;
-        let left = message.packets.saturating_sub(packet);
-        let packets = left.min(room).min(self.burst);
-        let mtu = link.path_mtu.bytes();
-        let offset = packet.saturating_mul(mtu);
-        let rest = message.length.saturating_sub(offset);
-        Some(Run {
-            packet,
-            packets,
-            offset,
-            length: packets.saturating_mul(mtu).min(rest),
-            ends: packets == left,
-        })
+        let most = room.min(self.burst);
+        Some(message.run(self.cursor.packet, most, link.path_mtu))
     }
 
     /// Packets that the window still admits when the cursor stands on `message`.
@@ -573,6 +525,11 @@ fn admit<E: Env>(
                 return Ok(packets);
             }
         }
+        SendOperation::Local(operation) => return env.local(&operation).map(|()| 0),
+        SendOperation::AtomicWrite { .. } | SendOperation::Flush { .. } => {
+            message.length = 0;
+            return Ok(1);
+        }
         SendOperation::Read { .. } => access = Access::LOCAL_WRITE,
         SendOperation::Atomic { .. } if length < 8 => return Err(Outcome::LocalLength),
         SendOperation::Atomic { .. } => {
@@ -581,47 +538,51 @@ fn admit<E: Env>(
             packets = 1;
         }
     }
-    verify_list(env, &work.sges, access, chunks).map_err(|_| Outcome::LocalProtection)?;
+    let domain = env.domain();
+    verify_list(env, domain, &work.sges, access, chunks).map_err(|_| Outcome::LocalProtection)?;
     Ok(packets)
 }
 
-/// The inline data of a run, if the message has inline data.
-fn inline_part<'a>(message: &'a Message, run: &Run) -> Option<&'a [u8]> {
-    if message.work.inline.is_empty() {
-        return None;
-    }
-    let (offset, length) = (run.offset as usize, run.length as usize);
-    message.work.inline.get(offset..offset + length)
-}
-
-/// The PDU of a run of packets of a SEND or WRITE.
-fn data_pdu(message: &Message, link: &Attributes, run: &Run, ack_request: bool) -> Pdu {
-    let place = Place::new(run.packet == 0, run.ends);
-    let (body, solicitable) = match message.work.operation {
-        SendOperation::Write { immediate, .. } => {
-            let target = message.work.operation.remote(message.length);
-            let body = Body::Write {
-                place,
-                target: target.filter(|_| place.starts()),
-                immediate: immediate.filter(|_| run.ends),
+/// The request of a message that is one packet and that a response answers; of a READ, what is
+/// missing of it.
+fn single(message: &Message, link: &Attributes) -> Option<Body> {
+    match message.work.operation {
+        SendOperation::Read { address, rkey } => {
+            let done = message.acked.saturating_mul(link.path_mtu.bytes());
+            let source = RemoteRange {
+                address: address.wrapping_add(u64::from(done)),
+                rkey,
+                length: message.length.saturating_sub(done),
             };
-            (body, immediate.is_some())
+            Some(Body::Read { source })
         }
-        SendOperation::Send(tail) => {
-            let tail = if run.ends { tail } else { SendTail::None };
-            (Body::Send { place, tail }, true)
-        }
-        // Other operations are no runs.
-        _ => (Body::Congestion, false),
-    };
-    Pdu {
-        destination: link.remote_qpn,
-        service: Service::Reliable,
-        psn: message.first.plus(run.packet),
-        packets: run.packets,
-        length: run.length,
-        ack_request,
-        solicited: run.ends && solicitable && message.work.solicited,
-        body,
+        SendOperation::Atomic {
+            address,
+            rkey,
+            operation,
+        } => Some(Body::Atomic {
+            address,
+            rkey,
+            operation,
+        }),
+        SendOperation::AtomicWrite {
+            address,
+            rkey,
+            value,
+        } => Some(Body::AtomicWrite {
+            address,
+            rkey,
+            value,
+        }),
+        SendOperation::Flush {
+            target,
+            extent,
+            placement,
+        } => Some(Body::Flush {
+            target,
+            extent,
+            placement,
+        }),
+        _ => None,
     }
 }

@@ -20,13 +20,16 @@ use vrnic_abi::counter::Counter;
 
 use super::answer::{Answer, AnswerKind};
 use super::gather::{gather, total, verify};
-use super::message::MAX_LENGTH;
+use super::message::{MAX_LENGTH, fills_packets};
 use super::modify::Attributes;
 use super::requester::distance;
 use super::{
-    Broken, Env, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, SendTail, TransferError,
+    Broken, Env, NoReceive, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, TransferError,
 };
-use crate::pdu::{AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, Syndrome};
+use crate::pdu::{
+    AtomicOperation, Body, FlushExtent, NakCode, Pdu, Place, Placement, RemoteRange, SendTail,
+    Service, Syndrome,
+};
 use crate::types::{Access, Chunks, Msn, Outcome, Psn};
 
 /// The message that is being received.
@@ -49,16 +52,18 @@ enum Inbound {
     },
 }
 
-/// Result of an atomic operation, kept for duplicates.
+/// Answer to an operation that must not be carried out twice, kept for duplicates.
 #[derive(Clone, Copy, Debug)]
-struct SavedAtomic {
+struct Saved {
     psn: Psn,
-    original: u64,
+    answer: AnswerKind,
 }
 
 /// State of the receiving half.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Responder {
+    /// Transport service of the answers.
+    pub(super) service: Service,
     /// Sequence number of the next request.
     pub(super) expected: Psn,
     /// Messages completed.
@@ -68,7 +73,7 @@ pub(super) struct Responder {
     receive: Option<ReceiveWork>,
     /// The requester knows that it has to send `expected` again.
     pub(super) gap_reported: bool,
-    atomics: VecDeque<SavedAtomic>,
+    saved: VecDeque<Saved>,
     /// What to say, in the order of sequence numbers.
     pub(super) answers: VecDeque<Answer>,
     /// READ and atomic operations among the answers.
@@ -134,10 +139,11 @@ impl From<TransferError> for Refusal {
 
 impl Responder {
     /// Starts in RTR with the sequence number agreed on.
-    pub(super) fn start_at(&mut self, link: &Attributes) {
+    pub(super) fn start_at(&mut self, link: &Attributes, service: Service) {
+        self.service = service;
         self.expected = link.receive_psn;
         let resources = usize::from(link.responder_resources);
-        self.atomics.reserve(resources);
+        self.saved.reserve(resources);
         self.answers.reserve(2 * resources + 2);
     }
 
@@ -216,13 +222,7 @@ impl Responder {
     /// Ends the receive work request in use without data.
     pub(super) fn end_receive<E: Env>(&mut self, env: &mut E, outcome: Outcome) {
         if let Some(work) = self.receive.take() {
-            env.complete_receive(ReceiveCompletion {
-                cookie: work.cookie,
-                outcome,
-                bytes: 0,
-                kind: ReceiveKind::Send(SendTail::None),
-                solicited: false,
-            });
+            env.complete_receive(ReceiveCompletion::without_data(work.cookie, outcome));
         }
     }
 
@@ -261,13 +261,22 @@ impl Responder {
                 rkey,
                 operation,
             } => self.accept_atomic(env, link, pdu, address, rkey, operation)?,
+            Body::AtomicWrite {
+                address,
+                rkey,
+                value,
+            } => self.accept_atomic_write(env, link, pdu, address, rkey, value)?,
+            Body::Flush {
+                target,
+                extent,
+                placement,
+            } => self.accept_flush(env, link, pdu, target, extent, placement)?,
             _ => {}
         }
         Ok(())
     }
 
-    /// Checks that a part of a message comes in its turn and fills its packets: all but the last
-    /// entirely, and the last of several not empty.
+    /// Checks that a part of a message comes in its turn and fills its packets.
     fn check_place(
         &self,
         link: &Attributes,
@@ -280,14 +289,7 @@ impl Responder {
         } else {
             continues
         };
-        let most = u64::from(pdu.packets) * u64::from(link.path_mtu.bytes());
-        let least = most - u64::from(link.path_mtu.bytes());
-        let length = u64::from(pdu.length);
-        let fits = match place {
-            Place::First | Place::Middle => length == most,
-            Place::Only if pdu.packets == 1 => length <= most,
-            Place::Last | Place::Only => length > least && length <= most,
-        };
+        let fits = fills_packets(pdu, place, link.path_mtu);
         if in_turn && fits {
             Ok(())
         } else {
@@ -308,18 +310,24 @@ impl Responder {
     }
 
     /// Makes sure that there is a receive work request, and returns the bytes that it can take.
-    fn take_receive<E: Env>(&mut self, env: &mut E) -> Result<u64, Refusal> {
-        if self.receive.is_none() {
-            self.receive = env.next_receive();
-        }
-        match &self.receive {
-            None => Err(Refusal::NotReady),
-            Some(ReceiveWork {
-                invalid: Some(outcome),
-                ..
-            }) => Err(operational(*outcome)),
-            Some(work) => Ok(total(&work.sges)),
-        }
+    fn take_receive<E: Env>(&mut self, env: &mut E, pdu: &Pdu) -> Result<u64, Refusal> {
+        let srqn = match pdu.service {
+            Service::Extended { srqn } => Some(srqn),
+            _ => None,
+        };
+        let work = match self.receive.take() {
+            Some(work) => work,
+            None => env.next_receive(srqn).map_err(|none| match none {
+                NoReceive::Empty => Refusal::NotReady,
+                NoReceive::NoQueue => INVALID,
+            })?,
+        };
+        let result = match work.invalid {
+            Some(outcome) => Err(operational(outcome)),
+            None => Ok(total(&work.sges)),
+        };
+        self.receive = Some(work);
+        result
     }
 
     /// Places a part of a SEND.
@@ -330,7 +338,7 @@ impl Responder {
         place: Place,
         tail: SendTail,
     ) -> Result<(), Refusal> {
-        let room = self.take_receive(env)?;
+        let room = self.take_receive(env, pdu)?;
         let offset = match self.inbound {
             Inbound::Send { received } => received,
             _ => 0,
@@ -341,10 +349,20 @@ impl Responder {
         }
         let received = offset.wrapping_add(pdu.length);
         if pdu.length > 0 {
-            let sges = self.receive.as_ref().map_or(&[][..], |work| &work.sges);
             let chunks = &mut self.chunks;
-            gather(env, sges, Access::LOCAL_WRITE, offset, pdu.length, chunks)
+            if let Some(work) = &self.receive {
+                let (domain, sges) = (work.domain, &work.sges);
+                gather(
+                    env,
+                    domain,
+                    sges,
+                    Access::LOCAL_WRITE,
+                    offset,
+                    pdu.length,
+                    chunks,
+                )
                 .map_err(|_| operational(Outcome::LocalProtection))?;
+            }
             env.place(0, chunks)?;
         }
         self.inbound = Inbound::Send { received };
@@ -389,22 +407,18 @@ impl Responder {
             return Err(INVALID);
         }
         if immediate.is_some() {
-            self.take_receive(env)?;
+            self.take_receive(env, pdu)?;
         }
         self.check_target(env, pdu, place, target, offset)?;
         let received = offset.wrapping_add(pdu.length);
         if pdu.length > 0 {
             let address = target.address.wrapping_add(u64::from(offset));
             self.chunks.clear();
-            env.translate(
-                target.rkey,
-                Access::REMOTE_WRITE,
-                address,
-                pdu.length,
-                &mut self.chunks,
-            )
-            .map_err(|_| NO_ACCESS)?;
-            env.place(0, &self.chunks)?;
+            let (domain, chunks) = (env.domain(), &mut self.chunks);
+            let access = Access::REMOTE_WRITE;
+            env.translate(domain, target.rkey, access, address, pdu.length, chunks)
+                .map_err(|_| NO_ACCESS)?;
+            env.place(0, chunks)?;
         }
         self.inbound = Inbound::Write { target, received };
         if let Some(immediate) = immediate {
@@ -426,9 +440,17 @@ impl Responder {
         // What is one PDU is checked when it is placed.
         if place == Place::First {
             let (key, address, length) = (target.rkey, target.address, target.length);
-            let chunks = &mut self.chunks;
-            verify(env, key, Access::REMOTE_WRITE, address, length, chunks)
-                .map_err(|_| NO_ACCESS)?;
+            let (domain, chunks) = (env.domain(), &mut self.chunks);
+            verify(
+                env,
+                domain,
+                key,
+                Access::REMOTE_WRITE,
+                address,
+                length,
+                chunks,
+            )
+            .map_err(|_| NO_ACCESS)?;
         }
         let left = target.length.saturating_sub(offset);
         let fits = if place.ends() {
@@ -472,13 +494,15 @@ impl Responder {
 
     fn check_source<E: Env>(&mut self, env: &mut E, source: RemoteRange) -> Result<(), Refusal> {
         let (key, address, length) = (source.rkey, source.address, source.length);
+        let (domain, chunks) = (env.domain(), &mut self.chunks);
         verify(
             env,
+            domain,
             key,
             Access::REMOTE_READ,
             address,
             length,
-            &mut self.chunks,
+            chunks,
         )
         .map_err(|_| NO_ACCESS)
     }
@@ -494,27 +518,100 @@ impl Responder {
         operation: AtomicOperation,
     ) -> Result<(), Refusal> {
         self.check_resources(link, Access::REMOTE_ATOMIC)?;
+        let at = self.aligned_target(env, address, rkey, Access::REMOTE_ATOMIC)?;
+        let original = env.atomic(at, operation)?;
+        env.count(Counter::RxAtomicRequests, 1);
+        self.answer_once(link, pdu.psn, AnswerKind::Atomic { original });
+        Ok(())
+    }
+
+    /// Writes 8 bytes at once and queues the response (IBTA volume 1, annex A19).
+    fn accept_atomic_write<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pdu: &Pdu,
+        address: u64,
+        rkey: u32,
+        value: [u8; 8],
+    ) -> Result<(), Refusal> {
+        self.check_resources(link, Access::REMOTE_WRITE)?;
+        let at = self.aligned_target(env, address, rkey, Access::REMOTE_WRITE)?;
+        env.atomic_write(at, value)?;
+        env.count(Counter::RxAtomicWriteRequests, 1);
+        self.answer_once(link, pdu.psn, AnswerKind::Done);
+        Ok(())
+    }
+
+    /// The DMA address of the aligned 8 bytes that an atomic operation is about.
+    fn aligned_target<E: Env>(
+        &mut self,
+        env: &mut E,
+        address: u64,
+        rkey: u32,
+        access: Access,
+    ) -> Result<u64, Refusal> {
         if address % 8 != 0 {
             return Err(INVALID);
         }
         self.chunks.clear();
-        env.translate(rkey, Access::REMOTE_ATOMIC, address, 8, &mut self.chunks)
+        let domain = env.domain();
+        env.translate(domain, rkey, access, address, 8, &mut self.chunks)
             .map_err(|_| NO_ACCESS)?;
         // Pages are larger than 8 bytes: a number that is split is misaligned in memory.
-        let original = match self.chunks.as_slice() {
-            [chunk] => env.atomic(chunk.address, operation)?,
-            _ => return Err(operational(Outcome::LocalProtection)),
-        };
-        if self.atomics.len() >= usize::from(link.responder_resources) {
-            self.atomics.pop_front();
+        match self.chunks.as_slice() {
+            [chunk] => Ok(chunk.address),
+            _ => Err(operational(Outcome::LocalProtection)),
         }
-        env.count(Counter::RxAtomicRequests, 1);
-        let psn = pdu.psn;
-        self.atomics.push_back(SavedAtomic { psn, original });
+    }
+
+    /// Flushes: what was placed before becomes visible, and then the response says so.
+    fn accept_flush<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pdu: &Pdu,
+        target: RemoteRange,
+        extent: FlushExtent,
+        placement: Placement,
+    ) -> Result<(), Refusal> {
+        let mut access = Access::empty();
+        access.set(Access::FLUSH_GLOBAL, placement.global);
+        access.set(Access::FLUSH_PERSISTENT, placement.persistent);
+        self.check_resources(link, access)?;
+        let key = target.rkey;
+        let allowed = match extent {
+            FlushExtent::Region => env.check_key(key, access),
+            FlushExtent::Range => {
+                let (domain, chunks) = (env.domain(), &mut self.chunks);
+                verify(
+                    env,
+                    domain,
+                    key,
+                    access,
+                    target.address,
+                    target.length,
+                    chunks,
+                )
+            }
+        };
+        allowed.map_err(|_| NO_ACCESS)?;
+        env.fence();
+        env.count(Counter::RxFlushRequests, 1);
+        self.answer_once(link, pdu.psn, AnswerKind::Done);
+        Ok(())
+    }
+
+    /// Goes on after a request of one packet that was carried out and must not be again, and queues
+    /// its response.
+    fn answer_once(&mut self, link: &Attributes, psn: Psn, answer: AnswerKind) {
+        if self.saved.len() >= usize::from(link.responder_resources) {
+            self.saved.pop_front();
+        }
+        self.saved.push_back(Saved { psn, answer });
         self.expected = self.expected.plus(1);
         self.msn = self.msn.plus(1);
-        self.answer(psn, AnswerKind::Atomic { original });
-        Ok(())
+        self.answer(psn, answer);
     }
 
     /// A request that was seen before: its response was lost, or the network doubled it
@@ -523,11 +620,10 @@ impl Responder {
         env.count(Counter::DuplicateRequest, 1);
         match pdu.body {
             Body::Read { source } => self.duplicate_read(env, link, pdu, source),
-            Body::Atomic { .. } => {
-                let saved = self.atomics.iter().rev().find(|saved| saved.psn == pdu.psn);
-                let original = saved.map(|saved| saved.original);
-                if let Some(original) = original {
-                    self.answer_again(link, pdu.psn, AnswerKind::Atomic { original });
+            Body::Atomic { .. } | Body::AtomicWrite { .. } | Body::Flush { .. } => {
+                let saved = self.saved.iter().rev().find(|saved| saved.psn == pdu.psn);
+                if let Some(Saved { answer, .. }) = saved.copied() {
+                    self.answer_again(link, pdu.psn, answer);
                 }
             }
             _ => self.acknowledge(),

@@ -240,7 +240,17 @@ impl Requester {
             return self.fail(env, Outcome::BadResponse);
         }
         let (sges, chunks) = (&front.work.sges, &mut self.chunks);
-        let placed = match gather(env, sges, Access::LOCAL_WRITE, offset, expected, chunks) {
+        let domain = env.domain();
+        let gathered = gather(
+            env,
+            domain,
+            sges,
+            Access::LOCAL_WRITE,
+            offset,
+            expected,
+            chunks,
+        );
+        let placed = match gathered {
             Ok(()) if expected == 0 => Ok(()),
             Ok(()) => env.place(0, chunks),
             Err(_) => Err(TransferError::Local),
@@ -271,7 +281,8 @@ impl Requester {
             return Ok(());
         };
         let (sges, chunks) = (&front.work.sges, &mut self.chunks);
-        let stored = gather(env, sges, Access::LOCAL_WRITE, 0, 8, chunks).is_ok()
+        let domain = env.domain();
+        let stored = gather(env, domain, sges, Access::LOCAL_WRITE, 0, 8, chunks).is_ok()
             && env.store(&original.to_le_bytes(), chunks).is_ok();
         if !stored {
             return self.fail(env, Outcome::LocalProtection);
@@ -296,7 +307,7 @@ impl Requester {
         let mut left = ahead;
         for message in &self.messages {
             if left < message.remaining() {
-                return message.awaits_response() && message.is_read() == read;
+                return message.awaits_response() && message.awaits_read_response() == read;
             }
             left -= message.remaining();
         }

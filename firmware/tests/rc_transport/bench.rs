@@ -11,7 +11,8 @@ use vrnic_firmware::pdu::{
     Acknowledge, AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, SendTail, Syndrome,
 };
 use vrnic_firmware::transport::{
-    Env, Modify, Path, Payload, Pkey, Poll, Qp, QpConfig, QpEvent, ReceiveCompletion, ReceiveWork,
+    DatagramTarget, Domain, Env, Kind, LocalOperation, Modify, NoReceive, Offload, Path, Payload,
+    Pkey, Poll, Qp, QpConfig, QpEvent, ReceiveCompletion, ReceiveWork, Remote, Route,
     SendOperation, SendWork, TransferError, Transmit,
 };
 use vrnic_firmware::types::{
@@ -27,6 +28,12 @@ pub const KEY: u32 = 0x100;
 /// Virtual address of the first byte of memory.
 pub const BASE: u64 = 0x7000_0000_0000;
 pub const MTU: u32 = 256;
+/// The only shared receive queue.
+pub const SRQN: u32 = 0x55;
+/// The only address handle.
+pub const HANDLE: u32 = 3;
+/// What the route header consists of.
+pub const HEADER: u8 = 0x6e;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Region {
@@ -58,6 +65,11 @@ pub struct Node {
     pub events: Vec<QpEvent>,
     pub counters: BTreeMap<Counter, u64>,
     pub invalidated: Vec<u32>,
+    /// Receives come from a shared receive queue.
+    pub shared: bool,
+    pub fences: u32,
+    pub frames: Vec<(Offload, Vec<u8>)>,
+    pub local: Vec<LocalOperation>,
     /// Memory offsets from here on cannot be reached by DMA.
     pub dma_limit: u64,
     pub burst: u32,
@@ -77,6 +89,10 @@ impl Node {
             access: Access::all(),
         };
         Self {
+            shared: false,
+            fences: 0,
+            frames: Vec::new(),
+            local: Vec::new(),
             memory: vec![PATTERN; size],
             regions: [(KEY, everything)].into(),
             sends: VecDeque::new(),
@@ -120,6 +136,7 @@ impl Node {
 
     pub fn post_receive(&mut self, cookie: u64, offset: u64, length: u32) {
         self.receives.push_back(ReceiveWork {
+            domain: Domain::default(),
             cookie,
             sges: [sge(offset, length)].into_iter().collect(),
             invalid: None,
@@ -186,10 +203,33 @@ impl Env for Side<'_> {
         Some(work)
     }
 
-    fn next_receive(&mut self) -> Option<ReceiveWork> {
-        let work = self.node.receives.pop_front()?;
+    fn next_receive(&mut self, srqn: Option<u32>) -> Result<ReceiveWork, NoReceive> {
+        if srqn.is_some_and(|srqn| srqn != SRQN) {
+            return Err(NoReceive::NoQueue);
+        }
+        let work = self.node.receives.pop_front().ok_or(NoReceive::Empty)?;
         self.node.receives_handed.push_back(work.cookie);
-        Some(work)
+        Ok(work)
+    }
+
+    fn shares_receives(&self) -> bool {
+        self.node.shared
+    }
+
+    fn domain(&self) -> Domain {
+        Domain {
+            pd: 1,
+            privileged: false,
+        }
+    }
+
+    fn check_key(&mut self, key: u32, access: Access) -> Result<(), AccessError> {
+        let region = self.node.regions.get(&key).ok_or(AccessError::Key)?;
+        if region.access.contains(access) {
+            Ok(())
+        } else {
+            Err(AccessError::Permission)
+        }
     }
 
     fn complete_send(&mut self, work: &SendWork, outcome: Outcome, bytes: u32) {
@@ -213,6 +253,7 @@ impl Env for Side<'_> {
 
     fn translate(
         &mut self,
+        _domain: Domain,
         key: u32,
         access: Access,
         address: u64,
@@ -275,6 +316,61 @@ impl Env for Side<'_> {
         };
         place.copy_from_slice(&new.to_le_bytes());
         Ok(original)
+    }
+
+    fn atomic_write(&mut self, address: u64, value: [u8; 8]) -> Result<(), TransferError> {
+        if address + 8 > self.node.dma_limit {
+            return Err(TransferError::Local);
+        }
+        self.node.memory[address as usize..address as usize + 8].copy_from_slice(&value);
+        Ok(())
+    }
+
+    fn fence(&mut self) {
+        self.node.fences += 1;
+    }
+
+    fn route(&mut self, target: &DatagramTarget) -> Result<Path, Outcome> {
+        match target.route {
+            Route::Handle(HANDLE) => Ok(Path::default()),
+            _ => Err(Outcome::LocalQpOperation),
+        }
+    }
+
+    fn max_frame(&self) -> u32 {
+        1518
+    }
+
+    fn port_mtu(&self) -> Mtu {
+        Mtu::B256
+    }
+
+    fn route_header(&self) -> [u8; 40] {
+        [HEADER; 40]
+    }
+
+    fn transmit_frame(&mut self, offload: Offload, length: u32, payload: Payload<'_>) -> Transmit {
+        if self.node.frames.len() >= self.node.room {
+            return Transmit::NoRoom;
+        }
+        let bytes = match payload {
+            Payload::Bytes(bytes) => bytes.to_vec(),
+            Payload::Chunks(chunks) => match self.node.gather(chunks) {
+                Some(bytes) => bytes,
+                None => return Transmit::BadMemory,
+            },
+        };
+        assert_eq!(bytes.len(), length as usize);
+        self.node.frames.push((offload, bytes));
+        Transmit::Sent
+    }
+
+    fn local(&mut self, operation: &LocalOperation) -> Result<(), Outcome> {
+        self.node.local.push(*operation);
+        match operation {
+            LocalOperation::Invalidate(KEY) => Ok(()),
+            _ => Err(Outcome::MemoryWindowBind),
+        }
     }
 
     fn transmit(&mut self, _path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit {
@@ -404,6 +500,7 @@ impl Solo {
         node.burst = setup.burst;
         Self {
             qp: Qp::new(QpConfig {
+                kind: Kind::Rc,
                 qpn: Qpn::new(0x11),
                 max_initiator_depth: 16,
                 max_responder_resources: 16,
@@ -543,6 +640,7 @@ impl Solo {
 
 pub fn work(cookie: u64, operation: SendOperation, offset: u64, length: u32) -> SendWork {
     SendWork {
+        remote: Remote::Peer,
         cookie,
         operation,
         sges: [sge(offset, length)].into_iter().collect(),

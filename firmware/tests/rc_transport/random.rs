@@ -188,6 +188,7 @@ fn plan_operation(plans: &mut [Plan; 2], from: usize, random: &mut Random) {
 
 fn plan_receive(plan: &mut Plan, sges: Vec<Sge>) {
     plan.receives.push(ReceiveWork {
+        domain: vrnic_firmware::transport::Domain::default(),
         cookie: plan.receives.len() as u64,
         sges: sges.into_iter().collect(),
         invalid: None,

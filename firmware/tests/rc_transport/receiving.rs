@@ -12,6 +12,7 @@ mod placement {
     fn scatters_a_send() {
         let mut solo = Solo::new();
         solo.node.receives.push_back(ReceiveWork {
+            domain: vrnic_firmware::transport::Domain::default(),
             cookie: 1,
             sges: [sge(100, 200), sge(50, 0), sge(1000, 400)]
                 .into_iter()
@@ -40,6 +41,7 @@ mod placement {
         solo.request(0, send(Place::Only), &[]);
         assert_eq!(solo.answers(), [(0, Syndrome::RnrNak(12))]);
         solo.node.receives.push_back(ReceiveWork {
+            domain: vrnic_firmware::transport::Domain::default(),
             cookie: 1,
             sges: Default::default(),
             invalid: None,

@@ -177,7 +177,7 @@ mod transitions {
         for state in [State::Reset, State::Init, State::Error] {
             let mut solo = at(state);
             solo.request(0, send(Place::Only), b"x");
-            assert_eq!(solo.node.counter(Counter::RxNoQp), 1, "{state:?}");
+            assert_eq!(solo.node.counter(Counter::RxBadState), 1, "{state:?}");
             assert!(solo.run().is_empty());
         }
     }

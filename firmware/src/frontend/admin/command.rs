@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use vrnic_abi::admin::{
-    AdminOpcode, Command, CreateCq, CreateEq, CreateMr, CreateQp, ModifyPort, ModifyQp,
+    AdminOpcode, Command, CreateAh, CreateCq, CreateEq, CreateMr, CreateQp, ModifyPort, ModifyQp,
     ObjectOutput, ObjectReference, OutputBuffer, SetGid, Status,
 };
 
@@ -101,6 +101,12 @@ pub(super) enum Request {
     ModifyQp(ModifyQp),
     /// QueryQp.
     QueryQp(ObjectOutput),
+    /// CreateAh.
+    CreateAh(CreateAh),
+    /// DestroyAh.
+    DestroyAh(u32),
+    /// QueryAh.
+    QueryAh(ObjectOutput),
 }
 
 /// A command that creates an object with pages.
@@ -149,11 +155,13 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::DestroyQp => Request::DestroyQp(object()),
         Op::ModifyQp => Request::ModifyQp(body(command)),
         Op::QueryQp => Request::QueryQp(body(command)),
+        Op::CreateAh => Request::CreateAh(body(command)),
+        Op::DestroyAh => Request::DestroyAh(object()),
+        Op::QueryAh => Request::QueryAh(body(command)),
         Op::ConfigureCongestion
         | Op::QueryCongestion
         | Op::AllocMr
         | Op::QueryEq
-        | Op::QueryAh
         | Op::AllocMw
         | Op::FreeMw
         | Op::ResizeCq
@@ -162,8 +170,6 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         | Op::DestroySrq
         | Op::ModifySrq
         | Op::QuerySrq
-        | Op::CreateAh
-        | Op::DestroyAh
         | Op::AttachMulticast
         | Op::DetachMulticast
         | Op::AllocXrcd

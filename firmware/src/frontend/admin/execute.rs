@@ -162,6 +162,9 @@ impl Function {
             Request::DestroyQp(qpn) => self.destroy_qp(*qpn),
             Request::ModifyQp(body) => self.modify_qp(cx.host, cx.now, body),
             Request::QueryQp(body) => self.query_qp(cx.host, body),
+            Request::CreateAh(body) => self.create_ah(body),
+            Request::DestroyAh(number) => self.destroy_ah(*number),
+            Request::QueryAh(body) => self.query_ah(cx.host, body),
         };
         reply.map(Executed::Done)
     }

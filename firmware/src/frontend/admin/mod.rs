@@ -1,8 +1,8 @@
 //! The admin queue and its commands (see [`vrnic_abi::admin`]).
 //!
 //! `ring` fetches commands and writes completions, `command` parses, `execute` carries out; what a
-//! command does stands with its objects: `regions`, `queues`, `queue_pairs`, `modify`, `port`,
-//! `doorbells`; `query` writes descriptions, `buffer` reads page lists.
+//! command does stands with its objects: `regions`, `queues`, `queue_pairs`, `modify`, `handles`,
+//! `port`, `doorbells`; `query` writes descriptions, `buffer` reads page lists.
 //!
 //! Every argument is checked before anything changes, and a refusal names the argument.
 
@@ -10,6 +10,7 @@ mod buffer;
 mod command;
 mod doorbells;
 mod execute;
+mod handles;
 mod modify;
 mod port;
 mod query;

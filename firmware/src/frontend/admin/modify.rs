@@ -7,15 +7,14 @@ use vrnic_abi::admin::{AccessFlags, ModifyQp, Status};
 use vrnic_abi::object::{AddressVector, PathMtu, QpAttributes, QpMask, QpState};
 
 use super::command::{ATTRIBUTE, Refusal, Reply, argument, bad, no_such};
-use super::regions::region_access;
+use crate::frontend::address::{BadVector, DEFAULT_PKEY, resolve, udp_source};
 use crate::frontend::env::{Incoming, NoPort};
 use crate::frontend::function::Function;
+use crate::frontend::keys::key_access;
+use crate::frontend::work::vector;
 use crate::host::{Host, Memory};
 use crate::transport::{AttributeSet, Modify, ModifyError, Path, Pkey};
-use crate::types::{Access, Gid, Mac, Mtu, Psn, Qpn, State, Time};
-
-/// The default partition, in which every function is a full member.
-const DEFAULT_PKEY: u16 = 0xffff;
+use crate::types::{Access, Mtu, Psn, Qpn, State, Time};
 
 /// Syndrome that names a field of [`QpAttributes`].
 macro_rules! attribute {
@@ -26,8 +25,7 @@ macro_rules! attribute {
 }
 
 /// Attributes of queue pairs that this firmware does not have.
-const UNSUPPORTED: QpMask = QpMask::QKEY
-    .union(QpMask::ALTERNATE_PATH)
+const UNSUPPORTED: QpMask = QpMask::ALTERNATE_PATH
     .union(QpMask::MIGRATION_STATE)
     .union(QpMask::RATE_LIMIT);
 
@@ -54,7 +52,7 @@ impl Function {
         let change = self.change(qpn, mask, &given)?;
 
         let mut result = Ok(());
-        let incoming = Incoming::Bytes(&[]);
+        let incoming = Incoming::none();
         self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
             result = qp.modify(env, &change);
         });
@@ -71,9 +69,13 @@ impl Function {
         };
         let reset = qp.transport.state() == State::Reset;
         if reset {
-            qp.queues.send.reset();
-            qp.queues.receive.reset();
-            for (page, slot) in [qp.queues.send.doorbell, qp.queues.receive.doorbell] {
+            if let Some(send) = &mut qp.queues.send {
+                send.reset();
+            }
+            if let Some(receive) = &mut qp.queues.receive {
+                receive.reset();
+            }
+            for (page, slot) in qp.queues.doorbells() {
                 host.clear_slot(page, slot);
             }
         }
@@ -103,6 +105,7 @@ impl Function {
         let state = |raw, at| QpState::from_raw(raw).map(state_of).ok_or(bad(at));
         let mut change = Modify {
             sqd_notify: has(QpMask::EN_SQD_ASYNC_NOTIFY).then_some(given.sqd_notify != 0),
+            qkey: has(QpMask::QKEY).then_some(given.qkey),
             port: has(QpMask::PORT).then_some(given.port),
             send_psn: has(QpMask::SEND_PSN).then_some(Psn::new(given.send_psn)),
             receive_psn: has(QpMask::RECEIVE_PSN).then_some(Psn::new(given.receive_psn)),
@@ -156,59 +159,27 @@ impl Function {
         if mtu > self.active_mtu() {
             return Err(bad(at));
         }
-        Ok(match mtu {
-            PathMtu::Mtu256 => Mtu::B256,
-            PathMtu::Mtu512 => Mtu::B512,
-            PathMtu::Mtu1024 => Mtu::B1024,
-            PathMtu::Mtu2048 => Mtu::B2048,
-            PathMtu::Mtu4096 => Mtu::B4096,
-        })
+        Ok(mtu_of(mtu))
     }
 
     /// Resolves the primary path.
     fn path(&self, qpn: u32, remote: Qpn, given: &QpAttributes) -> Result<Path, Refusal> {
-        let vector = &given.primary;
-        let source = self.objects.gids.get(vector.sgid_index.into());
-        let source = source.ok_or(no_such(attribute!(primary.sgid_index)))?;
-        let destination = Gid(vector.gid);
-        let same_family = destination.to_v4().is_some() == source.gid.to_v4().is_some();
-        if destination.is_zero() || !same_family {
-            return Err(bad(attribute!(primary.gid)));
-        }
-        let [first, ..] = vector.mac;
-        if first & 1 == 1 || vector.mac == [0; 6] {
-            return Err(bad(attribute!(primary.mac)));
-        }
-        if vector.flow_label >> 20 != 0 {
-            return Err(bad(attribute!(primary.flow_label)));
-        }
-        if vector.service_level > 7 {
-            return Err(bad(attribute!(primary.service_level)));
-        }
-        Ok(Path {
-            source: source.gid,
-            source_mac: source.mac,
-            source_index: vector.sgid_index,
-            vlan: source.vlan,
-            destination,
-            destination_mac: Mac(vector.mac),
-            udp_source: udp_source(vector.flow_label, qpn, remote.get()),
-            flow_label: vector.flow_label,
-            hop_limit: match vector.hop_limit {
-                0 => 64,
-                limit => limit,
-            },
-            traffic_class: vector.traffic_class,
-            service_level: vector.service_level,
-            pkey: DEFAULT_PKEY,
-        })
+        let vector = vector(&given.primary);
+        let path = resolve(&self.objects.gids, &vector, false);
+        let mut path = path.map_err(|wrong| match wrong {
+            BadVector::SourceIndex => no_such(attribute!(primary.sgid_index)),
+            BadVector::Gid => bad(attribute!(primary.gid)),
+            BadVector::Mac => bad(attribute!(primary.mac)),
+            BadVector::FlowLabel => bad(attribute!(primary.flow_label)),
+            BadVector::ServiceLevel => bad(attribute!(primary.service_level)),
+        })?;
+        path.udp_source = udp_source(vector.flow_label, qpn, remote.get());
+        Ok(path)
     }
 }
 
 fn unsupported_at(mask: QpMask) -> u32 {
-    if mask.contains(QpMask::QKEY) {
-        attribute!(qkey)
-    } else if mask.contains(QpMask::ALTERNATE_PATH) {
+    if mask.contains(QpMask::ALTERNATE_PATH) {
         attribute!(alternate)
     } else if mask.contains(QpMask::MIGRATION_STATE) {
         attribute!(migration_state)
@@ -219,7 +190,7 @@ fn unsupported_at(mask: QpMask) -> u32 {
 
 fn qp_access(raw: u32) -> Result<Access, Refusal> {
     let flags = AccessFlags::from_bits(raw).ok_or(bad(attribute!(access)))?;
-    Ok(region_access(flags))
+    Ok(key_access(flags))
 }
 
 fn pkey(index: u16) -> Result<Pkey, Refusal> {
@@ -230,18 +201,6 @@ fn pkey(index: u16) -> Result<Pkey, Refusal> {
         index,
         key: DEFAULT_PKEY,
     })
-}
-
-/// A UDP source port from the dynamic range that is the same for all packets of a connection, so
-/// that they take one way (IBTA volume 1, annex A17.9.2).
-fn udp_source(flow_label: u32, qpn: u32, remote_qpn: u32) -> u16 {
-    let entropy = if flow_label != 0 {
-        flow_label ^ flow_label >> 14
-    } else {
-        let mixed = qpn.wrapping_mul(0x9e37_79b1) ^ remote_qpn.wrapping_mul(0x85eb_ca6b);
-        mixed >> 16
-    };
-    0xc000 | (entropy & 0x3fff) as u16
 }
 
 /// How a refusal of the transport is told.
@@ -267,6 +226,7 @@ fn first_at(set: AttributeSet) -> u32 {
         (A::ACCESS, attribute!(access)),
         (A::PKEY, attribute!(pkey_index)),
         (A::PORT, attribute!(port)),
+        (A::QKEY, attribute!(qkey)),
         (A::PATH, attribute!(primary)),
         (A::PATH_MTU, attribute!(path_mtu)),
         (A::REMOTE_QPN, attribute!(remote_qpn)),
@@ -304,6 +264,16 @@ pub(super) const fn state_code(state: State) -> QpState {
         State::Sqd => QpState::Sqd,
         State::Sqe => QpState::Sqe,
         State::Error => QpState::Error,
+    }
+}
+
+const fn mtu_of(mtu: PathMtu) -> Mtu {
+    match mtu {
+        PathMtu::Mtu256 => Mtu::B256,
+        PathMtu::Mtu512 => Mtu::B512,
+        PathMtu::Mtu1024 => Mtu::B1024,
+        PathMtu::Mtu2048 => Mtu::B2048,
+        PathMtu::Mtu4096 => Mtu::B4096,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Admin commands that write a description into guest memory.
 
 use bytemuck::Pod;
-use vrnic_abi::admin::{AccessFlags, GidType, ObjectOutput, OutputBuffer, QpType, Status};
+use vrnic_abi::admin::{AccessFlags, GidType, ObjectOutput, OutputBuffer, Status};
 use vrnic_abi::doorbell::PAGES;
 use vrnic_abi::object::{
     CqAttributes, DeviceAttributes, GidEntry, MrAttributes, PathMtu, PortAttributes, PortState,
@@ -13,15 +13,16 @@ use vrnic_abi::wqe::{MAX_INLINE, MAX_MESSAGE, MAX_SGE};
 use super::Context;
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use super::modify::{mtu_code, state_code};
+use super::queue_pairs::type_code;
 use crate::frontend::function::Function;
+use crate::frontend::keys::access_flags;
 use crate::frontend::objects::COUNTERS;
 use crate::frontend::registers::{CAPABILITIES, FIRMWARE_VERSION};
+use crate::frontend::ring::{ReceiveRing, SendRing};
 use crate::host::{Host, Memory};
 use crate::resource::{Region, RegionOptions, limits};
-use crate::types::{Access, Mac};
+use crate::types::{Mac, Mtu};
 
-/// Headers that a packet can have besides its payload, from the IPv6 header to the ICRC.
-const HEADERS: u32 = 96;
 /// Time to answer a request: 4.096 µs times 2 to this power.
 const LOCAL_ACK_DELAY: u8 = 15;
 
@@ -54,6 +55,7 @@ impl Function {
             max_doorbell_pages: PAGES,
             max_responder_resources: limits::READ_DEPTH.into(),
             max_initiator_depth: limits::READ_DEPTH.into(),
+            max_ah: limits::ADDRESS_HANDLES,
             max_message: MAX_MESSAGE,
             vectors: MSIX_VECTORS.into(),
             local_ack_delay: LOCAL_ACK_DELAY,
@@ -88,10 +90,7 @@ impl Function {
 
     /// The largest path MTU whose packets fit into the port's frames.
     pub(super) fn active_mtu(&self) -> PathMtu {
-        let room = self.mtu.saturating_sub(HEADERS);
-        let mut largest_first = PathMtu::ALL.iter().rev();
-        let fitting = largest_first.find(|mtu| mtu.bytes() <= room);
-        fitting.copied().unwrap_or(PathMtu::Mtu256)
+        mtu_code(Mtu::fitting(self.mtu))
     }
 
     pub(super) fn query_counters<H: Host>(
@@ -172,6 +171,7 @@ impl Function {
         let qp = qp.ok_or(no_such(argument!(ObjectOutput, object)))?;
         let state = state_code(qp.transport.state()).raw();
         let current = qp.transport.attributes();
+        let (send, receive) = (qp.queues.send.as_ref(), qp.queues.receive.as_ref());
         let attributes = QpAttributes {
             state,
             current_state: state,
@@ -190,11 +190,14 @@ impl Function {
             rnr_retry: current.rnr_retry,
             sq_draining: qp.transport.is_draining().into(),
             primary: qp.primary,
-            send_producer: qp.queues.send.producer(),
-            send_consumer: qp.queues.send.consumer(),
-            receive_consumer: qp.queues.receive.consumer(),
-            qp_type: QpType::Rc.raw().into(),
+            qkey: current.qkey,
+            send_producer: send.map_or(0, SendRing::producer),
+            send_consumer: send.map_or(0, SendRing::consumer),
+            receive_consumer: receive.map_or(0, ReceiveRing::consumer),
+            qp_type: type_code(qp.transport.kind()).raw().into(),
             pd: qp.queues.pd,
+            send_cq: qp.queues.send_cq,
+            receive_cq: qp.queues.receive_cq,
             ..QpAttributes::default()
         };
         write(host, body, &attributes)
@@ -205,19 +208,6 @@ impl Function {
 fn guid(mac: Mac) -> [u8; 8] {
     let [a, b, c, d, e, f] = mac.0;
     [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
-}
-
-fn access_flags(access: Access) -> AccessFlags {
-    let mut flags = AccessFlags::empty();
-    for (right, flag) in [
-        (Access::LOCAL_WRITE, AccessFlags::LOCAL_WRITE),
-        (Access::REMOTE_WRITE, AccessFlags::REMOTE_WRITE),
-        (Access::REMOTE_READ, AccessFlags::REMOTE_READ),
-        (Access::REMOTE_ATOMIC, AccessFlags::REMOTE_ATOMIC),
-    ] {
-        flags.set(flag, access.contains(right));
-    }
-    flags
 }
 
 fn region_flags(region: &Region) -> AccessFlags {
@@ -236,7 +226,11 @@ fn region_flags(region: &Region) -> AccessFlags {
 }
 
 /// Writes the description of an object.
-fn write<H: Host, T: Pod>(host: &H, body: &ObjectOutput, value: &T) -> Result<Reply, Refusal> {
+pub(super) fn write<H: Host, T: Pod>(
+    host: &H,
+    body: &ObjectOutput,
+    value: &T,
+) -> Result<Reply, Refusal> {
     const AT: u32 = argument!(ObjectOutput, output) - argument!(ObjectOutput, object);
     write_at(host, &body.output, AT, value)
 }

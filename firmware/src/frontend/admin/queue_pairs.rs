@@ -9,11 +9,12 @@ use vrnic_abi::wqe::{BASIC_BLOCK, SEGMENT};
 
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::env::WorkQueues;
-use crate::frontend::function::{Function, QueuePair};
+use crate::frontend::function::Function;
+use crate::frontend::queue_pairs::QueuePair;
 use crate::frontend::ring::{ReceiveRing, SendRing};
 use crate::host::Host;
 use crate::resource::{Owner, PageMap, limits};
-use crate::transport::{Qp, QpConfig};
+use crate::transport::{Kind, Qp, QpConfig};
 use crate::types::Qpn;
 
 impl Function {
@@ -31,12 +32,7 @@ impl Function {
             return Err(Refusal::new(Status::Unsupported, argument!(CreateQp, srq)));
         }
         self.check_page(body.doorbell_page, argument!(CreateQp, doorbell_page))?;
-        let at = argument!(CreateQp, qp_type);
-        match QpType::from_raw(body.qp_type) {
-            Some(QpType::Rc) => {}
-            Some(_) => return Err(Refusal::new(Status::Unsupported, at)),
-            None => return Err(bad(at)),
-        }
+        let kind = kind(body)?;
         if body.log_send_blocks > limits::LOG_SEND_BLOCKS {
             return Err(bad(argument!(CreateQp, log_send_blocks)));
         }
@@ -46,11 +42,14 @@ impl Function {
         if body.log_receive_segments > limits::LOG_RECEIVE_SEGMENTS {
             return Err(bad(argument!(CreateQp, log_receive_segments)));
         }
-        QpFlags::from_bits(body.flags).ok_or(bad(argument!(CreateQp, flags)))?;
+        let flags = QpFlags::from_bits(body.flags).ok_or(bad(argument!(CreateQp, flags)))?;
+        if flags.contains(QpFlags::STRIP_VLAN) && kind != Kind::Raw {
+            return Err(bad(argument!(CreateQp, flags)));
+        }
         if body.xrcd != 0 {
             return Err(Refusal::new(Status::Unsupported, argument!(CreateQp, xrcd)));
         }
-        if self.qps.is_full() {
+        if !self.qps.has_room(kind == Kind::Gsi) {
             return Err(Refusal::new(Status::NoResources, 0));
         }
         Ok(send_offset(body) + ((BASIC_BLOCK as u64) << body.log_send_blocks))
@@ -71,11 +70,11 @@ impl Function {
                 return Err(refusal);
             }
         };
-        let flags = QpFlags::from_bits_truncate(body.flags);
+        let kind = kind(body)?;
         let slots = (send_slot, receive_slot);
-        let made = self
-            .qps
-            .insert_with(|qpn| new_qp(qpn, body, flags, pages, slots));
+        let made = self.qps.insert_with(kind == Kind::Gsi, |qpn| {
+            new_qp(qpn, kind, body, pages, slots)
+        });
         for cqn in [body.send_cq, body.receive_cq] {
             if let (Some(cq), Some(qpn)) = (self.objects.cqs.get_mut(cqn), made) {
                 cq.users.push(qpn);
@@ -99,7 +98,7 @@ impl Function {
                 cq.users.retain(|user| *user != qpn);
             }
         }
-        for (page, slot) in [queues.send.doorbell, queues.receive.doorbell] {
+        for (page, slot) in queues.doorbells() {
             self.objects.doorbells.free_slot(page, slot);
         }
         if let Some(index) = qp.gid {
@@ -118,17 +117,25 @@ fn send_offset(body: &CreateQp) -> u64 {
 
 fn new_qp(
     qpn: u32,
+    kind: Kind,
     body: &CreateQp,
-    flags: QpFlags,
     pages: PageMap,
     (send_slot, receive_slot): (u32, u32),
 ) -> QueuePair {
     let page = body.doorbell_page;
+    let flags = QpFlags::from_bits_truncate(body.flags);
     let transport = Qp::new(QpConfig {
         qpn: Qpn::new(qpn),
+        kind,
         max_initiator_depth: limits::READ_DEPTH,
         max_responder_resources: limits::READ_DEPTH,
     });
+    let send = SendRing::new(send_offset(body), body.log_send_blocks, (page, send_slot));
+    let receive = ReceiveRing::new(
+        body.log_receive_entries,
+        body.log_receive_segments,
+        (page, receive_slot),
+    );
     let queues = WorkQueues {
         qpn,
         pd: body.pd,
@@ -136,13 +143,37 @@ fn new_qp(
         receive_cq: body.receive_cq,
         signal_all: flags.contains(QpFlags::SIGNAL_ALL),
         privileged: flags.contains(QpFlags::PRIVILEGED),
+        kind,
         pages,
-        send: SendRing::new(send_offset(body), body.log_send_blocks, (page, send_slot)),
-        receive: ReceiveRing::new(
-            body.log_receive_entries,
-            body.log_receive_segments,
-            (page, receive_slot),
-        ),
+        send: Some(send),
+        receive: Some(receive),
     };
     QueuePair::new(transport, queues)
+}
+
+/// The type of the queue pair that is wanted.
+fn kind(body: &CreateQp) -> Result<Kind, Refusal> {
+    let at = argument!(CreateQp, qp_type);
+    match QpType::from_raw(body.qp_type).ok_or(bad(at))? {
+        QpType::Rc => Ok(Kind::Rc),
+        QpType::Uc => Ok(Kind::Uc),
+        QpType::Ud => Ok(Kind::Ud),
+        QpType::Gsi => Ok(Kind::Gsi),
+        QpType::RawPacket | QpType::XrcInitiator | QpType::XrcTarget => {
+            Err(Refusal::new(Status::Unsupported, at))
+        }
+    }
+}
+
+/// How the interface names a type of queue pairs.
+pub(super) const fn type_code(kind: Kind) -> QpType {
+    match kind {
+        Kind::Rc => QpType::Rc,
+        Kind::Uc => QpType::Uc,
+        Kind::Ud => QpType::Ud,
+        Kind::Gsi => QpType::Gsi,
+        Kind::Raw => QpType::RawPacket,
+        Kind::XrcInitiator => QpType::XrcInitiator,
+        Kind::XrcTarget => QpType::XrcTarget,
+    }
 }

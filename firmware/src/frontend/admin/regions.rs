@@ -8,9 +8,9 @@ use vrnic_abi::admin::{AccessFlags, CreateMr, ObjectReference, Status};
 
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::function::Function;
+use crate::frontend::keys::key_access;
 use crate::frontend::objects::ProtectionDomain;
 use crate::resource::{PageMap, Region, RegionOptions, limits};
-use crate::types::Access;
 
 impl Function {
     pub(super) fn alloc_pd(&mut self) -> Result<Reply, Refusal> {
@@ -81,7 +81,7 @@ impl Function {
                 pd: body.pd,
                 start: body.start,
                 length: body.length,
-                access: region_access(flags),
+                access: key_access(flags),
                 options: region_options(flags),
                 page_shift: body.buffer.page_shift,
                 pages,
@@ -102,20 +102,6 @@ impl Function {
         Ok(Reply::default())
     }
 }
-/// Rights of a region or queue pair.
-pub(super) fn region_access(flags: AccessFlags) -> Access {
-    let mut access = Access::LOCAL_READ;
-    for (flag, right) in [
-        (AccessFlags::LOCAL_WRITE, Access::LOCAL_WRITE),
-        (AccessFlags::REMOTE_WRITE, Access::REMOTE_WRITE),
-        (AccessFlags::REMOTE_READ, Access::REMOTE_READ),
-        (AccessFlags::REMOTE_ATOMIC, Access::REMOTE_ATOMIC),
-    ] {
-        access.set(right, flags.contains(flag));
-    }
-    access
-}
-
 fn region_options(flags: AccessFlags) -> RegionOptions {
     let mut options = RegionOptions::empty();
     for (flag, option) in [

@@ -1,0 +1,301 @@
+//! The sending half of a queue pair whose requests nobody acknowledges: connected without
+//! reliability, datagrams, raw frames (IBTA volume 1, 9.8).
+//!
+//! One request at a time is taken from the work queue, checked, sent, and complete when its last
+//! packet is on its way. On the wire its data has been copied by then. Between two queue pairs of
+//! one process it is copied when the PDU is handled, after this call, so that such requests wait
+//! for the next one to complete.
+//!
+//! Sequence numbers only let a receiver find losses; nothing is sent twice.
+
+use alloc::collections::VecDeque;
+
+use vrnic_abi::counter::Counter;
+
+use super::gather::{gather, total};
+use super::message::{MAX_LENGTH, Message, Run};
+use super::modify::Attributes;
+use super::{
+    Broken, Env, Kind, Offload, Path, Payload, Poll, QpConfig, Remote, SendOperation, SendWork,
+    Transmit,
+};
+use crate::pdu::{SendTail, Service};
+use crate::types::{Access, Chunks, Outcome, Psn, Qpn};
+
+/// A queue key with this bit stands for that of the queue pair (IBTA volume 1, 10.2.5).
+const OWN_QKEY: u32 = 1 << 31;
+/// Shortest frame: an Ethernet header.
+const MIN_FRAME: u32 = 14;
+
+/// State of the sending half.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unacknowledged {
+    /// The request that is being sent, and where to.
+    current: Option<(Message, Target)>,
+    /// Requests that are sent, whose data may still be read.
+    sent: VecDeque<(SendWork, u32)>,
+    /// Sequence number of the next packet.
+    pub(super) next: Psn,
+    /// The work queue may have more.
+    more: bool,
+    /// Scratch.
+    chunks: Chunks,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    /// Nowhere: it is done when its turn comes.
+    Nobody,
+    /// To the peer of the connection.
+    Peer,
+    /// To a queue pair along a path of its own.
+    Datagram(Path, Qpn),
+    /// Out of the port as it is.
+    Frame(Offload),
+}
+
+impl Unacknowledged {
+    /// Starts in RTS with the sequence number agreed on.
+    pub(super) fn start_at(&mut self, link: &Attributes) {
+        self.next = link.send_psn;
+        self.more = true;
+    }
+
+    /// The work queue may have got more.
+    pub(super) fn post_notify(&mut self) {
+        self.more = true;
+    }
+
+    /// Whether no request that was taken is incomplete.
+    pub(super) fn drained(&self) -> bool {
+        self.current.is_none() && self.sent.is_empty()
+    }
+
+    /// Whether [`Self::poll`] would find something to do.
+    pub(super) fn has_work(&self, may_start: bool) -> bool {
+        !self.drained() || may_start && self.more
+    }
+
+    /// Sends until nothing can be sent or `budget` PDUs are spent.
+    pub(super) fn poll<E: Env>(
+        &mut self,
+        env: &mut E,
+        config: &QpConfig,
+        link: &Attributes,
+        may_start: bool,
+        budget: &mut u32,
+    ) -> Result<Poll, Broken> {
+        self.complete_sent(env);
+        while *budget > 0 {
+            if self.current.is_none() && !(may_start && self.pull(env, config, link)?) {
+                return Ok(if self.sent.is_empty() {
+                    Poll::Idle
+                } else {
+                    Poll::More
+                });
+            }
+            if !self.send(env, link)? {
+                return Ok(Poll::Blocked);
+            }
+            *budget -= 1;
+        }
+        Ok(Poll::More)
+    }
+
+    /// Completes what was sent before this call.
+    fn complete_sent<E: Env>(&mut self, env: &mut E) {
+        while let Some((work, bytes)) = self.sent.pop_front() {
+            env.complete_send(&work, Outcome::Success, bytes);
+        }
+    }
+
+    /// Takes the next request from the work queue; returns whether there was one.
+    fn pull<E: Env>(
+        &mut self,
+        env: &mut E,
+        config: &QpConfig,
+        link: &Attributes,
+    ) -> Result<bool, Broken> {
+        let Some(work) = env.next_send() else {
+            self.more = false;
+            return Ok(false);
+        };
+        let mut message = Message::new(work);
+        message.first = self.next;
+        match admit(env, config, link, &mut message) {
+            Ok(target) => {
+                self.next = self.next.plus(message.packets);
+                self.current = Some((message, target));
+                Ok(true)
+            }
+            Err(outcome) => Err(self.fail(env, &message.work, outcome)),
+        }
+    }
+
+    /// Sends the next run of packets of the current request; returns whether there was room.
+    fn send<E: Env>(&mut self, env: &mut E, link: &Attributes) -> Result<bool, Broken> {
+        let Some((message, target)) = &self.current else {
+            return Ok(true);
+        };
+        let path = match target {
+            Target::Nobody => {
+                self.finish(env, true);
+                return Ok(true);
+            }
+            Target::Datagram(path, _) => path,
+            Target::Peer | Target::Frame(_) => &link.path,
+        };
+        let burst = match target {
+            Target::Frame(_) => 1,
+            _ => env.burst(path).max(1),
+        };
+        let run = match target {
+            Target::Peer => message.run(message.acked, burst, link.path_mtu),
+            _ => message.whole(),
+        };
+        match transmit(env, link, message, target, &run, &mut self.chunks) {
+            Transmit::NoRoom => Ok(false),
+            Transmit::BadMemory => match self.current.take() {
+                Some((message, _)) => Err(self.fail(env, &message.work, Outcome::LocalProtection)),
+                None => Ok(true),
+            },
+            Transmit::Sent => {
+                if run.ends {
+                    self.finish(env, burst == 1);
+                } else if let Some((message, _)) = &mut self.current {
+                    message.acked += run.packets;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// The current request is sent. If its data was `copied`, it is complete.
+    fn finish<E: Env>(&mut self, env: &mut E, copied: bool) {
+        if let Some((message, _)) = self.current.take() {
+            if copied && self.sent.is_empty() {
+                env.complete_send(&message.work, Outcome::Success, message.length);
+            } else {
+                self.sent.push_back((message.work, message.length));
+            }
+        }
+    }
+
+    /// Ends a request with an error, after those before it, which breaks the sending half.
+    fn fail<E: Env>(&mut self, env: &mut E, work: &SendWork, outcome: Outcome) -> Broken {
+        self.complete_sent(env);
+        env.count(Counter::ReqCqeError, 1);
+        env.complete_send(work, outcome, 0);
+        Broken
+    }
+
+    /// Ends what was taken from the work queue: as flushed if it was not sent completely.
+    pub(super) fn flush<E: Env>(&mut self, env: &mut E) {
+        self.complete_sent(env);
+        if let Some((message, _)) = self.current.take() {
+            env.complete_send(&message.work, Outcome::Flushed, 0);
+        }
+    }
+}
+
+/// Sends one run of packets.
+fn transmit<E: Env>(
+    env: &mut E,
+    link: &Attributes,
+    message: &Message,
+    target: &Target,
+    run: &Run,
+    chunks: &mut Chunks,
+) -> Transmit {
+    let payload = match message.inline_part(run) {
+        Some(bytes) => Payload::Bytes(bytes),
+        None => {
+            let (domain, sges) = (env.domain(), &message.work.sges);
+            let (offset, length) = (run.offset, run.length);
+            match gather(
+                env,
+                domain,
+                sges,
+                Access::LOCAL_READ,
+                offset,
+                length,
+                chunks,
+            ) {
+                Ok(()) => Payload::Chunks(chunks),
+                Err(_) => return Transmit::BadMemory,
+            }
+        }
+    };
+    let (path, destination) = match target {
+        Target::Datagram(path, qpn) => (path, *qpn),
+        Target::Frame(offload) => return env.transmit_frame(*offload, run.length, payload),
+        Target::Peer | Target::Nobody => (&link.path, link.remote_qpn),
+    };
+    env.transmit(path, &message.data_pdu(destination, run, false), payload)
+}
+
+/// Checks a request before anything of it is sent, computes its length and its packets, and finds
+/// out where it goes.
+fn admit<E: Env>(
+    env: &mut E,
+    config: &QpConfig,
+    link: &Attributes,
+    message: &mut Message,
+) -> Result<Target, Outcome> {
+    let work = &message.work;
+    let inline = work.inline.len() as u64;
+    let length = if inline > 0 {
+        inline
+    } else {
+        total(&work.sges)
+    };
+    let length = u32::try_from(length).map_err(|_| Outcome::LocalLength)?;
+    message.length = length;
+    match (config.kind, work.operation, work.remote) {
+        (_, SendOperation::Invalid(outcome), _) => Err(outcome),
+        (_, SendOperation::Nop, _) => Ok(Target::Nobody),
+        (Kind::Uc, SendOperation::Local(operation), _) => {
+            env.local(&operation).map(|()| Target::Nobody)
+        }
+        (
+            Kind::Uc,
+            SendOperation::Write { .. }
+            | SendOperation::Send(SendTail::None | SendTail::Immediate(_)),
+            Remote::Peer,
+        ) => {
+            if length > MAX_LENGTH {
+                return Err(Outcome::LocalLength);
+            }
+            message.service = Service::Unreliable;
+            message.packets = link.path_mtu.packets(length);
+            Ok(Target::Peer)
+        }
+        (
+            Kind::Ud | Kind::Gsi,
+            SendOperation::Send(SendTail::None | SendTail::Immediate(_)),
+            Remote::Datagram(target),
+        ) => {
+            if length > env.port_mtu().bytes() {
+                return Err(Outcome::LocalLength);
+            }
+            let mut path = env.route(&target)?;
+            path.pkey = link.pkey.key;
+            let own = target.qkey & OWN_QKEY != 0;
+            message.service = Service::Datagram {
+                qkey: if own { link.qkey } else { target.qkey },
+                source: config.qpn,
+            };
+            message.packets = 1;
+            Ok(Target::Datagram(path, target.qpn))
+        }
+        (Kind::Raw, SendOperation::Send(SendTail::None), Remote::Frame(offload)) => {
+            if !(MIN_FRAME..=env.max_frame()).contains(&length) {
+                return Err(Outcome::LocalLength);
+            }
+            message.packets = 1;
+            Ok(Target::Frame(offload))
+        }
+        _ => Err(Outcome::LocalQpOperation),
+    }
+}
