@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use vrnic_abi::counter::Counter;
 use vrnic_firmware::pdu::{
-    Acknowledge, AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, SendTail, Syndrome,
+    Acknowledge, AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, SendTail, Service,
+    Syndrome,
 };
 use vrnic_firmware::transport::{
     DatagramTarget, Domain, Env, Kind, LocalOperation, Modify, NoReceive, Offload, Path, Payload,
@@ -415,6 +416,7 @@ impl Env for Side<'_> {
 /// How the connection of a test is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
+    pub kind: Kind,
     pub mtu: Mtu,
     pub send_psn: u32,
     pub receive_psn: u32,
@@ -432,6 +434,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            kind: Kind::Rc,
             mtu: Mtu::B256,
             send_psn: 1000,
             receive_psn: 2000,
@@ -448,38 +451,58 @@ impl Default for Setup {
     }
 }
 
+/// Queue key of queue pairs with datagrams.
+pub const QKEY: u32 = 0x1111_0001;
+
 impl Setup {
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
     pub fn init(&self) -> Modify {
+        let datagrams = self.kind.is_datagram();
+        let raw = self.kind == Kind::Raw;
+        let pkey = Pkey {
+            index: 0,
+            key: 0xffff,
+        };
         Modify {
-            pkey: Some(Pkey {
-                index: 0,
-                key: 0xffff,
-            }),
-            port: Some(1),
-            access: Some(self.access),
+            pkey: Some(pkey).filter(|_| !raw),
+            port: Some(1).filter(|_| self.kind != Kind::Gsi),
+            access: Some(self.access).filter(|_| self.kind.is_connected()),
+            qkey: Some(QKEY).filter(|_| datagrams),
             ..Modify::to(State::Init)
         }
     }
 
     pub fn rtr(&self) -> Modify {
+        if !self.kind.is_connected() {
+            return Modify::to(State::Rtr);
+        }
+        let responder = matches!(self.kind, Kind::Rc | Kind::XrcTarget);
         Modify {
             path: Some(Path::default()),
             path_mtu: Some(self.mtu),
             remote_qpn: Some(Qpn::new(0x22)),
             receive_psn: Some(Psn::new(self.receive_psn)),
-            responder_resources: Some(self.resources),
-            min_rnr_timer: Some(self.min_rnr_timer),
+            responder_resources: Some(self.resources).filter(|_| responder),
+            min_rnr_timer: Some(self.min_rnr_timer).filter(|_| responder),
             ..Modify::to(State::Rtr)
         }
     }
 
     pub fn rts(&self) -> Modify {
+        let requester = matches!(self.kind, Kind::Rc | Kind::XrcInitiator);
+        let timer = requester || self.kind == Kind::XrcTarget;
         Modify {
-            timeout: Some(self.timeout),
-            retry_count: Some(self.retry_count),
-            rnr_retry: Some(self.rnr_retry),
-            send_psn: Some(Psn::new(self.send_psn)),
-            initiator_depth: Some(self.depth),
+            timeout: Some(self.timeout).filter(|_| timer),
+            retry_count: Some(self.retry_count).filter(|_| requester),
+            rnr_retry: Some(self.rnr_retry).filter(|_| requester),
+            send_psn: Some(Psn::new(self.send_psn)).filter(|_| self.kind != Kind::Raw),
+            initiator_depth: Some(self.depth).filter(|_| requester),
             ..Modify::to(State::Rts)
         }
     }
@@ -500,7 +523,7 @@ impl Solo {
         node.burst = setup.burst;
         Self {
             qp: Qp::new(QpConfig {
-                kind: Kind::Rc,
+                kind: setup.kind,
                 qpn: Qpn::new(0x11),
                 max_initiator_depth: 16,
                 max_responder_resources: 16,
@@ -527,6 +550,22 @@ impl Solo {
 
     pub fn new() -> Self {
         Self::rts(Setup::default())
+    }
+
+    pub fn of(kind: Kind) -> Self {
+        Self::rts(Setup::of(kind))
+    }
+
+    /// Hands in an Ethernet frame.
+    pub fn frame(&mut self, bytes: &[u8]) {
+        let packet = packet(Psn::new(0), 1, send(Place::Only), bytes);
+        let mut side = Side {
+            node: &mut self.node,
+            now: self.now,
+            incoming: Some(&packet),
+            out: &mut self.out,
+        };
+        self.qp.receive_frame(&mut side, bytes.len() as u32);
     }
 
     fn call<R>(&mut self, f: impl FnOnce(&mut Qp, &mut Side<'_>) -> R) -> R {
@@ -568,9 +607,19 @@ impl Solo {
     }
 
     pub fn post(&mut self, cookie: u64, operation: SendOperation, offset: u64, length: u32) {
-        self.node
-            .sends
-            .push_back(work(cookie, operation, offset, length));
+        self.post_to(Remote::Peer, cookie, operation, offset, length);
+    }
+
+    pub fn post_to(
+        &mut self,
+        remote: Remote,
+        cookie: u64,
+        operation: SendOperation,
+        offset: u64,
+        length: u32,
+    ) {
+        let work = work(cookie, operation, offset, length);
+        self.node.sends.push_back(SendWork { remote, ..work });
         self.qp.post_notify();
     }
 
@@ -591,13 +640,32 @@ impl Solo {
 
     pub fn requests(&mut self, psn: i32, packets: u32, body: Body, payload: &[u8]) {
         let psn = Psn::new(self.setup.receive_psn.wrapping_add_signed(psn));
-        self.deliver(&packet(psn, packets, body, payload));
+        let mut packet = packet(psn, packets, body, payload);
+        packet.pdu.service = self.service();
+        self.deliver(&packet);
+    }
+
+    /// What the peer's requests belong to.
+    fn service(&self) -> Service {
+        match self.setup.kind {
+            Kind::Uc => Service::Unreliable,
+            Kind::Ud | Kind::Gsi => Service::Datagram {
+                qkey: QKEY,
+                source: Qpn::new(0x22),
+            },
+            Kind::XrcInitiator | Kind::XrcTarget => Service::Extended { srqn: SRQN },
+            Kind::Rc | Kind::Raw => Service::Reliable,
+        }
     }
 
     /// Hands in a response; `psn` counts from the first sent.
     pub fn response(&mut self, psn: i32, body: Body, payload: &[u8]) {
         let psn = Psn::new(self.setup.send_psn.wrapping_add_signed(psn));
-        self.deliver(&packet(psn, 1, body, payload));
+        let mut packet = packet(psn, 1, body, payload);
+        if matches!(self.setup.kind, Kind::XrcInitiator | Kind::XrcTarget) {
+            packet.pdu.service = Service::Extended { srqn: 0 };
+        }
+        self.deliver(&packet);
     }
 
     pub fn ack(&mut self, psn: i32) {
@@ -655,7 +723,7 @@ pub fn packet(psn: Psn, packets: u32, body: Body, payload: &[u8]) -> Packet {
     Packet {
         pdu: Pdu {
             destination: Qpn::new(0x11),
-            service: vrnic_firmware::pdu::Service::Reliable,
+            service: Service::Reliable,
             psn,
             packets,
             length: payload.len() as u32,

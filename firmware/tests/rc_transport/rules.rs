@@ -3,10 +3,12 @@
 use crate::bench::*;
 pub use vrnic_abi::counter::Counter;
 pub use vrnic_firmware::pdu::{
-    Acknowledge, AtomicOperation, Body, NakCode, Pdu, Place, RemoteRange, SendTail, Syndrome,
+    Acknowledge, AtomicOperation, Body, FlushExtent, NakCode, Pdu, Place, Placement, RemoteRange,
+    SendTail, Service, Syndrome,
 };
 pub use vrnic_firmware::transport::{
-    AttributeSet, Modify, ModifyError, Pkey, QpEvent, ReceiveKind, ReceiveWork, SendOperation,
+    AttributeSet, DatagramTarget, Kind, LocalOperation, Modify, ModifyError, Offload, Pkey,
+    QpEvent, ReceiveKind, ReceiveWork, Remote, Route, SendOperation,
 };
 pub use vrnic_firmware::types::{Access, Mtu, Outcome, Psn, Qpn, State, Time};
 

@@ -328,3 +328,99 @@ mod flush {
         assert_receives(&solo, &[Outcome::Flushed]);
     }
 }
+
+/// Which attributes each type needs on its way up, and that no other has to be given.
+mod types {
+    use super::*;
+    use AttributeSet as A;
+
+    const KINDS: [Kind; 7] = [
+        Kind::Rc,
+        Kind::Uc,
+        Kind::Ud,
+        Kind::Gsi,
+        Kind::Raw,
+        Kind::XrcInitiator,
+        Kind::XrcTarget,
+    ];
+
+    /// A way for each type that is known to work, without one attribute at a time.
+    #[test]
+    fn miss_every_attribute_that_they_need() {
+        for kind in KINDS {
+            let setup = Setup::of(kind);
+            let mut solo = Solo::reset(setup);
+            for step in [setup.init(), setup.rtr(), setup.rts()] {
+                for name in (step.given() - A::STATE).iter() {
+                    let refused = solo.modify(without(step, name));
+                    assert_eq!(refused, Err(ModifyError::Missing(name)), "{kind:?}");
+                }
+                solo.modify(step).unwrap();
+            }
+        }
+    }
+
+    /// What belongs to another type is refused.
+    #[test]
+    fn have_no_attributes_of_other_types() {
+        for kind in KINDS {
+            let setup = Setup::of(kind);
+            let mut solo = Solo::rts(setup);
+            let qkey = Modify {
+                qkey: Some(1),
+                ..Modify::to(State::Rts)
+            };
+            let rnr = Modify {
+                min_rnr_timer: Some(1),
+                ..Modify::to(State::Rts)
+            };
+            let allowed = |result: Result<(), ModifyError>, name| match result {
+                Ok(()) => true,
+                Err(error) => {
+                    assert_eq!(error, ModifyError::NotAllowed(name), "{kind:?}");
+                    false
+                }
+            };
+            assert_eq!(allowed(solo.modify(qkey), A::QKEY), kind.is_datagram());
+            let responder = matches!(kind, Kind::Rc | Kind::XrcTarget);
+            assert_eq!(allowed(solo.modify(rnr), A::MIN_RNR_TIMER), responder);
+        }
+    }
+
+    #[test]
+    fn drain_and_go_on() {
+        for kind in KINDS {
+            let mut solo = Solo::of(kind);
+            let notify = Modify {
+                sqd_notify: Some(true),
+                ..Modify::to(State::Sqd)
+            };
+            solo.modify(notify).unwrap();
+            assert_eq!(solo.node.events, [QpEvent::SendQueueDrained]);
+            solo.modify(Modify::to(State::Rts)).unwrap();
+            assert_eq!(solo.qp.state(), State::Rts);
+        }
+    }
+
+    fn without(mut step: Modify, name: AttributeSet) -> Modify {
+        match name {
+            A::ACCESS => step.access = None,
+            A::PKEY => step.pkey = None,
+            A::PORT => step.port = None,
+            A::QKEY => step.qkey = None,
+            A::PATH => step.path = None,
+            A::PATH_MTU => step.path_mtu = None,
+            A::REMOTE_QPN => step.remote_qpn = None,
+            A::SEND_PSN => step.send_psn = None,
+            A::RECEIVE_PSN => step.receive_psn = None,
+            A::INITIATOR_DEPTH => step.initiator_depth = None,
+            A::RESPONDER_RESOURCES => step.responder_resources = None,
+            A::MIN_RNR_TIMER => step.min_rnr_timer = None,
+            A::TIMEOUT => step.timeout = None,
+            A::RETRY_COUNT => step.retry_count = None,
+            A::RNR_RETRY => step.rnr_retry = None,
+            _ => panic!("{name:?} is not among them"),
+        }
+        step
+    }
+}
