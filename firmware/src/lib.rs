@@ -12,7 +12,8 @@
 //! * [`resource`]: protection domains, memory regions, GIDs, the tables that hold objects;
 //! * [`transport`]: the protocol engines, one queue pair at a time, in terms of [`pdu`]s;
 //! * [`wire`]: Ethernet, IP, UDP and InfiniBand headers, ICRC: PDUs to frames and back; what queues
-//!   of raw packets need to know of other frames.
+//!   of raw packets need to know of other frames;
+//! * [`impair`]: what a bad wire does to frames, on purpose.
 //!
 //! # Panics
 //!
@@ -25,6 +26,7 @@ extern crate alloc;
 
 pub mod frontend;
 pub mod host;
+pub mod impair;
 pub mod nic;
 pub mod pdu;
 pub mod resource;
