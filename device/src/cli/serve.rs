@@ -16,12 +16,13 @@ use clap::Args;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
+use vrnic_firmware::impair::{self, Directed, Event, Settings};
 use vrnic_firmware::nic::{FunctionConfig, NicConfig};
 use vrnic_firmware::types::Mac;
 use vrnic_vfio_user::{Listener, Server};
 
 use crate::capture::Capture;
-use crate::engine::EngineThread;
+use crate::engine::{Cable, EngineThread};
 use crate::function::{Function, Options};
 use crate::link::{self, Link, LinkSpec};
 
@@ -57,6 +58,26 @@ pub struct ServeArguments {
     /// from the path of the first socket.
     #[arg(long, value_name = "MAC")]
     mac: Option<MacArgument>,
+
+    /// What goes wrong on the link by chance, as in drop=1%,delay=10us or tx:rate=10G:
+    /// drop=, dup=, reorder=, corrupt=, ecn= and a chance such as 1% or 0.001;
+    /// delay=, jitter= and a time such as 10us or 1ms, at most 10s;
+    /// rate= and bits per second such as 500M or 10G;
+    /// seed= and a number: the same seed and the same frames give the same run.
+    /// tx: is what the port sends, rx: what it receives, without either it is both. Can be given
+    /// more than once. A capture shows what the NIC sent before, and received after this. Frames
+    /// between functions of this process are not on the link, and not impaired.
+    #[arg(long, value_name = "IMPAIRMENT", verbatim_doc_comment)]
+    impair: Vec<Directed<Settings>>,
+
+    /// What happens to certain RoCEv2 packets on the link, as in "tx:drop psn=5 of qp 17 once":
+    /// drop, dup, reorder, mark (ECN), corrupt or delay=TIME;
+    /// any of psn=N, psn=A..B, qp=N (the destination), opcode=NAME (rc_send_only, ack, …) or
+    /// opcode=NUMBER, nth=N (the Nth such packet);
+    /// once (the default), N times or always.
+    /// Without tx: or rx: in both directions, each for itself. Can be given more than once.
+    #[arg(long, value_name = "EVENT", verbatim_doc_comment)]
+    impair_event: Vec<Directed<Event>>,
 
     /// Send frames through the port even between two functions of this process, so that a capture
     /// shows them.
@@ -124,6 +145,7 @@ const SERVER: Range<usize> = 2..usize::MAX;
 
 /// Serves until a signal ends it.
 pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
+    let impairment = impairment(arguments)?;
     // Signals come first: from here on they find somebody who removes the files that follow.
     let mut poll = Poll::new().context("cannot create an event loop")?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot catch signals")?;
@@ -148,7 +170,12 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
         ..NicConfig::default()
     };
     let ended = Arc::clone(&waker);
-    let engine = EngineThread::start(config, link, tap, move || {
+    let cable = Cable {
+        link,
+        tap,
+        impairment,
+    };
+    let engine = EngineThread::start(config, cable, move || {
         let _ = ended.wake();
     })
     .context("cannot start an engine")?;
@@ -163,6 +190,25 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
         capture.finish().context("cannot complete the capture")?;
     }
     result
+}
+
+/// What is to happen on the link.
+fn impairment(arguments: &ServeArguments) -> Result<impair::Spec, Failure> {
+    let asked = !arguments.impair.is_empty() || !arguments.impair_event.is_empty();
+    if asked && arguments.link == LinkSpec::None {
+        return Err(Failure::Usage(anyhow!(
+            "--impair and --impair-event act on a link, and there is none; give --link, too"
+        )));
+    }
+    let mut spec = impair::Spec::default();
+    for settings in &arguments.impair {
+        let set = spec.set(settings);
+        set.map_err(|error| Failure::Usage(anyhow!("--impair: {error}")))?;
+    }
+    for event in &arguments.impair_event {
+        spec.add(event);
+    }
+    Ok(spec)
 }
 
 fn create_capture(path: &Path) -> Result<Capture, Failure> {

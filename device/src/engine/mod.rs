@@ -21,14 +21,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smallvec::SmallVec;
+use vrnic_firmware::impair;
 use vrnic_firmware::nic::{FunctionConfig, FunctionId, Nic, NicConfig, Progress};
 use vrnic_firmware::types::Time;
 
-use crate::capture::{Direction, Tap};
+use crate::capture::Tap;
 use crate::host::FunctionHost;
 use crate::link::Link;
 use crate::memory::Applied;
-use port::{Capture, NoWire, Port};
+use port::{Detour, NoWire, Port};
 pub use waker::Waker;
 
 /// How long an engine polls without finding anything before it sleeps.
@@ -159,6 +160,16 @@ impl EngineHandle {
     }
 }
 
+/// What an engine's port is plugged into.
+pub struct Cable {
+    /// Where frames go and come from.
+    pub link: Box<dyn Link>,
+    /// Sees every frame that the NIC sends and gets.
+    pub tap: Option<Tap>,
+    /// What happens to frames on the way.
+    pub impairment: impair::Spec,
+}
+
 /// A running engine; dropping it stops the thread.
 #[derive(Debug)]
 pub struct EngineThread {
@@ -167,23 +178,22 @@ pub struct EngineThread {
 }
 
 impl EngineThread {
-    /// Starts an engine on `link`; frames pass `tap` if there is one. `ended` is called when the
-    /// thread ends, for whatever reason.
+    /// Starts an engine whose port is at the end of `cable`. `ended` is called when the thread ends,
+    /// for whatever reason.
     ///
     /// # Errors
     /// If the host refuses a thread or a descriptor.
     pub fn start(
         config: NicConfig,
-        link: Box<dyn Link>,
-        tap: Option<Tap>,
+        cable: Cable,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let waker = Arc::new(Waker::new()?);
         let (sender, messages) = channel();
         let engine = Engine {
             nic: Nic::new(config),
-            link,
-            capture: tap.map(Capture::new),
+            detour: Detour::new(cable.tap, &cable.impairment),
+            link: cable.link,
             messages,
             changing: VecDeque::new(),
             waker: Arc::clone(&waker),
@@ -240,7 +250,8 @@ impl<F: FnOnce()> Drop for OnDrop<F> {
 struct Engine {
     nic: Nic<FunctionHost>,
     link: Box<dyn Link>,
-    capture: Option<Capture>,
+    /// Something between the NIC and the link.
+    detour: Option<Detour>,
     messages: Receiver<Message>,
     /// Functions with changes of memory mappings to apply.
     changing: VecDeque<FunctionId>,
@@ -264,7 +275,7 @@ impl Engine {
                 continue;
             }
             let since = *idle_since.get_or_insert(now);
-            if now.0.saturating_sub(since.0) < SPIN.as_nanos() as u64 {
+            if now < since.after(SPIN) || self.frame_is_due(now.after(SPIN)) {
                 std::hint::spin_loop();
                 continue;
             }
@@ -282,8 +293,10 @@ impl Engine {
         let mut busy = self.handle_messages(now);
         busy |= self.receive(now);
         self.watch_link(now);
-        let mut port = Port::new(&mut *self.link, self.capture.as_mut());
+        busy |= self.send_due(now);
+        let mut port = Port::new(&mut *self.link, self.detour.as_mut(), now);
         busy |= self.nic.step(now, &mut port) == Progress::Busy;
+        busy |= self.send_due(now);
         if let Err(error) = self.link.flush() {
             log::debug!("link: {error}");
         }
@@ -292,21 +305,38 @@ impl Engine {
 
     fn receive(&mut self, now: Time) -> bool {
         let Self {
-            nic, link, capture, ..
+            nic, link, detour, ..
         } = self;
-        let mut deliver = |frame: &[u8]| {
-            if let Some(capture) = capture {
-                capture.tap.record(Direction::Received, frame);
-            }
-            nic.receive(now, frame, &mut NoWire);
+        let mut deliver = |frame: &[u8]| nic.receive(now, frame, &mut NoWire);
+        let received = match detour {
+            None => link.receive(RECEIVE_BUDGET, &mut deliver),
+            Some(detour) => link.receive(RECEIVE_BUDGET, &mut |frame| {
+                detour.receive(now, frame, &mut deliver);
+            }),
         };
-        match link.receive(RECEIVE_BUDGET, &mut deliver) {
-            Ok(frames) => frames != 0,
-            Err(error) => {
-                log::debug!("link: {error}");
-                false
-            }
-        }
+        let frames = received.unwrap_or_else(|error| {
+            log::debug!("link: {error}");
+            0
+        });
+        let due = detour
+            .as_mut()
+            .is_some_and(|detour| detour.deliver_due(now, &mut deliver));
+        frames != 0 || due
+    }
+
+    /// Sends frames that were delayed until now.
+    fn send_due(&mut self, now: Time) -> bool {
+        let detour = self.detour.as_mut();
+        detour.is_some_and(|detour| detour.send_due(now, &mut *self.link))
+    }
+
+    /// Whether a delayed frame is due by `time`. The engine does not sleep then, because it would
+    /// oversleep.
+    fn frame_is_due(&self, time: Time) -> bool {
+        let detour = self.detour.as_ref();
+        detour
+            .and_then(Detour::next_timeout)
+            .is_some_and(|at| at <= time)
     }
 
     fn watch_link(&mut self, now: Time) {
@@ -394,8 +424,8 @@ impl Engine {
 
     /// Sleeps until there is something to do, if nothing has come up by now.
     fn sleep(&mut self) {
-        if let Some(capture) = &mut self.capture {
-            capture.tap.flush();
+        if let Some(detour) = &mut self.detour {
+            detour.flush();
         }
         self.waker.announce_sleep();
         if self.nic.prepare_sleep()
@@ -413,7 +443,11 @@ impl Engine {
     fn next_timeout(&self) -> Option<Time> {
         let held = self.link.is_up() != self.link_up;
         let link = held.then_some(self.link_held_until);
-        self.nic.next_timeout().into_iter().chain(link).min()
+        let delayed = self.detour.as_ref().and_then(Detour::next_timeout);
+        // Early enough to be awake when it is due.
+        let delayed = delayed.map(|at| Time(at.0.saturating_sub(SPIN.as_nanos() as u64)));
+        let timeouts = [self.nic.next_timeout(), link, delayed];
+        timeouts.into_iter().flatten().min()
     }
 
     fn wait(&mut self) {

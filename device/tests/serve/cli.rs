@@ -107,6 +107,44 @@ fn every_mistake_is_answered_in_one_line() {
             &["serve", "--socket", "s", "--no-direct=maybe"],
             &["--no-direct"],
         ),
+        (
+            &["serve", "--socket", "s", "--impair", "drop=1%,loss=1%"],
+            &["--impair", "'loss' is no impairment", "use drop"],
+        ),
+        (
+            &["serve", "--socket", "s", "--impair", "tx:drop=1"],
+            &["'drop=1' is neither a percentage such as 1%"],
+        ),
+        (
+            &["serve", "--socket", "s", "--impair", "delay=1m"],
+            &["'delay=1m' is not a duration such as 10us"],
+        ),
+        (
+            &["serve", "--socket", "s", "--impair-event", "drop psn=x"],
+            &["--impair-event", "'x' is not a whole number"],
+        ),
+        (
+            &["serve", "--socket", "s", "--impair-event", "rx:lose"],
+            &["'lose' is no action", "use drop"],
+        ),
+        (
+            &["serve", "--socket", "s", "--impair", "drop=1%"],
+            &["--impair", "--link"],
+        ),
+        (
+            &[
+                "serve",
+                "--socket",
+                "s",
+                "--link",
+                "shm:listen=l",
+                "--impair",
+                "drop=1%",
+                "--impair",
+                "rx:drop=2%",
+            ],
+            &["--impair: 'drop' is given twice"],
+        ),
     ];
     for (arguments, words) in table {
         refused(dir.path(), arguments, words);
@@ -170,6 +208,8 @@ fn help_names_every_option_and_version_is_the_packages() {
         "--link",
         "--capture",
         "--mac",
+        "--impair",
+        "--impair-event",
         "--no-direct",
         "--trap-doorbells",
         "none",
@@ -187,7 +227,7 @@ fn help_names_every_option_and_version_is_the_packages() {
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("--"))
         .collect();
-    assert_eq!(listed.len(), 6, "{listed:?}");
+    assert_eq!(listed.len(), 8, "{listed:?}");
 }
 
 // --- socket files

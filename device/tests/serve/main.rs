@@ -8,7 +8,8 @@
 //! * [`lifecycle`]: deaths and resets under traffic;
 //! * [`hostile`]: clients that break every rule;
 //! * [`cli`]: arguments, signals, files left behind;
-//! * [`modes`]: the same data by every way that a command line can choose.
+//! * [`modes`]: the same data by every way that a command line can choose;
+//! * [`impair`]: a link that is bad on purpose.
 //!
 //! Support: [`process`] starts and ends processes, [`endpoint`] moves data with the driver,
 //! [`foreign`] runs the driver on the `vfio_user` crate's client, [`raw`] writes messages by hand,
@@ -28,6 +29,7 @@ mod endpoint;
 mod foreign;
 mod frames;
 mod hostile;
+mod impair;
 mod lifecycle;
 mod modes;
 mod process;
