@@ -206,3 +206,150 @@ impl Wire for NoWire {
 
     fn commit(&mut self, _length: usize) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    use super::*;
+    use crate::link::LinkCounters;
+
+    /// A link with room for some frames.
+    #[derive(Default)]
+    struct Narrow {
+        room: usize,
+        buffer: Vec<u8>,
+        sent: Vec<Vec<u8>>,
+    }
+
+    impl Link for Narrow {
+        fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+            self.buffer = vec![0xdd; len];
+            (self.room > 0 && len <= self.max_frame()).then_some(&mut self.buffer)
+        }
+
+        fn commit(&mut self, len: usize) {
+            self.room -= 1;
+            self.sent.push(self.buffer[..len].to_vec());
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn receive(&mut self, _: usize, _: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+
+        fn prepare_sleep(&mut self) -> bool {
+            true
+        }
+
+        fn wake(&mut self) {}
+
+        fn is_up(&self) -> bool {
+            true
+        }
+
+        fn max_frame(&self) -> usize {
+            2000
+        }
+
+        fn counters(&self) -> LinkCounters {
+            LinkCounters::default()
+        }
+    }
+
+    fn detour(settings: &str) -> Detour {
+        let mut spec = impair::Spec::default();
+        spec.set(&settings.parse().unwrap()).unwrap();
+        Detour::new(None, &spec).unwrap()
+    }
+
+    fn frame(n: u8) -> Vec<u8> {
+        vec![n; 60 + usize::from(n)]
+    }
+
+    /// Sends a frame as the NIC does; says whether there was room.
+    fn send(detour: &mut Detour, link: &mut Narrow, now: Time, n: u8) -> bool {
+        let frame = frame(n);
+        let mut port = Port::new(link, Some(detour), now);
+        let Some(room) = port.reserve(frame.len()) else {
+            return false;
+        };
+        room.copy_from_slice(&frame);
+        port.commit(frame.len());
+        true
+    }
+
+    #[test]
+    fn nothing_in_between_is_no_detour() {
+        assert!(Detour::new(None, &impair::Spec::default()).is_none());
+    }
+
+    #[test]
+    fn a_full_link_stops_the_nic_and_loses_nothing() {
+        let (mut detour, mut link) = (detour("tx:delay=1us"), Narrow::default());
+        let (start, due) = (Time(0), Time(1000));
+        for n in 0..4 {
+            assert!(send(&mut detour, &mut link, start, n), "frame {n}");
+        }
+        assert!(!detour.send_due(start, &mut link), "too early");
+        assert_eq!(detour.next_timeout(), Some(due));
+        link.room = 2;
+        assert!(detour.send_due(due, &mut link));
+        assert_eq!(link.sent, [frame(0), frame(1)]);
+        // The link wakes the engine now, and the NIC has to wait.
+        assert_eq!(detour.next_timeout(), None);
+        assert!(!send(&mut detour, &mut link, due, 4));
+        assert!(!detour.send_due(due, &mut link));
+        link.room = 9;
+        assert!(detour.send_due(due, &mut link));
+        assert!(send(&mut detour, &mut link, due, 4));
+        assert!(detour.send_due(Time(2000), &mut link));
+        assert_eq!(link.sent, [0, 1, 2, 3, 4].map(frame));
+        assert_eq!(detour.next_timeout(), None);
+    }
+
+    #[test]
+    fn a_frame_that_never_fits_is_refused_at_once() {
+        let (mut detour, mut link) = (detour("tx:delay=1us"), Narrow::default());
+        link.room = 9;
+        let mut port = Port::new(&mut link, Some(&mut detour), Time(0));
+        assert!(port.reserve(2001).is_none());
+        assert!(port.reserve(2000).is_some());
+    }
+
+    #[test]
+    fn received_frames_come_when_they_are_due() {
+        let mut detour = detour("rx:delay=1us,dup=100%");
+        let mut got = Vec::new();
+        let mut deliver = |frame: &[u8]| got.push(frame.to_vec());
+        detour.receive(Time(0), &frame(1), &mut deliver);
+        detour.receive(Time(5), &frame(2), &mut deliver);
+        assert!(!detour.deliver_due(Time(999), &mut deliver));
+        assert_eq!(detour.next_timeout(), Some(Time(1000)));
+        assert!(detour.deliver_due(Time(1000), &mut deliver));
+        assert!(detour.deliver_due(Time(1005), &mut deliver));
+        assert!(!detour.deliver_due(Time(9999), &mut deliver));
+        assert_eq!(got, [1, 1, 2, 2].map(frame));
+    }
+
+    #[test]
+    fn one_direction_leaves_the_other_alone() {
+        let (mut detour, mut link) = (detour("rx:drop=100%"), Narrow::default());
+        assert!(!send(&mut detour, &mut link, Time(0), 1), "no room");
+        link.room = 1;
+        assert!(send(&mut detour, &mut link, Time(0), 1));
+        assert_eq!(link.sent, [frame(1)]);
+        let mut got = 0;
+        detour.receive(Time(0), &frame(2), &mut |_| got += 1);
+        assert!(!detour.deliver_due(Time(0), &mut |_| {}));
+        assert_eq!(got, 0);
+    }
+}
