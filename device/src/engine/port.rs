@@ -159,7 +159,8 @@ impl Drop for Detour {
         }
         for (name, impairment) in [("tx", &self.transmit), ("rx", &self.receive)] {
             if let Some(impairment) = impairment {
-                log::info!("impaired {name}: {}", impairment.counters());
+                let (seed, counters) = (impairment.profile().seed, impairment.counters());
+                log::info!("impaired {name}, seed {seed}: {counters}");
                 for event in impairment.idle_events() {
                     log::warn!("no {name} packet was hit by the event '{event}'");
                 }

@@ -58,7 +58,7 @@ impl Two {
 #[track_caller]
 fn said(dir: &Path, name: &str, direction: &str, word: &str) -> u64 {
     let log = std::fs::read_to_string(dir.join(format!("{name}.log"))).unwrap();
-    let start = format!("impaired {direction}: ");
+    let start = format!("impaired {direction}, seed ");
     let report = log.lines().find_map(|line| line.split_once(&start));
     let (_, report) = report.unwrap_or_else(|| panic!("no {start:?} in {log}"));
     let (before, _) = report.split_once(word).unwrap();
@@ -150,7 +150,10 @@ fn data_arrives_over_a_link_that_loses_and_disorders() {
     drop((a, b));
     two.stop();
     let said = |direction, word| said(dir.path(), "a", direction, word);
+    let log = std::fs::read_to_string(dir.path().join("a.log")).unwrap();
     for direction in ["tx", "rx"] {
+        let start = format!("impaired {direction}, seed 5: ");
+        assert!(log.contains(&start), "{log}");
         for word in ["dropped", "duplicated", "reordered", "corrupted"] {
             assert!(said(direction, word) > 0, "{direction} {word}");
         }

@@ -271,6 +271,12 @@ impl Impairment {
         self.line.len() + self.held.len()
     }
 
+    /// What happens to frames by chance.
+    #[must_use]
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
     /// What was done so far.
     #[must_use]
     pub const fn counters(&self) -> Counters {
