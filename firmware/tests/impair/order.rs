@@ -7,13 +7,27 @@ use crate::support::*;
 
 #[test]
 fn delay_alone_is_exact_and_keeps_the_order() {
-    let mut wire = wire("delay=10us");
-    let out = run(&mut wire, 1000, 70);
-    assert_eq!(numbers(&out), (0..1000).collect::<Vec<_>>());
-    for (at, frame) in &out {
-        assert_eq!(*at, number(frame) * 70 + 10 * MICROSECOND);
+    for gap in [0, 70, 20 * MICROSECOND] {
+        let mut wire = wire("delay=10us");
+        let out = run(&mut wire, 1000, gap);
+        assert_eq!(numbers(&out), (0..1000).collect::<Vec<_>>());
+        for (at, frame) in &out {
+            assert_eq!(*at, number(frame) * gap + 10 * MICROSECOND);
+        }
+        assert_eq!(wire.counters().delayed, 1000);
     }
-    assert_eq!(wire.counters().delayed, 1000);
+}
+
+#[test]
+fn what_does_not_reorder_keeps_the_order() {
+    for seed in 0..20 {
+        let mut wire = wire(&format!(
+            "delay=10us,drop=9%,dup=9%,corrupt=0%,rate=1G,seed={seed}"
+        ));
+        let out = run(&mut wire, 2000, 700);
+        assert!(numbers(&out).is_sorted(), "seed {seed}");
+        assert!(out.is_sorted_by_key(|(at, _)| *at), "seed {seed}");
+    }
 }
 
 #[test]
