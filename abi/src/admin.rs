@@ -207,7 +207,8 @@ codes! {
         /// The function's limit for objects of this kind is reached, or no slot is left in the
         /// doorbell page.
         NoResources = 0x06,
-        /// The state transition is not allowed, or an attribute is missing or not allowed for it.
+        /// The state transition is not allowed, or an attribute is missing or not allowed for it,
+        /// or the object has failed.
         BadState = 0x07,
         /// DMA to or from a buffer of the command failed.
         DmaFailed = 0x08,
@@ -473,7 +474,8 @@ layout! {
     /// Body of ModifyCq. An armed queue notifies when `moderation_count` entries that count have
     /// been written since it was armed, or `moderation_period` after the first of them, whichever
     /// comes first. With 0 in either field, that condition is not waited for; with both 0, the
-    /// queue notifies at once.
+    /// queue notifies at once. Entries that wait when the queue is armed count as written then.
+    /// Errors notify at once, and so do solicited entries that wait when the queue is armed.
     ModifyCq [16] {
         /// Completion queue.
         0x00 cq: u32,

@@ -9,8 +9,8 @@ use core::mem::offset_of;
 use bytemuck::{Pod, bytes_of};
 use nic_bench::*;
 use vrnic_abi::admin::{
-    AdminOpcode, Buffer, CreateCq, CreateEq, CreateMr, CreateQp, ModifyPort, ModifyQp,
-    ObjectOutput, ObjectReference, OutputBuffer, SetGid, Status,
+    AdminOpcode, Buffer, CreateCq, CreateEq, CreateMr, CreateQp, ModifyCq, ModifyPort, ModifyQp,
+    ObjectOutput, ObjectReference, OutputBuffer, ResizeCq, SetGid, Status,
 };
 use vrnic_abi::counter::Counter;
 use vrnic_abi::doorbell;
@@ -354,14 +354,11 @@ mod bad_arguments {
                 Some(
                     Op::AllocMw
                     | Op::FreeMw
-                    | Op::ResizeCq
-                    | Op::ModifyCq
                     | Op::CreateSrq
                     | Op::DestroySrq
                     | Op::ModifySrq
                     | Op::QuerySrq
                     | Op::AllocMr
-                    | Op::QueryEq
                     | Op::ConfigureCongestion
                     | Op::QueryCongestion
                     | Op::AttachMulticast
@@ -821,7 +818,7 @@ mod bad_arguments {
             ..CreateCq::default()
         };
         type CqChange = fn(&mut CreateCq);
-        let cases: [(CqChange, Status, usize); 6] = [
+        let cases: [(CqChange, Status, usize); 4] = [
             (
                 |b| b.doorbell_page = 9,
                 NoSuchObject,
@@ -838,16 +835,6 @@ mod bad_arguments {
                 offset_of!(CreateCq, log_entries),
             ),
             (|b| b.eq = 0, NoSuchObject, offset_of!(CreateCq, eq)),
-            (
-                |b| b.moderation_period = 1,
-                Unsupported,
-                offset_of!(CreateCq, moderation_period),
-            ),
-            (
-                |b| b.moderation_count = 1,
-                Unsupported,
-                offset_of!(CreateCq, moderation_count),
-            ),
         ];
         for (change, status, offset) in cases {
             let mut body = cq;
@@ -863,6 +850,52 @@ mod bad_arguments {
         buffers(&mut node, &mut bench, Op::CreateCq, &cq, 0, |b, buffer| {
             b.buffer = buffer
         });
+        assert_eq!(usage(&node, &bench), before);
+    }
+
+    #[test]
+    fn change_cq() {
+        let (mut bench, mut node, before) = start();
+        let good = ResizeCq {
+            cq: node.cq.number,
+            log_entries: 4,
+            buffer: node.driver.buffer(64 << 4),
+            ..ResizeCq::default()
+        };
+        type Change = fn(&mut ResizeCq);
+        let cases: [(Change, Status, usize); 3] = [
+            (|b| b.cq = 0, NoSuchObject, offset_of!(ResizeCq, cq)),
+            (
+                |b| b.log_entries = 1,
+                BadArgument,
+                offset_of!(ResizeCq, log_entries),
+            ),
+            (
+                |b| b.log_entries = 21,
+                BadArgument,
+                offset_of!(ResizeCq, log_entries),
+            ),
+        ];
+        for (change, status, offset) in cases {
+            let mut body = good;
+            change(&mut body);
+            let expected = (status, at(offset));
+            refused(&mut node, &mut bench, Op::ResizeCq, &body, expected);
+        }
+        buffers(
+            &mut node,
+            &mut bench,
+            Op::ResizeCq,
+            &good,
+            8,
+            |b, buffer| b.buffer = buffer,
+        );
+        let nobody = ModifyCq {
+            cq: node.cq.number + 1,
+            ..ModifyCq::default()
+        };
+        let expected = (NoSuchObject, at(offset_of!(ModifyCq, cq)));
+        refused(&mut node, &mut bench, Op::ModifyCq, &nobody, expected);
         assert_eq!(usage(&node, &bench), before);
     }
 

@@ -1,16 +1,18 @@
 //! Completion queues (see [`vrnic_abi::cqe`] and [`vrnic_abi::doorbell::consumer`]).
 //!
 //! An armed queue asks for one event: when the next entry that counts is written, or at once if
-//! such an entry lies beyond the consumer index already. A queue that overflows or cannot be
-//! written has failed for good; nothing is written to it any more.
+//! such an entry lies beyond the consumer index already; moderation can put it off. A queue that
+//! overflows or cannot be written has failed for good; nothing is written to it any more.
 
 use alloc::vec::Vec;
 
-use vrnic_abi::cqe::CompletionEntry;
+use vrnic_abi::cqe::{CompletionEntry, CompletionStatus};
 use vrnic_abi::doorbell;
 
 use super::entry_ring::EntryRing;
+use super::moderation::{Moderation, Notifier, Urgency};
 use crate::host::{Host, TraceEvent};
+use crate::types::Time;
 
 /// What became of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +25,6 @@ pub enum Pushed {
     Failed,
     /// The queue failed earlier.
     Dropped,
-}
-
-/// What the driver waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Armed {
-    No,
-    Solicited,
-    Next,
 }
 
 /// A completion queue.
@@ -46,8 +40,11 @@ pub struct CompletionQueue {
     pub users: Vec<u32>,
     /// Set while an event of the queue waits for room in the event queue.
     pub event_held: bool,
+    /// When the driver is notified.
+    pub notifier: Notifier,
+    /// The earliest entry that it has in the timer heap.
+    pub(super) timer: Option<Time>,
     arm_seen: u16,
-    armed: Armed,
     /// Index of the latest entry that is solicited or an error, if not consumed.
     solicited: Option<u32>,
     failed: bool,
@@ -56,24 +53,19 @@ pub struct CompletionQueue {
 impl CompletionQueue {
     /// An empty queue that is not armed.
     #[must_use]
-    pub const fn new(number: u32, ring: EntryRing, eq: u32) -> Self {
+    pub const fn new(number: u32, ring: EntryRing, eq: u32, moderation: Moderation) -> Self {
         Self {
             number,
             ring,
             eq,
             users: Vec::new(),
             event_held: false,
+            notifier: Notifier::new(moderation),
+            timer: None,
             arm_seen: 0,
-            armed: Armed::No,
             solicited: None,
             failed: false,
         }
-    }
-
-    /// Whether the driver waits for an event.
-    #[must_use]
-    pub fn is_armed(&self) -> bool {
-        self.armed != Armed::No
     }
 
     /// Whether the queue has failed.
@@ -82,10 +74,19 @@ impl CompletionQueue {
         self.failed
     }
 
+    /// Whether its event is put off to a time before that of its entry in the timer heap.
+    #[must_use]
+    #[inline]
+    pub(super) fn needs_timer(&self) -> bool {
+        let deadline = self.notifier.deadline();
+        deadline.is_some_and(|due| self.timer.is_none_or(|timer| due < timer))
+    }
+
     /// Writes a completion; `solicited` if it is one, or an error.
     pub fn push<H: Host>(
         &mut self,
         host: &H,
+        now: Time,
         mut entry: CompletionEntry,
         solicited: bool,
     ) -> Pushed {
@@ -106,10 +107,17 @@ impl CompletionQueue {
             cqn: self.number,
             entry: bytemuck::bytes_of(&entry),
         });
-        if solicited {
+        let urgency = if entry.status != CompletionStatus::Success.raw() {
+            Urgency::Error
+        } else if solicited {
+            Urgency::Solicited
+        } else {
+            Urgency::Plain
+        };
+        if urgency != Urgency::Plain {
             self.solicited = Some(index);
         }
-        if self.take_notification(solicited) {
+        if self.notifier.written(now, urgency) {
             Pushed::Notify
         } else {
             Pushed::Written
@@ -118,36 +126,19 @@ impl CompletionQueue {
 
     /// Takes the value of the queue's doorbell slot. Returns whether the consumer index made sense
     /// and whether the driver wants an event now.
-    pub fn ring(&mut self, value: u64) -> (bool, bool) {
+    pub fn ring(&mut self, now: Time, value: u64) -> (bool, bool) {
         let valid = self.take_consumer(value);
         let sequence = doorbell::arm_sequence(value);
         if sequence == self.arm_seen {
             return (valid, false);
         }
         self.arm_seen = sequence;
-        // A wish for any completion is not narrowed by a later one for solicited ones (IBTA
-        // volume 1, 11.4.2.2).
-        if !doorbell::solicited_only(value) {
-            self.armed = Armed::Next;
-        } else if self.armed == Armed::No {
-            self.armed = Armed::Solicited;
-        }
-        if self.ring.outstanding() == 0 {
-            return (valid, false);
-        }
-        (valid, self.take_notification(self.solicited.is_some()))
-    }
-
-    fn take_notification(&mut self, solicited: bool) -> bool {
-        let notify = match self.armed {
-            Armed::No => false,
-            Armed::Solicited => solicited,
-            Armed::Next => true,
-        };
-        if notify {
-            self.armed = Armed::No;
-        }
-        notify
+        let only = doorbell::solicited_only(value);
+        let waiting = self.ring.outstanding();
+        let notify = self
+            .notifier
+            .arm(now, only, waiting, self.solicited.is_some());
+        (valid, notify)
     }
 
     fn take_consumer(&mut self, value: u64) -> bool {

@@ -65,6 +65,18 @@ impl EventQueue {
         !self.held.is_empty()
     }
 
+    /// Number of events that wait for room.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether the driver waits for the vector.
+    #[must_use]
+    pub const fn is_armed(&self) -> bool {
+        self.armed
+    }
+
     /// Writes an event or holds it back.
     ///
     /// # Errors

@@ -41,6 +41,15 @@ pub struct Identity {
     pub mtu: u32,
 }
 
+/// What a timer belongs to, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum TimerOf {
+    /// A queue pair: its acknowledgement or its peer's receive requests are late.
+    QueuePair(u32),
+    /// A completion queue: its event is put off until then.
+    CompletionQueue(u32),
+}
+
 /// A function.
 #[derive(Clone, Debug)]
 pub struct Function {
@@ -64,7 +73,7 @@ pub struct Function {
     doomed: VecDeque<u32>,
     /// Queue pairs for which the port had no room.
     blocked: Vec<u32>,
-    timers: BinaryHeap<Reverse<(Time, u32)>>,
+    timers: BinaryHeap<Reverse<(Time, TimerOf)>>,
     last_beat: Time,
 }
 
@@ -283,9 +292,7 @@ impl Function {
             Owner::Completion(cqn) => self.objects.ring_cq(host, now, cqn, value),
             Owner::Event(eqn) => self.objects.ring_eq(host, eqn, value),
         }
-        if self.objects.fault.is_some() {
-            self.check_fault(host, now);
-        }
+        self.check_failures(host, now);
     }
 
     fn ring_send<H: Host>(&mut self, host: &H, now: Time, qpn: u32, value: u64) {
@@ -387,26 +394,51 @@ impl Function {
                 Some(Reverse((time, _))) if *time <= now => {}
                 _ => break,
             }
-            let Some(Reverse((time, qpn))) = self.timers.pop() else {
+            let Some(Reverse((time, of))) = self.timers.pop() else {
                 break;
             };
-            let Some(qp) = self.qps.get_mut(qpn) else {
-                continue;
+            any |= match of {
+                TimerOf::QueuePair(qpn) => self.expire_qp(host, now, qpn, time),
+                TimerOf::CompletionQueue(cqn) => self.expire_cq(host, now, cqn, time),
             };
-            if qp.timer != Some(time) {
-                continue;
-            }
-            qp.timer = None;
-            if qp.transport.deadline().is_some_and(|at| at <= now) {
-                any = true;
-                let incoming = Incoming::none();
-                self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
-                    qp.expire(env);
-                });
-            }
-            self.after_call(host, now, qpn);
         }
         any
+    }
+
+    /// The timer of a queue pair that was set to `time` has expired; returns whether it was one.
+    fn expire_qp<H: Host>(&mut self, host: &H, now: Time, qpn: u32, time: Time) -> bool {
+        let Some(qp) = self.qps.get_mut(qpn) else {
+            return false;
+        };
+        if qp.timer != Some(time) {
+            return false;
+        }
+        qp.timer = None;
+        let due = qp.transport.deadline().is_some_and(|at| at <= now);
+        if due {
+            let incoming = Incoming::none();
+            self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
+                qp.expire(env);
+            });
+        }
+        self.after_call(host, now, qpn);
+        due
+    }
+
+    /// The same for a completion queue.
+    fn expire_cq<H: Host>(&mut self, host: &H, now: Time, cqn: u32, time: Time) -> bool {
+        let Some(cq) = self.objects.cqs.get_mut(cqn) else {
+            return false;
+        };
+        if cq.timer != Some(time) {
+            return false;
+        }
+        cq.timer = None;
+        let due = cq.notifier.deadline().is_some_and(|at| at <= now);
+        self.objects.expire_cq(host, now, cqn);
+        self.update_cq_timer(cqn);
+        self.check_failures(host, now);
+        due
     }
 
     /// When [`Self::expire`] has something to do, or a heartbeat is due because something waits for
@@ -473,7 +505,11 @@ impl Function {
         self.check_failures(host, now);
     }
 
-    fn check_failures<H: Host>(&mut self, host: &H, now: Time) {
+    /// Deals with what was noted in [`Objects`] on the way.
+    pub(super) fn check_failures<H: Host>(&mut self, host: &H, now: Time) {
+        while let Some(cqn) = self.objects.moderated_cqs.pop() {
+            self.update_cq_timer(cqn);
+        }
         if !self.objects.failed_cqs.is_empty() {
             self.doom_users_of_failed_cqs();
         }
@@ -493,19 +529,38 @@ impl Function {
             return;
         }
         qp.timer = Some(deadline);
-        self.timers.push(Reverse((deadline, qpn)));
-        let limit = 2 * (self.qps.len() as usize) + 64;
-        if self.timers.len() > limit {
+        self.push_timer(deadline, TimerOf::QueuePair(qpn));
+    }
+
+    fn update_cq_timer(&mut self, cqn: u32) {
+        let Some(cq) = self.objects.cqs.get_mut(cqn) else {
+            return;
+        };
+        if let Some(deadline) = cq.notifier.deadline().filter(|_| cq.needs_timer()) {
+            cq.timer = Some(deadline);
+            self.push_timer(deadline, TimerOf::CompletionQueue(cqn));
+        }
+    }
+
+    fn push_timer(&mut self, time: Time, of: TimerOf) {
+        self.timers.push(Reverse((time, of)));
+        let owners = self.qps.len() + self.objects.cqs.len();
+        if self.timers.len() > 2 * (owners as usize) + 64 {
             self.drop_stale_timers();
         }
     }
 
     /// A timer that moves to an earlier time leaves its entry behind. At most one entry for each
-    /// queue pair survives, so that this costs nothing on average.
+    /// queue survives, so that this costs nothing on average.
     fn drop_stale_timers(&mut self) {
-        let qps = &self.qps;
-        self.timers
-            .retain(|Reverse((time, qpn))| qps.get(*qpn).is_some_and(|qp| qp.timer == Some(*time)));
+        let (qps, cqs) = (&self.qps, &self.objects.cqs);
+        self.timers.retain(|Reverse((time, of))| {
+            let current = match of {
+                TimerOf::QueuePair(qpn) => qps.get(*qpn).and_then(|qp| qp.timer),
+                TimerOf::CompletionQueue(cqn) => cqs.get(*cqn).and_then(|cq| cq.timer),
+            };
+            current == Some(*time)
+        });
     }
 
     /// Queue pairs that complete into a failed queue fail too (IBTA volume 1, 10.8.6), in turn: there

@@ -6,7 +6,8 @@
 //!
 //! * [`registers`]: reset, enabling, errors;
 //! * `admin`: the admin queue, its commands and what they do;
-//! * [`event`], [`completion`]: the queues that the device writes, and their [`entry_ring`];
+//! * [`event`], [`completion`]: the queues that the device writes, their [`entry_ring`], and
+//!   [`moderation`] of what they announce;
 //! * [`ring`], [`work`]: the queues that the driver writes; [`address`], [`keys`]: what requests
 //!   and commands say in common;
 //! * [`mod@env`]: all of that as a queue pair of the transport sees it;
@@ -25,6 +26,7 @@ pub mod env;
 pub mod event;
 pub mod function;
 pub mod keys;
+pub mod moderation;
 pub mod objects;
 pub mod queue_pairs;
 pub mod registers;

@@ -13,6 +13,7 @@ use vrnic_abi::object::AddressVector;
 
 use super::completion::{CompletionQueue, Pushed};
 use super::event::{EventQueue, Posted};
+use super::moderation::Moderation;
 use super::registers::Fault;
 use crate::host::Host;
 use crate::resource::{DoorbellPages, GidTable, Numbering, Region, Table, limits};
@@ -79,6 +80,8 @@ pub struct Objects {
     pub page_entries: u32,
     /// Completion queues that have failed and whose queue pairs have not been told yet.
     pub failed_cqs: Vec<u32>,
+    /// Completion queues whose events are put off and that need a timer.
+    pub moderated_cqs: Vec<u32>,
     /// A completion was dropped, as its queue had failed before.
     pub dropped: bool,
     /// Event queues hold events back.
@@ -101,6 +104,7 @@ impl Default for Objects {
             counters: [0; COUNTERS],
             page_entries: 0,
             failed_cqs: Vec::new(),
+            moderated_cqs: Vec::new(),
             dropped: false,
             events_held: false,
             fault: None,
@@ -160,7 +164,8 @@ impl Objects {
         let Some(cq) = self.cqs.get_mut(cqn) else {
             return;
         };
-        match cq.push(host, entry, solicited) {
+        match cq.push(host, now, entry, solicited) {
+            Pushed::Written if cq.needs_timer() => self.moderated_cqs.push(cqn),
             Pushed::Written => {}
             Pushed::Dropped => self.dropped = true,
             Pushed::Notify => self.notify(host, now, cqn),
@@ -176,12 +181,39 @@ impl Objects {
         let Some(cq) = self.cqs.get_mut(cqn) else {
             return;
         };
-        let (valid, notify) = cq.ring(value);
+        let (valid, notify) = cq.ring(now, value);
         if !valid {
             self.count(Counter::BadDoorbell, 1);
         }
         if notify {
             self.notify(host, now, cqn);
+        } else {
+            self.moderated(cqn);
+        }
+    }
+
+    /// Changes the moderation of a completion queue, also of an event that is pending.
+    pub fn moderate<H: Host>(&mut self, host: &H, now: Time, cqn: u32, moderation: Moderation) {
+        let cq = self.cqs.get_mut(cqn);
+        if cq.is_some_and(|cq| cq.notifier.moderate(now, moderation)) {
+            self.notify(host, now, cqn);
+        } else {
+            self.moderated(cqn);
+        }
+    }
+
+    /// The time that a completion queue's event was put off to may have come.
+    pub fn expire_cq<H: Host>(&mut self, host: &H, now: Time, cqn: u32) {
+        let cq = self.cqs.get_mut(cqn);
+        if cq.is_some_and(|cq| cq.notifier.expire(now)) {
+            self.notify(host, now, cqn);
+        }
+    }
+
+    /// Notes a completion queue whose event is put off to a time that no timer stands for yet.
+    fn moderated(&mut self, cqn: u32) {
+        if self.cqs.get(cqn).is_some_and(CompletionQueue::needs_timer) {
+            self.moderated_cqs.push(cqn);
         }
     }
 

@@ -18,7 +18,9 @@ pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::ATOMIC_WRITE)
     .union(Capabilities::FLUSH)
     .union(Capabilities::ATOMICS)
-    .union(Capabilities::RESERVED_LKEY);
+    .union(Capabilities::RESERVED_LKEY)
+    .union(Capabilities::CQ_RESIZE)
+    .union(Capabilities::CQ_MODERATION);
 
 /// Version of the firmware as in the register FIRMWARE_VERSION.
 pub const FIRMWARE_VERSION: u32 = 0x0001_0000;

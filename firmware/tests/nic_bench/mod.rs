@@ -14,8 +14,8 @@ use std::rc::Rc;
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use vrnic_abi::admin::{
     AccessFlags, AdminOpcode, Buffer, Command, CommandHeader, Completion, CreateCq, CreateEq,
-    CreateMr, CreateQp, GidType, ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, SetGid,
-    Status,
+    CreateMr, CreateQp, GidType, ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, ResizeCq,
+    SetGid, Status,
 };
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::doorbell;
@@ -603,9 +603,25 @@ impl Driver {
             slot: completion.result1 as u32,
             base: buffer.address,
             log_entries,
+            first: 0,
+            earlier: VecDeque::new(),
             consumer: 0,
             arm: 0,
         }
+    }
+
+    /// Moves a completion queue into a buffer of another size.
+    #[track_caller]
+    pub fn resize_cq(&mut self, bench: &mut Bench, cq: &mut Cq, log_entries: u8) {
+        let buffer = self.buffer(64 << log_entries);
+        let body = ResizeCq {
+            cq: cq.number,
+            log_entries,
+            buffer,
+            ..ResizeCq::default()
+        };
+        let first = self.ok(bench, AdminOpcode::ResizeCq, &body) as u32;
+        cq.moved(buffer.address, log_entries, first);
     }
 
     #[track_caller]
@@ -814,15 +830,41 @@ pub struct Cq {
     pub slot: u32,
     pub base: u64,
     pub log_entries: u8,
+    /// Index of the first entry in the buffer.
+    pub first: u32,
+    /// Buffers before it with entries that are not consumed: address, size, first index.
+    pub earlier: VecDeque<(u64, u8, u32)>,
     pub consumer: u32,
     pub arm: u16,
 }
 
 impl Cq {
+    /// The queue's entries from index `first` on stand in another buffer.
+    pub fn moved(&mut self, base: u64, log_entries: u8, first: u32) {
+        self.earlier
+            .push_back((self.base, self.log_entries, self.first));
+        (self.base, self.log_entries, self.first) = (base, log_entries, first);
+    }
+
+    /// The buffer in which the next entry is to be found.
+    fn buffer(&mut self) -> (u64, u8, u32) {
+        loop {
+            let end = self.earlier.get(1).map_or(self.first, |next| next.2);
+            match self.earlier.front() {
+                // At the end of one of the earlier buffers, the driver is done with it.
+                Some(_) if self.consumer == end => self.earlier.pop_front(),
+                Some(buffer) => return *buffer,
+                None => return (self.base, self.log_entries, self.first),
+            };
+        }
+    }
+
     pub fn poll(&mut self, hw: &Hardware) -> Option<CompletionEntry> {
-        let at = u64::from(self.consumer) % (1 << self.log_entries);
-        let entry: CompletionEntry = hw.read(self.base + at * 64);
-        if entry.owner & 1 != u8::from((self.consumer >> self.log_entries) & 1 == 0) {
+        let (base, log_entries, first) = self.buffer();
+        let place = self.consumer.wrapping_sub(first);
+        let at = u64::from(place) % (1 << log_entries);
+        let entry: CompletionEntry = hw.read(base + at * 64);
+        if entry.owner & 1 != u8::from((place >> log_entries) & 1 == 0) {
             return None;
         }
         self.consumer = self.consumer.wrapping_add(1);

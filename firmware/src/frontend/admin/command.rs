@@ -2,8 +2,8 @@
 
 use bytemuck::Pod;
 use vrnic_abi::admin::{
-    AdminOpcode, Command, CreateAh, CreateCq, CreateEq, CreateMr, CreateQp, ModifyPort, ModifyQp,
-    ObjectOutput, ObjectReference, OutputBuffer, SetGid, Status,
+    AdminOpcode, Command, CreateAh, CreateCq, CreateEq, CreateMr, CreateQp, ModifyCq, ModifyPort,
+    ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, ResizeCq, SetGid, Status,
 };
 
 /// Why a command is refused.
@@ -81,7 +81,7 @@ pub(super) enum Request {
     AllocPd,
     /// FreePd.
     FreePd(u32),
-    /// Creates an object that has pages.
+    /// Creates an object that has pages, or gives it others.
     Create(Create),
     /// DestroyMr.
     DestroyMr(u32),
@@ -91,8 +91,12 @@ pub(super) enum Request {
     DestroyEq(u32),
     /// SetAsyncEq.
     SetAsyncEq(u32),
+    /// QueryEq.
+    QueryEq(ObjectOutput),
     /// DestroyCq.
     DestroyCq(u32),
+    /// ModifyCq.
+    ModifyCq(ModifyCq),
     /// QueryCq.
     QueryCq(ObjectOutput),
     /// DestroyQp.
@@ -109,7 +113,7 @@ pub(super) enum Request {
     QueryAh(ObjectOutput),
 }
 
-/// A command that creates an object with pages.
+/// A command that brings an object's pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Create {
     /// CreateMr.
@@ -118,6 +122,8 @@ pub(super) enum Create {
     Eq(CreateEq),
     /// CreateCq.
     Cq(CreateCq),
+    /// ResizeCq.
+    CqPages(ResizeCq),
     /// CreateQp.
     Qp(CreateQp),
 }
@@ -149,6 +155,9 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::DestroyEq => Request::DestroyEq(object()),
         Op::SetAsyncEq => Request::SetAsyncEq(object()),
         Op::CreateCq => Request::Create(Create::Cq(body(command))),
+        Op::QueryEq => Request::QueryEq(body(command)),
+        Op::ResizeCq => Request::Create(Create::CqPages(body(command))),
+        Op::ModifyCq => Request::ModifyCq(body(command)),
         Op::DestroyCq => Request::DestroyCq(object()),
         Op::QueryCq => Request::QueryCq(body(command)),
         Op::CreateQp => Request::Create(Create::Qp(body(command))),
@@ -161,11 +170,8 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::ConfigureCongestion
         | Op::QueryCongestion
         | Op::AllocMr
-        | Op::QueryEq
         | Op::AllocMw
         | Op::FreeMw
-        | Op::ResizeCq
-        | Op::ModifyCq
         | Op::CreateSrq
         | Op::DestroySrq
         | Op::ModifySrq

@@ -1,10 +1,12 @@
 //! Carrying out admin commands.
 //!
-//! A command is checked completely before anything changes. Commands that create an object from a
-//! page list wait in [`PendingCreate`] while the list is read in slices, and are checked again when
+//! A command is checked completely before anything changes. Commands that bring an object's pages in
+//! a list wait in [`PendingCreate`] while the list is read in slices, and are checked again when
 //! it is complete, as other commands may have been carried out in between.
 
-use vrnic_abi::admin::{CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, Status};
+use vrnic_abi::admin::{
+    CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, ResizeCq, Status,
+};
 
 use super::buffer::{self, ListReader, Pages};
 use super::command::{Create, Refusal, Reply, Request, argument, parse};
@@ -157,6 +159,8 @@ impl Function {
             Request::QueryMr(body) => self.query_mr(cx.host, body),
             Request::DestroyEq(eqn) => self.destroy_eq(*eqn),
             Request::SetAsyncEq(eqn) => self.set_async_eq(*eqn),
+            Request::QueryEq(body) => self.query_eq(cx.host, body),
+            Request::ModifyCq(body) => self.modify_cq(cx.host, cx.now, body),
             Request::DestroyCq(cqn) => self.destroy_cq(*cqn),
             Request::QueryCq(body) => self.query_cq(cx.host, body),
             Request::DestroyQp(qpn) => self.destroy_qp(*qpn),
@@ -181,6 +185,7 @@ impl Function {
             Create::Mr(body) => (&body.buffer, argument!(CreateMr, buffer)),
             Create::Eq(body) => (&body.buffer, argument!(CreateEq, buffer)),
             Create::Cq(body) => (&body.buffer, argument!(CreateCq, buffer)),
+            Create::CqPages(body) => (&body.buffer, argument!(ResizeCq, buffer)),
             Create::Qp(body) => (&body.buffer, argument!(CreateQp, buffer)),
         };
         match buffer::check(buffer, needed, at)? {
@@ -202,6 +207,7 @@ impl Function {
             Create::Mr(body) => self.check_mr(body),
             Create::Eq(body) => self.check_eq(body),
             Create::Cq(body) => self.check_cq(body),
+            Create::CqPages(body) => self.check_resize(body),
             Create::Qp(body) => self.check_qp(body),
         }
     }
@@ -218,6 +224,7 @@ impl Function {
             Create::Mr(body) => self.create_mr(body, pages),
             Create::Eq(body) => self.create_eq(cx.host, body, pages),
             Create::Cq(body) => self.create_cq(cx.host, body, pages),
+            Create::CqPages(body) => self.resize_cq(body, pages),
             Create::Qp(body) => self.create_qp(cx.host, body, pages),
         }?;
         self.objects.page_entries = self.objects.page_entries.saturating_add(entries);

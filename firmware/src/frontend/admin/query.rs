@@ -4,8 +4,8 @@ use bytemuck::Pod;
 use vrnic_abi::admin::{AccessFlags, GidType, ObjectOutput, OutputBuffer, Status};
 use vrnic_abi::doorbell::PAGES;
 use vrnic_abi::object::{
-    CqAttributes, DeviceAttributes, GidEntry, MrAttributes, PathMtu, PortAttributes, PortState,
-    QpAttributes,
+    CqAttributes, DeviceAttributes, EqAttributes, GidEntry, MrAttributes, PathMtu, PortAttributes,
+    PortState, QpAttributes,
 };
 use vrnic_abi::pci::MSIX_VECTORS;
 use vrnic_abi::wqe::{MAX_INLINE, MAX_MESSAGE, MAX_SGE};
@@ -143,6 +143,26 @@ impl Function {
         write(host, body, &attributes)
     }
 
+    pub(super) fn query_eq<H: Host>(
+        &self,
+        host: &H,
+        body: &ObjectOutput,
+    ) -> Result<Reply, Refusal> {
+        let eq = self.objects.eqs.get(body.object);
+        let eq = eq.ok_or(no_such(argument!(ObjectOutput, object)))?;
+        let attributes = EqAttributes {
+            entries: 1 << eq.ring.log_entries,
+            producer: eq.ring.producer(),
+            consumer: eq.ring.consumer(),
+            vector: eq.vector,
+            armed: eq.is_armed().into(),
+            held: u32::try_from(eq.held()).unwrap_or(u32::MAX),
+            users: eq.users,
+            ..EqAttributes::default()
+        };
+        write(host, body, &attributes)
+    }
+
     pub(super) fn query_cq<H: Host>(
         &self,
         host: &H,
@@ -150,13 +170,17 @@ impl Function {
     ) -> Result<Reply, Refusal> {
         let cq = self.objects.cqs.get(body.object);
         let cq = cq.ok_or(no_such(argument!(ObjectOutput, object)))?;
+        let moderation = cq.notifier.moderation();
         let attributes = CqAttributes {
             eq: cq.eq,
             entries: 1 << cq.ring.log_entries,
             producer: cq.ring.producer(),
             consumer: cq.ring.consumer(),
-            armed: cq.is_armed().into(),
+            armed: cq.notifier.is_armed().into(),
             failed: cq.has_failed().into(),
+            moderation_period: moderation.period,
+            moderation_count: moderation.count,
+            base: cq.ring.base(),
             ..CqAttributes::default()
         };
         write(host, body, &attributes)

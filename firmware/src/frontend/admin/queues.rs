@@ -1,11 +1,11 @@
-//! Event queues and completion queues: creating and destroying them.
+//! Event queues and completion queues: creating, changing and destroying them.
 //!
 //! A queue cannot go while something reports to it: completion queues and the function's own role
 //! to an event queue, queue pairs to a completion queue. What waits to be reported for a completion
 //! queue goes with it. How the queues work is [`crate::frontend::event`]'s and
 //! [`crate::frontend::completion`]'s to say.
 
-use vrnic_abi::admin::{CreateCq, CreateEq, ObjectReference, Status};
+use vrnic_abi::admin::{CreateCq, CreateEq, ModifyCq, ObjectReference, ResizeCq, Status};
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::eqe::EventEntry;
 use vrnic_abi::pci::MSIX_VECTORS;
@@ -15,8 +15,10 @@ use crate::frontend::completion::CompletionQueue;
 use crate::frontend::entry_ring::EntryRing;
 use crate::frontend::event::EventQueue;
 use crate::frontend::function::Function;
+use crate::frontend::moderation::Moderation;
 use crate::host::Host;
 use crate::resource::{Owner, PageMap, limits};
+use crate::types::Time;
 
 impl Function {
     pub(super) fn check_eq(&self, body: &CreateEq) -> Result<u64, Refusal> {
@@ -85,14 +87,6 @@ impl Function {
         if self.objects.eqs.get(body.eq).is_none() {
             return Err(no_such(argument!(CreateCq, eq)));
         }
-        if body.moderation_period != 0 {
-            let at = argument!(CreateCq, moderation_period);
-            return Err(Refusal::new(Status::Unsupported, at));
-        }
-        if body.moderation_count != 0 {
-            let at = argument!(CreateCq, moderation_count);
-            return Err(Refusal::new(Status::Unsupported, at));
-        }
         if self.objects.cqs.is_full() {
             return Err(Refusal::new(Status::NoResources, 0));
         }
@@ -109,12 +103,59 @@ impl Function {
         let slot = self.allocate_slot(host, page, Owner::Completion(0))?;
         let made = self.objects.cqs.insert_with(|number| {
             let ring = EntryRing::new(pages, body.log_entries, (page, slot));
-            CompletionQueue::new(number, ring, body.eq)
+            let moderation = Moderation {
+                period: body.moderation_period,
+                count: body.moderation_count,
+            };
+            CompletionQueue::new(number, ring, body.eq, moderation)
         });
         if let Some(eq) = self.objects.eqs.get_mut(body.eq) {
             eq.users = eq.users.saturating_add(1);
         }
         self.name_slot(made, page, slot, Owner::Completion)
+    }
+
+    /// A queue that has failed stays as it is: its driver finds its last entry where it was.
+    pub(super) fn check_resize(&self, body: &ResizeCq) -> Result<u64, Refusal> {
+        let at = argument!(ResizeCq, cq);
+        let cq = self.objects.cqs.get(body.cq).ok_or(no_such(at))?;
+        if !limits::LOG_CQ_ENTRIES.contains(&body.log_entries) {
+            return Err(bad(argument!(ResizeCq, log_entries)));
+        }
+        if cq.has_failed() {
+            return Err(Refusal::new(Status::BadState, at));
+        }
+        if !cq.ring.may_move() {
+            return Err(Refusal::new(Status::Busy, at));
+        }
+        Ok((CompletionEntry::SIZE as u64) << body.log_entries)
+    }
+
+    pub(super) fn resize_cq(&mut self, body: &ResizeCq, pages: PageMap) -> Result<Reply, Refusal> {
+        let cq = self.objects.cqs.get_mut(body.cq);
+        let cq = cq.ok_or(no_such(argument!(ResizeCq, cq)))?;
+        let old = cq.ring.replace(pages, body.log_entries);
+        let base = cq.ring.base();
+        self.forget_pages(&old);
+        Ok(Reply::number(base))
+    }
+
+    pub(super) fn modify_cq<H: Host>(
+        &mut self,
+        host: &H,
+        now: Time,
+        body: &ModifyCq,
+    ) -> Result<Reply, Refusal> {
+        if self.objects.cqs.get(body.cq).is_none() {
+            return Err(no_such(argument!(ModifyCq, cq)));
+        }
+        let moderation = Moderation {
+            period: body.moderation_period,
+            count: body.moderation_count,
+        };
+        self.objects.moderate(host, now, body.cq, moderation);
+        self.check_failures(host, now);
+        Ok(Reply::default())
     }
 
     pub(super) fn destroy_cq(&mut self, cqn: u32) -> Result<Reply, Refusal> {
