@@ -120,6 +120,14 @@ impl Sender {
         }
     }
 
+    /// Whether requests can be completed now: no data of those that were sent is still to be read.
+    fn is_settled(&self) -> bool {
+        match self {
+            Self::None | Self::Acknowledged(_) => true,
+            Self::Unacknowledged(sender) => sender.is_settled(),
+        }
+    }
+
     fn flush<E: Env>(&mut self, env: &mut E) {
         match self {
             Self::None => {}
@@ -530,16 +538,16 @@ impl Qp {
         self.state = State::Error;
         self.draining = false;
         self.flushing = true;
-        self.sender.flush(env);
         self.receiver.stop(env);
         if entered && env.shares_receives() {
             env.event(QpEvent::LastWqeReached);
         }
-        self.flush(env, &mut { FLUSH_AT_ONCE });
+        if self.sender.is_settled() {
+            self.flush(env, &mut { FLUSH_AT_ONCE });
+        }
     }
 
-    /// Ends requests that are in the work queues as flushed: all sends, then all receives but those
-    /// of a shared receive queue.
+    /// Ends requests as flushed: all sends, then all receives but those of a shared receive queue.
     fn flush<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
         self.flush_sends(env, budget);
         while *budget > 0 {
@@ -561,7 +569,7 @@ impl Qp {
         Poll::More
     }
 
-    /// Ends requests that are in the send queue as flushed.
+    /// Ends requests of the send queue as flushed.
     fn flush_send_queue<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
         self.flush_sends(env, budget);
         if *budget == 0 {
@@ -571,7 +579,9 @@ impl Qp {
         Poll::Idle
     }
 
+    /// Those that were handed out come first.
     fn flush_sends<E: Env>(&mut self, env: &mut E, budget: &mut u32) {
+        self.sender.flush(env);
         while *budget > 0 {
             let Some(work) = env.next_send() else {
                 return;

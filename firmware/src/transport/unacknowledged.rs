@@ -34,6 +34,8 @@ pub(super) struct Unacknowledged {
     current: Option<(Message, Target)>,
     /// Requests that are sent, whose data may still be read.
     sent: VecDeque<(SendWork, u32)>,
+    /// The request that failed, after those.
+    failed: Option<(SendWork, Outcome)>,
     /// Sequence number of the next packet.
     pub(super) next: Psn,
     /// The work queue may have more.
@@ -69,7 +71,12 @@ impl Unacknowledged {
 
     /// Whether no request that was taken is incomplete.
     pub(super) fn drained(&self) -> bool {
-        self.current.is_none() && self.sent.is_empty()
+        self.current.is_none() && self.is_settled() && self.failed.is_none()
+    }
+
+    /// Whether the data of all requests that are sent has been read.
+    pub(super) fn is_settled(&self) -> bool {
+        self.sent.is_empty()
     }
 
     /// Whether [`Self::poll`] would find something to do.
@@ -87,20 +94,20 @@ impl Unacknowledged {
         budget: &mut u32,
     ) -> Result<Poll, Broken> {
         self.complete_sent(env);
-        while *budget > 0 {
-            if self.current.is_none() && !(may_start && self.pull(env, config, link)?) {
-                return Ok(if self.sent.is_empty() {
-                    Poll::Idle
-                } else {
-                    Poll::More
-                });
+        while *budget > 0 && self.failed.is_none() {
+            if self.current.is_none() && !(may_start && self.pull(env, config, link)) {
+                break;
             }
-            if !self.send(env, link)? {
+            if !self.send(env, link) {
                 return Ok(Poll::Blocked);
             }
             *budget -= 1;
         }
-        Ok(Poll::More)
+        if !self.is_settled() {
+            return Ok(Poll::More);
+        }
+        self.complete_failed(env)?;
+        Ok(if *budget == 0 { Poll::More } else { Poll::Idle })
     }
 
     /// Completes what was sent before this call.
@@ -110,16 +117,21 @@ impl Unacknowledged {
         }
     }
 
+    /// Completes the request that failed, which breaks the sending half.
+    fn complete_failed<E: Env>(&mut self, env: &mut E) -> Result<(), Broken> {
+        let Some((work, outcome)) = self.failed.take() else {
+            return Ok(());
+        };
+        env.count(Counter::ReqCqeError, 1);
+        env.complete_send(&work, outcome, 0);
+        Err(Broken)
+    }
+
     /// Takes the next request from the work queue; returns whether there was one.
-    fn pull<E: Env>(
-        &mut self,
-        env: &mut E,
-        config: &QpConfig,
-        link: &Attributes,
-    ) -> Result<bool, Broken> {
+    fn pull<E: Env>(&mut self, env: &mut E, config: &QpConfig, link: &Attributes) -> bool {
         let Some(work) = env.next_send() else {
             self.more = false;
-            return Ok(false);
+            return false;
         };
         let mut message = Message::new(work);
         message.first = self.next;
@@ -127,21 +139,21 @@ impl Unacknowledged {
             Ok(target) => {
                 self.next = self.next.plus(message.packets);
                 self.current = Some((message, target));
-                Ok(true)
             }
-            Err(outcome) => Err(self.fail(env, &message.work, outcome)),
+            Err(outcome) => self.failed = Some((message.work, outcome)),
         }
+        true
     }
 
     /// Sends the next run of packets of the current request; returns whether there was room.
-    fn send<E: Env>(&mut self, env: &mut E, link: &Attributes) -> Result<bool, Broken> {
+    fn send<E: Env>(&mut self, env: &mut E, link: &Attributes) -> bool {
         let Some((message, target)) = &self.current else {
-            return Ok(true);
+            return true;
         };
         let path = match target {
             Target::Nobody => {
                 self.finish(env, true);
-                return Ok(true);
+                return true;
             }
             Target::Datagram(path, _) => path,
             Target::Peer | Target::Frame(_) => &link.path,
@@ -155,26 +167,25 @@ impl Unacknowledged {
             _ => message.whole(),
         };
         match transmit(env, link, message, target, &run, &mut self.chunks) {
-            Transmit::NoRoom => Ok(false),
-            Transmit::BadMemory => match self.current.take() {
-                Some((message, _)) => Err(self.fail(env, &message.work, Outcome::LocalProtection)),
-                None => Ok(true),
-            },
+            Transmit::NoRoom => return false,
+            Transmit::BadMemory => {
+                let failed = self.current.take();
+                self.failed = failed.map(|(message, _)| (message.work, Outcome::LocalProtection));
+            }
+            Transmit::Sent if run.ends => self.finish(env, burst == 1),
             Transmit::Sent => {
-                if run.ends {
-                    self.finish(env, burst == 1);
-                } else if let Some((message, _)) = &mut self.current {
+                if let Some((message, _)) = &mut self.current {
                     message.acked += run.packets;
                 }
-                Ok(true)
             }
         }
+        true
     }
 
     /// The current request is sent. If its data was `copied`, it is complete.
     fn finish<E: Env>(&mut self, env: &mut E, copied: bool) {
         if let Some((message, _)) = self.current.take() {
-            if copied && self.sent.is_empty() {
+            if copied && self.is_settled() {
                 env.complete_send(&message.work, Outcome::Success, message.length);
             } else {
                 self.sent.push_back((message.work, message.length));
@@ -182,19 +193,14 @@ impl Unacknowledged {
         }
     }
 
-    /// Ends a request with an error, after those before it, which breaks the sending half.
-    fn fail<E: Env>(&mut self, env: &mut E, work: &SendWork, outcome: Outcome) -> Broken {
-        self.complete_sent(env);
-        env.count(Counter::ReqCqeError, 1);
-        env.complete_send(work, outcome, 0);
-        Broken
-    }
-
-    /// Ends what was taken from the work queue: as flushed if it was not sent completely.
+    /// Ends what was taken from the work queue: as flushed if it was not sent completely. Must not
+    /// be called in the call in which it was sent.
     pub(super) fn flush<E: Env>(&mut self, env: &mut E) {
         self.complete_sent(env);
-        if let Some((message, _)) = self.current.take() {
-            env.complete_send(&message.work, Outcome::Flushed, 0);
+        let current = self.current.take().map(|(message, _)| message.work);
+        let failed = self.failed.take().map(|(work, _)| work);
+        for work in current.into_iter().chain(failed) {
+            env.complete_send(&work, Outcome::Flushed, 0);
         }
     }
 }

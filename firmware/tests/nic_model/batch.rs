@@ -74,9 +74,9 @@ impl Trial {
     #[track_caller]
     pub fn batch(&mut self) {
         let sides = [self.plan(0), self.plan(1)];
-        let mut sides = sides.map(|operations| Side::new(operations));
-        for from in 0..2 {
-            self.post(from, &mut sides[from]);
+        let mut sides = sides.map(Side::new);
+        for (from, side) in sides.iter_mut().enumerate() {
+            self.post(from, side);
         }
         let needed = [1, 0].map(|from: usize| needs(&sides[from].operations));
         if self.reliable() {

@@ -56,6 +56,31 @@ mod sending {
         assert!(!solo.qp.has_work());
     }
 
+    /// What was sent before a failure is not complete earlier than otherwise.
+    #[test]
+    fn on_the_direct_path_an_error_waits_for_what_was_sent() {
+        for broken in [false, true] {
+            let mut solo = Solo::rts(Setup {
+                burst: 64,
+                ..Setup::of(Kind::Uc)
+            });
+            solo.post(1, SEND, 0, 600);
+            solo.post(2, read_operation(0), 0, 8);
+            solo.post(3, SEND, 0, 8);
+            solo.poll_once();
+            assert!(solo.node.sent.is_empty() && solo.qp.has_work());
+            let second = if broken {
+                solo.modify(Modify::to(State::Error)).unwrap();
+                assert!(solo.node.sent.is_empty() && solo.qp.has_work());
+                Outcome::Flushed
+            } else {
+                Outcome::LocalQpOperation
+            };
+            solo.run();
+            assert_sends(&solo, &[Outcome::Success, second, Outcome::Flushed]);
+        }
+    }
+
     #[test]
     fn without_room_it_waits() {
         let mut solo = Solo::of(Kind::Uc);
