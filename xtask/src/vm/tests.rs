@@ -16,7 +16,7 @@ use crate::demo;
 pub(crate) type Test = (&'static str, fn(&Prepared) -> Result<()>);
 
 /// All tests, in the order they run.
-pub(crate) const ALL: [Test; 13] = [
+pub(crate) const ALL: [Test; 14] = [
     ("vm: a stock kernel boots", boots),
     ("vm: the RDMA modules load", rdma_modules),
     (
@@ -42,6 +42,7 @@ pub(crate) const ALL: [Test; 13] = [
         killed,
     ),
     ("vm: demo, its capture without a malformed packet", demo),
+    ("tshark reads every opcode of every service", every_opcode),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {
@@ -227,4 +228,9 @@ fn demo(prepared: &Prepared) -> Result<()> {
     let report = demo::scenario("demo-test").run(prepared)?;
     transfers(&report)?;
     capture::check(&report.dir.join("a.pcapng"))
+}
+
+/// Needs no virtual machine, but what is prepared with them.
+fn every_opcode(_: &Prepared) -> Result<()> {
+    capture::every_opcode()
 }
