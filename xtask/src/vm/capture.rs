@@ -14,16 +14,21 @@ use crate::{paths, process};
 
 /// Dissectors that guess, from a few bytes, that a payload is theirs. Ours is random data: what they
 /// make of it says nothing about our packets.
-const GUESSES: [&str; 8] = [
+const GUESSES: [&str; 10] = [
     "eth_over_ib",
     "fc_infiniband",
     "iser_infiniband",
     "lnet_ib",
+    "mellanox_eoib",
+    "nvme_rdma",
     "rpcrdma_infiniband",
     "sdp_infiniband",
     "smb_direct_infiniband",
     "smcr_infiniband",
 ];
+
+/// RoCEv2 leaves the UDP checksum out over IPv6, too, as tunnels may (RFC 6935): the ICRC covers more.
+const NO_CHECKSUM: &str = "udp.ignore_ipv6_zero_checksum:TRUE";
 
 /// RoCEv2 with anything in it that tshark calls malformed, or an error of its own.
 const BAD: &str = "_ws.malformed || _ws.expert.severity == error";
@@ -107,6 +112,7 @@ fn tshark() -> Result<PathBuf> {
 /// What tshark prints of the packets that a filter selects.
 fn list(tshark: &Path, file: &Path, filter: &str, more: &[&str]) -> Result<String> {
     let mut command = Command::new(tshark);
+    command.args(["-o", NO_CHECKSUM]);
     command.args(
         GUESSES
             .iter()
