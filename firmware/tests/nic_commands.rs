@@ -50,7 +50,7 @@ fn usage(node: &Node, bench: &Bench) -> [u32; 8] {
     let objects = &function.objects;
     [
         objects.pds.len(),
-        objects.regions.len(),
+        objects.keys.regions() + objects.keys.windows(),
         objects.cqs.len(),
         objects.eqs.len(),
         function.qps.len(),
@@ -352,13 +352,10 @@ mod bad_arguments {
             let wanted = match known {
                 None => Status::BadOpcode,
                 Some(
-                    Op::AllocMw
-                    | Op::FreeMw
-                    | Op::CreateSrq
+                    Op::CreateSrq
                     | Op::DestroySrq
                     | Op::ModifySrq
                     | Op::QuerySrq
-                    | Op::AllocMr
                     | Op::ConfigureCongestion
                     | Op::QueryCongestion
                     | Op::AttachMulticast
@@ -715,7 +712,11 @@ mod bad_arguments {
             ),
             (|b| b.access = 2, BadArgument, offset_of!(CreateMr, access)),
             (|b| b.access = 8, BadArgument, offset_of!(CreateMr, access)),
-            (|b| b.access = 16, Unsupported, offset_of!(CreateMr, access)),
+            (
+                |b| b.access = 256,
+                Unsupported,
+                offset_of!(CreateMr, access),
+            ),
             (|b| b.length = 0, BadArgument, offset_of!(CreateMr, length)),
             (
                 |b| b.length = u64::MAX,

@@ -6,11 +6,12 @@ use vrnic_abi::eqe::EventType;
 use vrnic_abi::wqe::RESERVED_LKEY;
 
 use super::address::{resolve, udp_source};
+use super::keys;
 use super::objects::Objects;
 use super::ring::{ReceiveRing, SendRing};
 use crate::host::{CopyError, Host, Memory, TraceEvent};
 use crate::pdu::{AtomicOperation, Pdu, SendTail};
-use crate::resource::{PageMap, append};
+use crate::resource::{KeyUser, PageMap, WindowList, append};
 use crate::transport::{
     DatagramTarget, Domain, Env, Kind, LocalOperation, NoReceive, Offload, Path, Payload, QpEvent,
     ReceiveCompletion, ReceiveKind, ReceiveWork, Route, SendWork, TransferError, Transmit,
@@ -38,6 +39,8 @@ pub struct WorkQueues {
     pub privileged: bool,
     /// Type of the queue pair.
     pub kind: Kind,
+    /// Memory windows of type 2 that are bound to the queue pair.
+    pub windows: WindowList,
     /// The memory of both rings.
     pub pages: PageMap,
     /// Send queue, if it has one.
@@ -47,6 +50,15 @@ pub struct WorkQueues {
 }
 
 impl WorkQueues {
+    /// In whose name the queue pair uses keys.
+    #[must_use]
+    pub const fn key_user(&self) -> KeyUser {
+        KeyUser {
+            pd: self.pd,
+            qp: self.qpn,
+        }
+    }
+
     /// Doorbell pages and slots of the queues.
     pub fn doorbells(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
         let send = self.send.as_ref().map(|ring| ring.doorbell);
@@ -261,19 +273,17 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         if key == RESERVED_LKEY {
             return reserved_key(domain, access, address, length, chunks);
         }
+        let user = KeyUser {
+            pd: domain.pd,
+            qp: self.queues.qpn,
+        };
         self.objects
-            .translate(domain.pd, key, access, address, length, chunks)
+            .keys
+            .translate(user, key, access, address, length, chunks)
     }
 
     fn check_key(&mut self, key: u32, access: Access) -> Result<(), AccessError> {
-        let region = self.objects.region(key).ok_or(AccessError::Key)?;
-        if region.pd != self.queues.pd {
-            return Err(AccessError::Key);
-        }
-        if !region.access.contains(access) {
-            return Err(AccessError::Permission);
-        }
-        Ok(())
+        self.objects.keys.check(self.queues.key_user(), key, access)
     }
 
     fn place(&mut self, offset: u32, chunks: &[Chunk]) -> Result<(), TransferError> {
@@ -375,13 +385,22 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         self.objects.count(counter, n);
     }
 
-    fn invalidate(&mut self, _rkey: u32) -> Result<(), AccessError> {
-        // Regions are the driver's; only windows and fast-registered regions can be invalidated.
-        Err(AccessError::Permission)
+    fn invalidate(&mut self, rkey: u32) -> Result<(), AccessError> {
+        let user = self.queues.key_user();
+        let invalidated = self
+            .objects
+            .keys
+            .invalidate(user, &mut self.queues.windows, rkey);
+        invalidated.map_err(|_| AccessError::Key)
     }
 
-    fn local(&mut self, _operation: &LocalOperation) -> Result<(), Outcome> {
-        Err(Outcome::LocalQpOperation)
+    fn local(&mut self, operation: &LocalOperation) -> Result<(), Outcome> {
+        keys::local(
+            self.host.memory(),
+            &mut self.objects.keys,
+            self.queues,
+            operation,
+        )
     }
 }
 

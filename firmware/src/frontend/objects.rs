@@ -16,19 +16,12 @@ use super::event::{EventQueue, Posted};
 use super::moderation::Moderation;
 use super::registers::Fault;
 use crate::host::Host;
-use crate::resource::{DoorbellPages, GidTable, Numbering, Region, Table, limits};
+use crate::resource::{DoorbellPages, GidTable, Keys, Numbering, Table, limits};
 use crate::transport::Path;
-use crate::types::{Access, AccessError, Chunks, Time};
+use crate::types::Time;
 
 /// Number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();
-
-/// Regions: their numbers are bits 31:8 of the keys.
-const REGION_NUMBERS: Numbering = Numbering {
-    first: 1,
-    index_bits: 17,
-    generation_bits: 7,
-};
 
 /// Completion queues: an event of one that is gone does not name its successor.
 const CQ_NUMBERS: Numbering = Numbering {
@@ -60,8 +53,8 @@ pub struct AddressHandle {
 pub struct Objects {
     /// Protection domains.
     pub pds: Table<ProtectionDomain>,
-    /// Memory regions.
-    pub regions: Table<Region>,
+    /// Memory regions and windows.
+    pub keys: Keys,
     /// Completion queues.
     pub cqs: Table<CompletionQueue>,
     /// Event queues.
@@ -94,7 +87,7 @@ impl Default for Objects {
     fn default() -> Self {
         Self {
             pds: Table::new(Numbering::PLAIN, limits::PROTECTION_DOMAINS),
-            regions: Table::new(REGION_NUMBERS, limits::REGIONS),
+            keys: Keys::default(),
             cqs: Table::new(CQ_NUMBERS, limits::COMPLETION_QUEUES),
             eqs: Table::new(Numbering::PLAIN, limits::EVENT_QUEUES),
             async_eq: None,
@@ -119,36 +112,6 @@ impl Objects {
         if let Some(value) = self.counters.get_mut(usize::from(counter.raw())) {
             *value = value.wrapping_add(n);
         }
-    }
-
-    /// The region that `key` names.
-    #[must_use]
-    #[inline]
-    pub fn region(&self, key: u32) -> Option<&Region> {
-        self.regions
-            .get(key >> 8)
-            .filter(|region| region.key == key)
-    }
-
-    /// Appends the pieces of memory that `key` names in protection domain `pd`.
-    ///
-    /// # Errors
-    /// Why the access is not allowed.
-    #[inline]
-    pub fn translate(
-        &self,
-        pd: u32,
-        key: u32,
-        access: Access,
-        address: u64,
-        length: u32,
-        chunks: &mut Chunks,
-    ) -> Result<(), AccessError> {
-        let region = self.region(key).ok_or(AccessError::Key)?;
-        if region.pd != pd {
-            return Err(AccessError::Key);
-        }
-        region.translate(access, address, length, chunks)
     }
 
     /// Writes a completion; `solicited` if it is one, or an error.

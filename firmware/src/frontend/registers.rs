@@ -18,6 +18,8 @@ pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::ATOMIC_WRITE)
     .union(Capabilities::FLUSH)
     .union(Capabilities::ATOMICS)
+    .union(Capabilities::MEMORY_WINDOWS)
+    .union(Capabilities::FAST_REGISTRATION)
     .union(Capabilities::RESERVED_LKEY)
     .union(Capabilities::CQ_RESIZE)
     .union(Capabilities::CQ_MODERATION);

@@ -267,6 +267,8 @@ fn fast_register(segment: &FastRegisterSegment) -> Option<SendOperation> {
             key: segment.key,
             access: key_access(flags),
             zero_based: flags.contains(AccessFlags::ZERO_BASED),
+            window_bind: flags.contains(AccessFlags::WINDOW_BIND),
+            relaxed_ordering: flags.contains(AccessFlags::RELAXED_ORDERING),
             start: segment.start,
             length: segment.length,
             list: segment.list,
@@ -276,8 +278,17 @@ fn fast_register(segment: &FastRegisterSegment) -> Option<SendOperation> {
     )))
 }
 
+/// Rights that a window can give, and how it is addressed.
+const WINDOW_FLAGS: AccessFlags = AccessFlags::REMOTE_WRITE
+    .union(AccessFlags::REMOTE_READ)
+    .union(AccessFlags::REMOTE_ATOMIC)
+    .union(AccessFlags::ZERO_BASED);
+
 fn bind(segment: &BindSegment) -> Option<SendOperation> {
     let flags = AccessFlags::from_bits(segment.access)?;
+    if !WINDOW_FLAGS.contains(flags) {
+        return None;
+    }
     Some(SendOperation::Local(LocalOperation::Bind(Bind {
         window: segment.window,
         key: segment.key,

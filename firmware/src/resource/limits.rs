@@ -10,6 +10,10 @@ pub const EVENT_QUEUES: u32 = 64;
 pub const PROTECTION_DOMAINS: u32 = 4096;
 /// Memory regions.
 pub const REGIONS: u32 = 65536;
+/// Memory windows.
+pub const WINDOWS: u32 = 65536;
+/// Pages of a fast registration: their list is read in one go.
+pub const FAST_PAGES: u32 = 1024;
 /// Address handles.
 pub const ADDRESS_HANDLES: u32 = 65536;
 /// Entries of the GID table.

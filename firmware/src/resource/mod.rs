@@ -1,24 +1,28 @@
-//! What a function owns besides its queues: protection domains, memory regions, GIDs, doorbell
-//! pages, and the tables that give all objects their numbers.
+//! What a function owns besides its queues: protection domains, memory regions and windows, GIDs,
+//! doorbell pages, and the tables that give all objects their numbers.
 //!
 //! Nothing here knows a guest-visible format or touches guest memory: a front end validates and
 //! fetches, then asks for an entry. The invariants that others rely on:
 //!
 //! * looking up a number costs the same however many objects there are, and a number that was
 //!   given up does not come back soon ([`Table`]);
-//! * a range that [`Region::translate`] or [`PageMap::translate`] accepts lies in the pages that
-//!   the driver named, whatever the numbers were;
+//! * a range that [`Keys::translate`] or [`PageMap::translate`] accepts lies in the pages that the
+//!   driver named, whatever the numbers were;
 //! * every table is bounded ([`limits`]), so that a guest cannot make the process grow.
 
 mod doorbell;
 mod gid;
+mod key;
 pub mod limits;
 mod pages;
 mod region;
 mod table;
+mod window;
 
 pub use doorbell::{DoorbellPages, Owner, PageError};
 pub use gid::{GidEntry, GidTable};
+pub use key::{KeyError, KeyUser, Keys, MemoryKey};
 pub use pages::{PageMap, append};
-pub use region::{Region, RegionOptions};
+pub use region::{FastRegion, Region, RegionOptions, Registration};
 pub use table::{Numbering, Table};
+pub use window::{Binding, Window, WindowKind, WindowList};

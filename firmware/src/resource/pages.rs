@@ -1,6 +1,5 @@
 //! Where a queue's or region's bytes lie in the function's DMA address space.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::types::{Chunk, Chunks};
@@ -19,7 +18,7 @@ enum Pages {
     /// The first byte's address; `address + bytes` does not exceed 2^64.
     Contiguous(u64),
     /// Addresses of the pages, aligned to their size.
-    List(Box<[u64]>),
+    List(Vec<u64>),
 }
 
 impl PageMap {
@@ -45,8 +44,20 @@ impl PageMap {
         Some(Self {
             shift,
             bytes,
-            pages: Pages::List(pages.into_boxed_slice()),
+            pages: Pages::List(pages),
         })
+    }
+
+    /// The memory that the page list took, to be used for another one.
+    #[must_use]
+    pub fn into_spare_list(self) -> Vec<u64> {
+        match self.pages {
+            Pages::Contiguous(_) => Vec::new(),
+            Pages::List(mut pages) => {
+                pages.clear();
+                pages
+            }
+        }
     }
 
     /// Bytes in all pages.

@@ -1,4 +1,10 @@
 //! Memory regions (InfiniBand Architecture volume 1, 10.6).
+//!
+//! A [`Region`] translates: virtual addresses to pieces of DMA address space, if it allows the
+//! access. A [`FastRegion`] is one that work requests give memory to and take it from again
+//! (10.6.6); the room for its page list is set aside once, so that registering allocates nothing.
+
+use alloc::vec::Vec;
 
 use super::PageMap;
 use crate::types::{Access, AccessError, Chunks};
@@ -33,6 +39,8 @@ pub struct Region {
     pub options: RegionOptions,
     /// Page size as a power of two, as the driver gave it.
     pub page_shift: u8,
+    /// Memory windows that are bound to it.
+    pub windows: u32,
     /// The memory.
     pub pages: PageMap,
 }
@@ -53,18 +61,20 @@ impl Region {
         if !self.access.contains(access) {
             return Err(AccessError::Permission);
         }
-        let offset = if self.options.contains(RegionOptions::ZERO_BASED) {
-            address
-        } else {
-            address.checked_sub(self.start).ok_or(AccessError::Bounds)?
-        };
-        let end = offset.checked_add(length.into());
-        if end.is_none_or(|end| end > self.length) {
-            return Err(AccessError::Bounds);
-        }
+        self.pieces(address, length, chunks)
+    }
+
+    /// As [`Self::translate`], for somebody whose rights were found elsewhere.
+    #[inline]
+    pub(super) fn pieces(
+        &self,
+        address: u64,
+        length: u32,
+        chunks: &mut Chunks,
+    ) -> Result<(), AccessError> {
         let in_pages = self
-            .first_offset()
-            .checked_add(offset)
+            .offset(address, length.into())
+            .and_then(|offset| offset.checked_add(self.first_offset()))
             .ok_or(AccessError::Bounds)?;
         if self.pages.translate(in_pages, length, chunks) {
             Ok(())
@@ -73,11 +83,127 @@ impl Region {
         }
     }
 
+    /// Where `length` bytes at virtual address `address` lie in the region, if they do.
+    #[inline]
+    pub(super) fn offset(&self, address: u64, length: u64) -> Option<u64> {
+        let offset = if self.options.contains(RegionOptions::ZERO_BASED) {
+            address
+        } else {
+            address.checked_sub(self.start)?
+        };
+        let end = offset.checked_add(length)?;
+        (end <= self.length).then_some(offset)
+    }
+
     /// Where the first byte lies in the first page.
     #[must_use]
     pub const fn first_offset(&self) -> u64 {
         self.start & ((1 << self.page_shift) - 1)
     }
+}
+
+/// A memory region for fast registration.
+#[derive(Clone, Debug)]
+pub struct FastRegion {
+    /// The key that it has, whether or not it has memory.
+    pub key: u32,
+    /// Protection domain.
+    pub pd: u32,
+    /// Most pages of a registration.
+    pub max_pages: u32,
+    /// The registration, in state valid; `None` in state free.
+    pub region: Option<Region>,
+    /// Room for the page list of the next registration.
+    spare: Vec<u64>,
+}
+
+impl FastRegion {
+    /// A region without memory.
+    #[must_use]
+    pub fn new(key: u32, pd: u32, max_pages: u32) -> Self {
+        Self {
+            key,
+            pd,
+            max_pages,
+            region: None,
+            spare: room(max_pages),
+        }
+    }
+
+    /// Takes the room for the page list; it comes back with [`Self::register`] or
+    /// [`Self::give_room_back`].
+    pub fn take_room(&mut self) -> Vec<u64> {
+        core::mem::take(&mut self.spare)
+    }
+
+    /// Gives the room for the page list back.
+    pub fn give_room_back(&mut self, mut list: Vec<u64>) {
+        list.clear();
+        self.spare = list;
+    }
+
+    /// Gives the region memory; `false`, and nothing has changed, if it has some already, or a page
+    /// is not aligned.
+    #[must_use]
+    pub fn register(&mut self, registration: Registration, list: Vec<u64>) -> bool {
+        let Registration {
+            key,
+            start,
+            length,
+            access,
+            options,
+            page_shift,
+        } = registration;
+        let pages = match self.region {
+            None => PageMap::list(list, page_shift),
+            Some(_) => None,
+        };
+        let Some(pages) = pages else {
+            self.spare = room(self.max_pages);
+            return false;
+        };
+        self.key = key;
+        self.region = Some(Region {
+            key,
+            pd: self.pd,
+            start,
+            length,
+            access,
+            options,
+            page_shift,
+            windows: 0,
+            pages,
+        });
+        true
+    }
+
+    /// Takes the memory away again.
+    pub(super) fn invalidate(&mut self) {
+        if let Some(region) = self.region.take() {
+            self.spare = region.pages.into_spare_list();
+        }
+    }
+}
+
+/// What a region becomes by a fast registration.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration {
+    /// Key.
+    pub key: u32,
+    /// Virtual address of the first byte.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// What is allowed.
+    pub access: Access,
+    /// Other properties.
+    pub options: RegionOptions,
+    /// Page size as a power of two.
+    pub page_shift: u8,
+}
+
+fn room(pages: u32) -> Vec<u64> {
+    Vec::with_capacity(usize::try_from(pages).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -94,6 +220,7 @@ mod tests {
             access: Access::LOCAL_READ | Access::REMOTE_READ,
             options,
             page_shift: 12,
+            windows: 0,
             pages: PageMap::list(vec![0x8000, 0x2000], 12).unwrap(),
         }
     }

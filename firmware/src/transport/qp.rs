@@ -430,7 +430,12 @@ impl Qp {
     pub fn poll<E: Env>(&mut self, env: &mut E, budget: u32) -> Poll {
         let mut share = budget.div_ceil(2);
         let mut left = budget - share;
-        match self.poll_answers(env, &mut share) {
+        let answers = if self.local_is_next() {
+            Poll::Idle
+        } else {
+            self.poll_answers(env, &mut share)
+        };
+        match answers {
             Poll::Blocked => {
                 // Work requests end even if the peer never hears why.
                 if self.state == State::Error {
@@ -440,8 +445,9 @@ impl Qp {
             }
             Poll::More | Poll::Idle => left += share,
         }
+        let answered = left < budget;
         let requests = match self.state {
-            State::Rts | State::Sqd => self.poll_sender(env, &mut left),
+            State::Rts | State::Sqd => self.poll_sender(env, &mut left, answered),
             State::Error => self.flush(env, &mut left),
             State::Sqe => self.flush_send_queue(env, &mut left),
             _ => Poll::Idle,
@@ -453,12 +459,26 @@ impl Qp {
         }
     }
 
-    fn poll_sender<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
+    /// Whether a request that changes keys waits for a call that has sent no response before it: it
+    /// goes first then.
+    fn local_is_next(&self) -> bool {
+        match &self.sender {
+            Sender::Acknowledged(requester) => requester.local_is_next(),
+            _ => false,
+        }
+    }
+
+    fn poll_sender<E: Env>(&mut self, env: &mut E, budget: &mut u32, answered: bool) -> Poll {
         let may_start = self.state == State::Rts;
         let link = &self.attributes;
         let result = match &mut self.sender {
             Sender::None => Ok(Poll::Idle),
-            Sender::Acknowledged(requester) => requester.poll(env, link, may_start, budget),
+            Sender::Acknowledged(requester) => {
+                requester.responses_under_way = answered;
+                let result = requester.poll(env, link, may_start, budget);
+                requester.responses_under_way = false;
+                result
+            }
             Sender::Unacknowledged(sender) => {
                 sender.poll(env, &self.config, link, may_start, budget)
             }

@@ -82,6 +82,9 @@ pub(super) struct Requester {
     more: bool,
     /// Most packets that a PDU could stand for when one was last sent.
     pub(super) burst: u32,
+    /// The queue pair has sent responses in this call, whose data may still be read on the direct
+    /// path.
+    pub(super) responses_under_way: bool,
     /// Scratch.
     pub(super) chunks: Chunks,
 }
@@ -134,6 +137,15 @@ impl Requester {
                 message.awaits_response() || message.packets == 0 || self.room(message) > 0
             }
         }
+    }
+
+    /// Whether the next message is an operation on keys.
+    pub(super) fn local_is_next(&self) -> bool {
+        self.messages
+            .get(self.cursor.message)
+            .is_some_and(|message| {
+                !message.started && matches!(message.work.operation, SendOperation::Local(_))
+            })
     }
 
     /// Sends until nothing can be sent or `budget` PDUs are spent.
@@ -196,13 +208,16 @@ impl Requester {
         if message.work.fence && self.responses_due > 0 {
             return false;
         }
-        // What earlier requests still need must not go away under them.
-        let invalidates = matches!(
-            message.work.operation,
-            SendOperation::Local(LocalOperation::Invalidate(_))
-        );
-        if invalidates && self.cursor.message > 0 {
-            return false;
+        if let SendOperation::Local(operation) = message.work.operation {
+            // Nobody reads through a key after the request that takes it away has completed.
+            if self.responses_under_way {
+                return false;
+            }
+            // What earlier requests still need must not go away under them.
+            let invalidates = matches!(operation, LocalOperation::Invalidate(_));
+            if invalidates && self.cursor.message > 0 {
+                return false;
+            }
         }
         // Without any depth the request fails when it starts.
         let depth = u32::from(link.initiator_depth).max(1);

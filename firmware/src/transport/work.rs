@@ -109,6 +109,10 @@ pub struct FastRegistration {
     pub access: Access,
     /// Addresses are offsets from the first byte.
     pub zero_based: bool,
+    /// Memory windows may be bound to it.
+    pub window_bind: bool,
+    /// Writes may become visible in any order.
+    pub relaxed_ordering: bool,
     /// Virtual address of the first byte.
     pub start: u64,
     /// Length in bytes.

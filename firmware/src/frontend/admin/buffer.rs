@@ -100,7 +100,8 @@ impl ListReader {
         if self.list.len() < self.pages as usize {
             return Ok(None);
         }
-        let list = core::mem::take(&mut self.list);
+        let mut list = core::mem::take(&mut self.list);
+        list.shrink_to_fit();
         self.finish(list).map(Some)
     }
 

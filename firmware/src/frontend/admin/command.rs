@@ -2,8 +2,9 @@
 
 use bytemuck::Pod;
 use vrnic_abi::admin::{
-    AdminOpcode, Command, CreateAh, CreateCq, CreateEq, CreateMr, CreateQp, ModifyCq, ModifyPort,
-    ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, ResizeCq, SetGid, Status,
+    AdminOpcode, AllocMr, AllocMw, Command, CreateAh, CreateCq, CreateEq, CreateMr, CreateQp,
+    ModifyCq, ModifyPort, ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, ResizeCq, SetGid,
+    Status,
 };
 
 /// Why a command is refused.
@@ -83,10 +84,16 @@ pub(super) enum Request {
     FreePd(u32),
     /// Creates an object that has pages, or gives it others.
     Create(Create),
+    /// AllocMr.
+    AllocMr(AllocMr),
     /// DestroyMr.
     DestroyMr(u32),
     /// QueryMr.
     QueryMr(ObjectOutput),
+    /// AllocMw.
+    AllocMw(AllocMw),
+    /// FreeMw.
+    FreeMw(u32),
     /// DestroyEq.
     DestroyEq(u32),
     /// SetAsyncEq.
@@ -151,6 +158,9 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::CreateMr => Request::Create(Create::Mr(body(command))),
         Op::DestroyMr => Request::DestroyMr(object()),
         Op::QueryMr => Request::QueryMr(body(command)),
+        Op::AllocMr => Request::AllocMr(body(command)),
+        Op::AllocMw => Request::AllocMw(body(command)),
+        Op::FreeMw => Request::FreeMw(object()),
         Op::CreateEq => Request::Create(Create::Eq(body(command))),
         Op::DestroyEq => Request::DestroyEq(object()),
         Op::SetAsyncEq => Request::SetAsyncEq(object()),
@@ -169,9 +179,6 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::QueryAh => Request::QueryAh(body(command)),
         Op::ConfigureCongestion
         | Op::QueryCongestion
-        | Op::AllocMr
-        | Op::AllocMw
-        | Op::FreeMw
         | Op::CreateSrq
         | Op::DestroySrq
         | Op::ModifySrq

@@ -69,6 +69,7 @@ impl Function {
         };
         let reset = qp.transport.state() == State::Reset;
         if reset {
+            self.objects.keys.unbind_all(&mut qp.queues.windows);
             if let Some(send) = &mut qp.queues.send {
                 send.reset();
             }

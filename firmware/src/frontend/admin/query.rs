@@ -1,11 +1,11 @@
 //! Admin commands that write a description into guest memory.
 
 use bytemuck::Pod;
-use vrnic_abi::admin::{AccessFlags, GidType, ObjectOutput, OutputBuffer, Status};
+use vrnic_abi::admin::{GidType, ObjectOutput, OutputBuffer, Status};
 use vrnic_abi::doorbell::PAGES;
 use vrnic_abi::object::{
-    CqAttributes, DeviceAttributes, EqAttributes, GidEntry, MrAttributes, PathMtu, PortAttributes,
-    PortState, QpAttributes,
+    CqAttributes, DeviceAttributes, EqAttributes, GidEntry, PathMtu, PortAttributes, PortState,
+    QpAttributes,
 };
 use vrnic_abi::pci::MSIX_VECTORS;
 use vrnic_abi::wqe::{MAX_INLINE, MAX_MESSAGE, MAX_SGE};
@@ -15,12 +15,12 @@ use super::command::{Refusal, Reply, argument, bad, no_such};
 use super::modify::{mtu_code, state_code};
 use super::queue_pairs::type_code;
 use crate::frontend::function::Function;
-use crate::frontend::keys::access_flags;
+use crate::frontend::keys::{access_flags, describe};
 use crate::frontend::objects::COUNTERS;
 use crate::frontend::registers::{CAPABILITIES, FIRMWARE_VERSION};
 use crate::frontend::ring::{ReceiveRing, SendRing};
 use crate::host::{Host, Memory};
-use crate::resource::{Region, RegionOptions, limits};
+use crate::resource::limits;
 use crate::types::{Mac, Mtu};
 
 /// Time to answer a request: 4.096 µs times 2 to this power.
@@ -48,6 +48,8 @@ impl Function {
             max_eq: limits::EVENT_QUEUES,
             max_pd: limits::PROTECTION_DOMAINS,
             max_mr: limits::REGIONS,
+            max_mw: limits::WINDOWS,
+            max_fast_pages: limits::FAST_PAGES,
             max_mr_size: limits::REGION_BYTES,
             page_sizes: (limits::MIN_PAGE_SHIFT..=limits::MAX_PAGE_SHIFT)
                 .fold(0, |bits, shift| bits | 1 << shift),
@@ -129,18 +131,9 @@ impl Function {
         host: &H,
         body: &ObjectOutput,
     ) -> Result<Reply, Refusal> {
-        let region = self.objects.region(body.object);
-        let region = region.ok_or(no_such(argument!(ObjectOutput, object)))?;
-        let attributes = MrAttributes {
-            key: region.key,
-            pd: region.pd,
-            start: region.start,
-            length: region.length,
-            access: region_flags(region).bits(),
-            page_shift: region.page_shift.into(),
-            ..MrAttributes::default()
-        };
-        write(host, body, &attributes)
+        let key = self.objects.keys.get(body.object);
+        let key = key.ok_or(no_such(argument!(ObjectOutput, object)))?;
+        write(host, body, &describe(key))
     }
 
     pub(super) fn query_eq<H: Host>(
@@ -232,21 +225,6 @@ impl Function {
 fn guid(mac: Mac) -> [u8; 8] {
     let [a, b, c, d, e, f] = mac.0;
     [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
-}
-
-fn region_flags(region: &Region) -> AccessFlags {
-    let mut flags = access_flags(region.access);
-    for (option, flag) in [
-        (RegionOptions::ZERO_BASED, AccessFlags::ZERO_BASED),
-        (RegionOptions::WINDOW_BIND, AccessFlags::WINDOW_BIND),
-        (
-            RegionOptions::RELAXED_ORDERING,
-            AccessFlags::RELAXED_ORDERING,
-        ),
-    ] {
-        flags.set(flag, region.options.contains(option));
-    }
-    flags
 }
 
 /// Writes the description of an object.

@@ -13,7 +13,7 @@ use crate::frontend::function::Function;
 use crate::frontend::queue_pairs::QueuePair;
 use crate::frontend::ring::{ReceiveRing, SendRing};
 use crate::host::Host;
-use crate::resource::{Owner, PageMap, limits};
+use crate::resource::{Owner, PageMap, WindowList, limits};
 use crate::transport::{Kind, Qp, QpConfig};
 use crate::types::Qpn;
 
@@ -91,7 +91,8 @@ impl Function {
 
     pub(super) fn destroy_qp(&mut self, qpn: u32) -> Result<Reply, Refusal> {
         let at = argument!(ObjectReference, object);
-        let qp = self.qps.remove(qpn).ok_or(no_such(at))?;
+        let mut qp = self.qps.remove(qpn).ok_or(no_such(at))?;
+        self.objects.keys.unbind_all(&mut qp.queues.windows);
         let queues = &qp.queues;
         for cqn in [queues.send_cq, queues.receive_cq] {
             if let Some(cq) = self.objects.cqs.get_mut(cqn) {
@@ -144,6 +145,7 @@ fn new_qp(
         signal_all: flags.contains(QpFlags::SIGNAL_ALL),
         privileged: flags.contains(QpFlags::PRIVILEGED),
         kind,
+        windows: WindowList::default(),
         pages,
         send: Some(send),
         receive: Some(receive),

@@ -3,14 +3,17 @@
 //! A region belongs to a protection domain, which cannot go while it has regions or queue pairs. A
 //! key is the table's number, chosen by the device, and eight bits chosen by the driver. Nothing
 //! else keeps what a region translated to: when it is gone, no access through it is in flight.
+//!
+//! A region for fast registration takes the page list of its largest registration out of the
+//! function's budget when it is allocated; work requests then need no more.
 
-use vrnic_abi::admin::{AccessFlags, CreateMr, ObjectReference, Status};
+use vrnic_abi::admin::{AccessFlags, AllocMr, CreateMr, ObjectReference, Status};
 
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::function::Function;
-use crate::frontend::keys::key_access;
+use crate::frontend::keys::{key_access, region_options};
 use crate::frontend::objects::ProtectionDomain;
-use crate::resource::{PageMap, Region, RegionOptions, limits};
+use crate::resource::{FastRegion, KeyError, MemoryKey, PageMap, Region, limits};
 
 impl Function {
     pub(super) fn alloc_pd(&mut self) -> Result<Reply, Refusal> {
@@ -48,7 +51,7 @@ impl Function {
         }
         let at = argument!(CreateMr, access);
         let access = AccessFlags::from_bits(body.access).ok_or(bad(at))?;
-        if access.contains(AccessFlags::WINDOW_BIND) {
+        if access.contains(AccessFlags::FLUSH_PERSISTENT) {
             return Err(Refusal::new(Status::Unsupported, at));
         }
         let needs_local = AccessFlags::REMOTE_WRITE | AccessFlags::REMOTE_ATOMIC;
@@ -63,7 +66,7 @@ impl Function {
         if !zero_based && body.start.checked_add(body.length - 1).is_none() {
             return Err(bad(at));
         }
-        if self.objects.regions.is_full() {
+        if !self.objects.keys.has_room_for_region() {
             return Err(Refusal::new(Status::NoResources, 0));
         }
         let shift = body.buffer.page_shift.min(limits::MAX_PAGE_SHIFT);
@@ -73,10 +76,8 @@ impl Function {
 
     pub(super) fn create_mr(&mut self, body: &CreateMr, pages: PageMap) -> Result<Reply, Refusal> {
         let flags = AccessFlags::from_bits_truncate(body.access);
-        let mut key = 0;
-        let region = |number: u32| {
-            key = number << 8 | u32::from(body.variant);
-            Region {
+        let created = self.objects.keys.add_region(body.variant, |key| {
+            MemoryKey::Region(Region {
                 key,
                 pd: body.pd,
                 start: body.start,
@@ -84,35 +85,51 @@ impl Function {
                 access: key_access(flags),
                 options: region_options(flags),
                 page_shift: body.buffer.page_shift,
+                windows: 0,
                 pages,
-            }
-        };
-        let created = self.objects.regions.insert_with(region);
-        created.ok_or(Refusal::new(Status::NoResources, 0))?;
+            })
+        });
+        let key = created.ok_or(Refusal::new(Status::NoResources, 0))?;
+        self.use_pd(body.pd, true);
+        Ok(Reply::number(key))
+    }
+
+    pub(super) fn alloc_mr(&mut self, body: &AllocMr) -> Result<Reply, Refusal> {
+        if self.objects.pds.get(body.pd).is_none() {
+            return Err(no_such(argument!(AllocMr, pd)));
+        }
+        let at = argument!(AllocMr, max_pages);
+        let max_pages = body.max_pages;
+        if !(1..=limits::FAST_PAGES).contains(&max_pages) {
+            return Err(bad(at));
+        }
+        let entries = self.objects.page_entries.saturating_add(max_pages);
+        if entries > limits::PAGE_LIST_ENTRIES {
+            return Err(Refusal::new(Status::NoResources, at));
+        }
+        let allocated = self.objects.keys.add_region(body.variant, |key| {
+            MemoryKey::Fast(FastRegion::new(key, body.pd, max_pages))
+        });
+        let key = allocated.ok_or(Refusal::new(Status::NoResources, 0))?;
+        self.objects.page_entries = entries;
         self.use_pd(body.pd, true);
         Ok(Reply::number(key))
     }
 
     pub(super) fn destroy_mr(&mut self, key: u32) -> Result<Reply, Refusal> {
-        let missing = no_such(argument!(ObjectReference, object));
-        self.objects.region(key).ok_or(missing)?;
-        let region = self.objects.regions.remove(key >> 8).ok_or(missing)?;
-        self.use_pd(region.pd, false);
-        self.forget_pages(&region.pages);
+        let at = argument!(ObjectReference, object);
+        let removed = self.objects.keys.remove_region(key);
+        let removed = removed.map_err(|error| match error {
+            KeyError::State => Refusal::new(Status::Busy, at),
+            _ => no_such(at),
+        })?;
+        let (pd, entries) = match &removed {
+            MemoryKey::Region(region) => (region.pd, region.pages.list_entries()),
+            MemoryKey::Fast(fast) => (fast.pd, fast.max_pages),
+            MemoryKey::Window(window) => (window.pd, 0),
+        };
+        self.use_pd(pd, false);
+        self.objects.page_entries = self.objects.page_entries.saturating_sub(entries);
         Ok(Reply::default())
     }
-}
-fn region_options(flags: AccessFlags) -> RegionOptions {
-    let mut options = RegionOptions::empty();
-    for (flag, option) in [
-        (AccessFlags::ZERO_BASED, RegionOptions::ZERO_BASED),
-        (AccessFlags::WINDOW_BIND, RegionOptions::WINDOW_BIND),
-        (
-            AccessFlags::RELAXED_ORDERING,
-            RegionOptions::RELAXED_ORDERING,
-        ),
-    ] {
-        options.set(option, flags.contains(flag));
-    }
-    options
 }
