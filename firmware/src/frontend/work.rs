@@ -505,6 +505,23 @@ mod tests {
     }
 
     #[test]
+    fn a_window_gives_remote_rights_only() {
+        let head = ControlSegment {
+            segments: 4,
+            ..control(WqeOpcode::BindWindow)
+        };
+        for bit in 0..32 {
+            let segment = BindSegment {
+                access: 1 << bit,
+                ..BindSegment::default()
+            };
+            let decoded = decode(&[bytes_of(&head), bytes_of(&segment)]);
+            let good = [1, 2, 3, 5].contains(&bit);
+            assert_eq!(decoded != DecodedSend::malformed(), good, "bit {bit}");
+        }
+    }
+
+    #[test]
     fn a_receive_list_ends_early() {
         let data = DataSegment {
             address: 1,

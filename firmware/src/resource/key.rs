@@ -435,3 +435,114 @@ impl Keys {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::PageMap;
+    use alloc::vec::Vec;
+
+    const USER: KeyUser = KeyUser { pd: 1, qp: 7 };
+
+    fn region(key: u32) -> MemoryKey {
+        MemoryKey::Region(Region {
+            key,
+            pd: 1,
+            start: 0,
+            length: 0x1000,
+            access: Access::LOCAL_READ,
+            options: RegionOptions::WINDOW_BIND,
+            page_shift: 12,
+            windows: 0,
+            pages: PageMap::contiguous(0x8000, 0x1000).unwrap(),
+        })
+    }
+
+    fn bind(keys: &mut Keys, list: &mut WindowList, window: u32, region: u32) {
+        let request = Bind {
+            window,
+            key: window,
+            region,
+            access: Access::LOCAL_READ | Access::REMOTE_READ,
+            zero_based: false,
+            start: 0x10,
+            length: 0x20,
+        };
+        keys.bind(USER, list, &request).unwrap();
+    }
+
+    /// Windows of the list, the one bound last first; checks the links back.
+    fn listed(keys: &Keys, list: &WindowList) -> Vec<u32> {
+        let (mut at, mut before, mut found) = (list.first, 0, Vec::new());
+        while at != 0 {
+            let Some(MemoryKey::Window(window)) = keys.table.get(at) else {
+                panic!("no window {at}");
+            };
+            let links = window.binding.unwrap().links;
+            assert_eq!(links.before, before);
+            found.push(window.key);
+            (before, at) = (at, links.after);
+        }
+        found
+    }
+
+    #[test]
+    fn a_queue_pair_knows_its_windows() {
+        let (mut keys, mut list) = (Keys::default(), WindowList::default());
+        let region = keys.add_region(0, region).unwrap();
+        let windows: Vec<u32> = (0..5)
+            .map(|n| keys.add_window(n, 1, WindowKind::Type2).unwrap())
+            .collect();
+        let [a, b, c, d, e] = windows[..] else {
+            panic!("five windows");
+        };
+        for window in [a, b, c, d, e] {
+            bind(&mut keys, &mut list, window, region);
+        }
+        assert_eq!(listed(&keys, &list), [e, d, c, b, a]);
+        keys.invalidate(USER, &mut list, c).unwrap();
+        keys.remove_window(e, &mut list).unwrap();
+        keys.remove_window(a, &mut list).unwrap();
+        assert_eq!(listed(&keys, &list), [d, b]);
+        bind(&mut keys, &mut list, c, region);
+        assert_eq!(listed(&keys, &list), [c, d, b]);
+        assert_eq!(keys.remove_region(region).unwrap_err(), KeyError::State);
+        keys.unbind_all(&mut list);
+        assert!(list.is_empty() && keys.window(b).unwrap().binding.is_none());
+        assert!(keys.remove_region(region).is_ok());
+        assert_eq!((keys.regions(), keys.windows()), (0, 3));
+    }
+
+    #[test]
+    fn the_reserved_key_is_nobodys() {
+        let mut keys = Keys::default();
+        let all = limits::REGIONS + limits::WINDOWS;
+        // The highest number is that of the last index in its last generation.
+        assert!(NUMBERS.first + all < 1 << NUMBERS.index_bits);
+        assert_eq!(NUMBERS.index_bits + NUMBERS.generation_bits, 24);
+        let key = keys.add_region(0xff, region).unwrap();
+        assert_eq!(key, 0x1ff);
+        for wrong in [0x1fe, 0xffff_ff00, 0, u32::MAX, 1 << 26 | 0x1ff] {
+            assert!(keys.get(wrong).is_none());
+        }
+    }
+
+    #[test]
+    fn an_access_without_bytes_needs_rights_all_the_same() {
+        let (mut keys, mut list) = (Keys::default(), WindowList::default());
+        let region = keys.add_region(0, region).unwrap();
+        let window = keys.add_window(0, 1, WindowKind::Type2).unwrap();
+        let check = |keys: &Keys, key, access| keys.check(USER, key, access);
+        let read = Access::REMOTE_READ;
+        assert_eq!(check(&keys, window, read), Err(AccessError::Key));
+        bind(&mut keys, &mut list, window, region);
+        assert_eq!(check(&keys, window, read), Ok(()));
+        let write = check(&keys, window, Access::REMOTE_WRITE);
+        assert_eq!(write, Err(AccessError::Permission));
+        assert_eq!(check(&keys, region, read), Err(AccessError::Permission));
+        let stranger = KeyUser { pd: 2, qp: 7 };
+        for key in [window, region] {
+            assert_eq!(keys.check(stranger, key, read), Err(AccessError::Key));
+        }
+    }
+}

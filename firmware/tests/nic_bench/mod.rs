@@ -14,8 +14,8 @@ use std::rc::Rc;
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use vrnic_abi::admin::{
     AccessFlags, AdminOpcode, Buffer, Command, CommandHeader, Completion, CreateCq, CreateEq,
-    CreateMr, CreateQp, GidType, ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, ResizeCq,
-    SetGid, Status,
+    CreateMr, CreateQp, GidType, ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, QpFlags,
+    ResizeCq, SetGid, Status,
 };
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::doorbell;
@@ -626,6 +626,18 @@ impl Driver {
 
     #[track_caller]
     pub fn qp(&mut self, bench: &mut Bench, pd: u32, send_cq: &Cq, receive_cq: &Cq) -> Qp {
+        self.qp_with(bench, pd, send_cq, receive_cq, QpFlags::empty())
+    }
+
+    #[track_caller]
+    pub fn qp_with(
+        &mut self,
+        bench: &mut Bench,
+        pd: u32,
+        send_cq: &Cq,
+        receive_cq: &Cq,
+        flags: QpFlags,
+    ) -> Qp {
         let buffer = self.scattered((64 << 6) + (64 << 6));
         let body = CreateQp {
             pd,
@@ -635,6 +647,7 @@ impl Driver {
             log_send_blocks: 6,
             log_receive_entries: 6,
             log_receive_segments: 2,
+            flags: flags.bits(),
             ..CreateQp::default()
         };
         let completion = self.command(bench, AdminOpcode::CreateQp, &body);

@@ -4,6 +4,7 @@
 
 use crate::bench::*;
 use crate::rules::*;
+use vrnic_firmware::transport::{LocalOperation, SendOperation};
 
 mod read {
     use super::*;
@@ -400,5 +401,29 @@ mod duplicates {
             );
         }
         assert_eq!(solo.run().len(), 4, "no more than the responder resources");
+    }
+}
+
+mod keys {
+    use super::*;
+
+    /// On the direct path the data of a response is read after the call that sends it.
+    #[test]
+    fn change_before_responses_of_a_call_or_in_another_one() {
+        let mut solo = Solo::new();
+        let operation = LocalOperation::Invalidate(KEY);
+        let read = Body::Read {
+            source: range(0, 8),
+        };
+        solo.request(0, read, &[]);
+        solo.post(1, SendOperation::Local(operation), 0, 0);
+        assert_eq!(solo.poll_once(), 1);
+        assert!(solo.node.local.is_empty() && solo.node.sent.is_empty());
+        assert!(solo.qp.has_work());
+        // More to answer does not keep it waiting.
+        solo.request(1, read, &[]);
+        assert_eq!(solo.poll_once(), 2);
+        assert_eq!(solo.node.local, [operation]);
+        assert_eq!(solo.node.sent, [(1, Outcome::Success, 0)]);
     }
 }
