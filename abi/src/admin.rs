@@ -144,14 +144,17 @@ codes! {
         /// Creates a shared receive queue. Body: `CreateSrq`. result0: its number (23:0); result1:
         /// its slot.
         CreateSrq = 0x0030,
-        /// Destroys a shared receive queue that no queue pair uses. Body: `ObjectReference`.
+        /// Destroys a shared receive queue that no queue pair was created with. Queue pairs that have an
+        /// entry in use go to ERR. Body: `ObjectReference`. When it completes, no access to the buffers
+        /// of its entries is in flight.
         DestroySrq = 0x0031,
         /// Arms the limit of a shared receive queue. Body: `ModifySrq`.
         ModifySrq = 0x0032,
         /// Writes `SrqAttributes`. Body: `ObjectOutput`.
         QuerySrq = 0x0033,
         /// Creates a queue pair in state RESET. Body: `CreateQp`. result0: its number (23:0);
-        /// result1: slot of the send queue (15:0) and of the receive queue (31:16).
+        /// result1: slot of the send queue (15:0) and of the receive queue (31:16), 0 for a queue that
+        /// does not exist.
         CreateQp = 0x0038,
         /// Destroys a queue pair. Body: `ObjectReference`. When it completes, no access of the
         /// queue pair to memory is in flight.
@@ -532,7 +535,7 @@ layout! {
         /// Shared receive queue.
         0x00 srq: u32,
         /// When fewer entries than this are left, the event SrqLimit is reported once and the limit
-        /// becomes 0; 0 for never.
+        /// becomes 0; at once if that is so already. 0 for never; at most the number of entries.
         0x04 limit: u32,
         /// Reserved.
         0x08 reserved: u64,
@@ -619,27 +622,28 @@ layout! {
     CreateQp [56] {
         /// Protection domain.
         0x00 pd: u32,
-        /// Completion queue of the send queue.
+        /// Completion queue of the send queue; 0 for XRC targets.
         0x04 send_cq: u32,
-        /// Completion queue of the receive queue.
+        /// Completion queue of the receive queue; 0 for XRC.
         0x08 receive_cq: u32,
-        /// Shared receive queue of type `Basic`, or 0.
+        /// Shared receive queue of type `Basic`, for types `Rc`, `Uc` and `Ud`; or 0.
         0x0c srq: u32,
         /// Both rings: the receive queue from the buffer's first byte on, the send queue from the
         /// next multiple of 64 on. With a shared receive queue, and for XRC, there is no receive
-        /// queue and the send queue comes first; for XRC targets there is no buffer at all.
+        /// queue and the send queue comes first; for XRC targets there is no buffer at all, and all
+        /// bytes here are 0.
         0x10 buffer: Buffer,
-        /// Doorbell page of the slots.
+        /// Doorbell page of the slots; 0 for XRC targets, which have none.
         0x20 doorbell_page: u32,
         /// A `QpType`.
         0x24 qp_type: u8,
-        /// Basic blocks of the send queue as a power of two, 0 to the limit.
+        /// Basic blocks of the send queue as a power of two, 0 to the limit; 0 for XRC targets.
         0x25 log_send_blocks: u8,
-        /// Entries of the receive queue as a power of two, 0 to the limit.
+        /// Entries of the receive queue as a power of two, 0 to the limit; 0 without one.
         0x26 log_receive_entries: u8,
-        /// Data segments in a receive entry as a power of two, 0 to 4.
+        /// Data segments in a receive entry as a power of two, 0 to 4; 0 without a receive queue.
         0x27 log_receive_segments: u8,
-        /// `QpFlags`.
+        /// `QpFlags`; none for XRC targets.
         0x28 flags: u32,
         /// XRC domain of XRC targets; else 0.
         0x2c xrcd: u32,

@@ -243,7 +243,7 @@ layout! {
         0x1c xrcd: u32,
         /// Completion queue of an XRC queue, or 0.
         0x20 cq: u32,
-        /// Queue pairs that use it.
+        /// Queue pairs that were created with it.
         0x24 users: u32,
         /// Reserved.
         0x28 reserved1: u64,

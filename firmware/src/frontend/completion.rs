@@ -38,6 +38,8 @@ pub struct CompletionQueue {
     pub eq: u32,
     /// Queue pairs that complete here, once for each of their work queues.
     pub users: Vec<u32>,
+    /// Shared receive queues that complete here; each finds out by itself when this one has failed.
+    pub shared_users: u32,
     /// Set while an event of the queue waits for room in the event queue.
     pub event_held: bool,
     /// When the driver is notified.
@@ -59,6 +61,7 @@ impl CompletionQueue {
             ring,
             eq,
             users: Vec::new(),
+            shared_users: 0,
             event_held: false,
             notifier: Notifier::new(moderation),
             timer: None,
@@ -66,6 +69,12 @@ impl CompletionQueue {
             solicited: None,
             failed: false,
         }
+    }
+
+    /// Whether nothing completes here.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.users.is_empty() && self.shared_users == 0
     }
 
     /// Whether the queue has failed.

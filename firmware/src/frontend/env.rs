@@ -9,6 +9,7 @@ use super::address::{resolve, udp_source};
 use super::keys;
 use super::objects::Objects;
 use super::ring::{ReceiveRing, SendRing};
+use super::shared_receive::shared;
 use crate::host::{CopyError, Host, Memory, TraceEvent};
 use crate::pdu::{AtomicOperation, Pdu, SendTail};
 use crate::resource::{KeyUser, PageMap, WindowList, append};
@@ -47,6 +48,12 @@ pub struct WorkQueues {
     pub send: Option<SendRing>,
     /// Receive queue, if it has one of its own.
     pub receive: Option<ReceiveRing>,
+    /// Shared receive queue that it was created with.
+    pub srq: Option<u32>,
+    /// XRC domain, of an XRC target.
+    pub xrcd: Option<u32>,
+    /// The shared receive queue of type XRC whose entry it has in use.
+    pub held: Option<u32>,
 }
 
 impl WorkQueues {
@@ -175,7 +182,18 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         Some(work)
     }
 
-    fn next_receive(&mut self, _srqn: Option<u32>) -> Result<ReceiveWork, NoReceive> {
+    fn next_receive(&mut self, srqn: Option<u32>) -> Result<ReceiveWork, NoReceive> {
+        if let Some(srqn) = srqn {
+            let xrcd = self.queues.xrcd.ok_or(NoReceive::NoQueue)?;
+            let work = self
+                .objects
+                .take_shared(self.host, self.now, srqn, Some(xrcd))?;
+            self.queues.held = Some(srqn);
+            return Ok(work);
+        }
+        if let Some(srqn) = self.queues.srq {
+            return self.objects.take_shared(self.host, self.now, srqn, None);
+        }
         let domain = self.domain();
         let queues = &mut *self.queues;
         let receive = queues.receive.as_mut().ok_or(NoReceive::NoQueue)?;
@@ -187,7 +205,7 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
     }
 
     fn shares_receives(&self) -> bool {
-        false
+        self.queues.srq.is_some() || self.queues.xrcd.is_some()
     }
 
     fn complete_send(&mut self, work: &SendWork, outcome: Outcome, bytes: u32) {
@@ -217,16 +235,16 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
     }
 
     fn complete_receive(&mut self, completion: ReceiveCompletion) {
-        let Some(receive) = &mut self.queues.receive else {
+        let Some((srqn, index, cqn)) = self.end_receive(completion.cookie) else {
             return;
         };
-        let index = receive.end(completion.cookie);
         if completion.outcome == Outcome::Flushed {
             self.objects.count(Counter::RespCqeFlushError, 1);
         }
         let entry = CompletionEntry {
             qpn: self.queues.qpn,
             wqe_index: index,
+            srqn,
             byte_length: completion.bytes,
             timestamp: self.now.0,
             status: status(completion.outcome).raw(),
@@ -234,7 +252,7 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         };
         let counts = completion.solicited || completion.outcome != Outcome::Success;
         self.objects
-            .complete(self.host, self.now, self.queues.receive_cq, entry, counts);
+            .complete(self.host, self.now, cqn, entry, counts);
     }
 
     fn event(&mut self, event: QpEvent) {
@@ -401,6 +419,21 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
             self.queues,
             operation,
         )
+    }
+}
+
+impl<H: Host, P> QpEnv<'_, H, P> {
+    /// Gives up the receive work request with `cookie`: returns the number of its shared receive
+    /// queue, or 0, its index, and the completion queue that is told.
+    fn end_receive(&mut self, cookie: u64) -> Option<(u32, u32, u32)> {
+        let Some((srqn, index)) = shared(cookie) else {
+            let index = self.queues.receive.as_mut()?.end(cookie);
+            return Some((0, index, self.queues.receive_cq));
+        };
+        self.queues.held = None;
+        let extended = self.objects.srqs.get(srqn)?.extended;
+        let cqn = extended.map_or(self.queues.receive_cq, |extended| extended.cq);
+        Some((srqn, index, cqn))
     }
 }
 

@@ -289,6 +289,8 @@ impl Function {
                     }
                 }
             }
+            // Looked at when a message arrives.
+            Owner::SharedReceive(_) => {}
             Owner::Completion(cqn) => self.objects.ring_cq(host, now, cqn, value),
             Owner::Event(eqn) => self.objects.ring_eq(host, eqn, value),
         }

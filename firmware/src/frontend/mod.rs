@@ -8,8 +8,8 @@
 //! * `admin`: the admin queue, its commands and what they do;
 //! * [`event`], [`completion`]: the queues that the device writes, their [`entry_ring`], and
 //!   [`moderation`] of what they announce;
-//! * [`ring`], [`work`]: the queues that the driver writes; [`address`], [`keys`]: what requests
-//!   and commands say in common;
+//! * [`ring`], [`shared_receive`], [`work`]: the queues that the driver writes; [`address`],
+//!   [`keys`]: what requests and commands say in common;
 //! * [`mod@env`]: all of that as a queue pair of the transport sees it;
 //! * [`objects`], [`queue_pairs`], [`function`]: where everything lives.
 //!
@@ -31,6 +31,7 @@ pub mod objects;
 pub mod queue_pairs;
 pub mod registers;
 pub mod ring;
+pub mod shared_receive;
 pub mod work;
 
 pub use admin::Context;

@@ -15,9 +15,10 @@ use super::completion::{CompletionQueue, Pushed};
 use super::event::{EventQueue, Posted};
 use super::moderation::Moderation;
 use super::registers::Fault;
+use super::shared_receive::{Look, SharedReceiveQueue};
 use crate::host::Host;
 use crate::resource::{DoorbellPages, GidTable, Keys, Numbering, Table, limits};
-use crate::transport::Path;
+use crate::transport::{NoReceive, Path, ReceiveWork};
 use crate::types::Time;
 
 /// Number of counters.
@@ -30,10 +31,21 @@ const CQ_NUMBERS: Numbering = Numbering {
     generation_bits: 9,
 };
 
+/// Shared receive queues: requests of XRC initiators name them, so that one that is gone must not
+/// be taken for its successor.
+const SRQ_NUMBERS: Numbering = CQ_NUMBERS;
+
 /// A protection domain: how many objects belong to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProtectionDomain {
     /// Objects of all kinds.
+    pub users: u32,
+}
+
+/// An XRC domain: how many objects belong to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct XrcDomain {
+    /// Shared receive queues and XRC targets.
     pub users: u32,
 }
 
@@ -57,6 +69,10 @@ pub struct Objects {
     pub keys: Keys,
     /// Completion queues.
     pub cqs: Table<CompletionQueue>,
+    /// Shared receive queues.
+    pub srqs: Table<SharedReceiveQueue>,
+    /// XRC domains.
+    pub xrcds: Table<XrcDomain>,
     /// Event queues.
     pub eqs: Table<EventQueue>,
     /// The event queue for asynchronous events.
@@ -75,7 +91,7 @@ pub struct Objects {
     pub failed_cqs: Vec<u32>,
     /// Completion queues whose events are put off and that need a timer.
     pub moderated_cqs: Vec<u32>,
-    /// A completion was dropped, as its queue had failed before.
+    /// A completion was lost, as its queue has failed.
     pub dropped: bool,
     /// Event queues hold events back.
     pub events_held: bool,
@@ -89,6 +105,8 @@ impl Default for Objects {
             pds: Table::new(Numbering::PLAIN, limits::PROTECTION_DOMAINS),
             keys: Keys::default(),
             cqs: Table::new(CQ_NUMBERS, limits::COMPLETION_QUEUES),
+            srqs: Table::new(SRQ_NUMBERS, limits::SHARED_RECEIVE_QUEUES),
+            xrcds: Table::new(Numbering::PLAIN, limits::XRC_DOMAINS),
             eqs: Table::new(Numbering::PLAIN, limits::EVENT_QUEUES),
             async_eq: None,
             handles: Table::new(Numbering::PLAIN, limits::ADDRESS_HANDLES),
@@ -133,9 +151,54 @@ impl Objects {
             Pushed::Dropped => self.dropped = true,
             Pushed::Notify => self.notify(host, now, cqn),
             Pushed::Failed => {
+                // XRC targets do not stand among its users.
+                self.dropped = true;
                 self.failed_cqs.push(cqn);
                 self.asynchronous(host, now, EventType::CqError, cqn);
             }
+        }
+    }
+
+    /// Takes an entry of shared receive queue `srqn`, which belongs to XRC domain `xrcd` if that is
+    /// given, and else to none.
+    ///
+    /// # Errors
+    /// Why there is none.
+    #[inline]
+    pub fn take_shared<H: Host>(
+        &mut self,
+        host: &H,
+        now: Time,
+        srqn: u32,
+        xrcd: Option<u32>,
+    ) -> Result<ReceiveWork, NoReceive> {
+        let srq = self.srqs.get_mut(srqn).ok_or(NoReceive::NoQueue)?;
+        if srq.extended.map(|extended| extended.xrcd) != xrcd {
+            return Err(NoReceive::NoQueue);
+        }
+        let cq = srq.extended.and_then(|extended| self.cqs.get(extended.cq));
+        if cq.is_some_and(CompletionQueue::has_failed) {
+            return Err(NoReceive::Failed);
+        }
+        let (work, look) = srq.take(host);
+        self.looked(host, now, srqn, look);
+        work
+    }
+
+    /// Arms the limit of shared receive queue `srqn`.
+    pub fn arm_shared<H: Host>(&mut self, host: &H, now: Time, srqn: u32, limit: u32) {
+        if let Some(srq) = self.srqs.get_mut(srqn) {
+            let look = srq.arm(host, limit);
+            self.looked(host, now, srqn, look);
+        }
+    }
+
+    fn looked<H: Host>(&mut self, host: &H, now: Time, srqn: u32, look: Look) {
+        if !look.valid {
+            self.count(Counter::BadDoorbell, 1);
+        }
+        if let Some(event) = look.event {
+            self.asynchronous(host, now, event, srqn);
         }
     }
 

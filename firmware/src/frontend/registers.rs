@@ -15,6 +15,7 @@ pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::UC)
     .union(Capabilities::UD)
     .union(Capabilities::GSI)
+    .union(Capabilities::SRQ)
     .union(Capabilities::ATOMIC_WRITE)
     .union(Capabilities::FLUSH)
     .union(Capabilities::ATOMICS)

@@ -237,10 +237,34 @@ impl ReceiveRing {
         self.consumer = 0;
     }
 
+    /// Number of entries.
+    #[must_use]
+    pub const fn entries(&self) -> u32 {
+        self.mask.wrapping_add(1)
+    }
+
+    /// Data segments in an entry.
+    #[must_use]
+    pub const fn segments(&self) -> usize {
+        self.entry / SEGMENT
+    }
+
+    /// Entries ever posted, as last seen.
+    #[must_use]
+    pub const fn producer(&self) -> u32 {
+        self.producer
+    }
+
     /// Entries ever consumed.
     #[must_use]
     pub const fn consumer(&self) -> u32 {
         self.consumer
+    }
+
+    /// Entries that were posted, as last seen, and not taken.
+    #[must_use]
+    pub const fn left(&self) -> u32 {
+        self.producer.wrapping_sub(self.fetched)
     }
 
     /// The next work request, its cookie set, its buffers in `domain`; `None` if there is none. Also
@@ -252,17 +276,10 @@ impl ReceiveRing {
         domain: Domain,
     ) -> (Option<ReceiveWork>, bool) {
         if self.producer == self.fetched {
-            let value = host.doorbell(self.doorbell.0, self.doorbell.1);
-            let producer = doorbell::index(value);
-            let posted = producer.wrapping_sub(self.consumer);
-            let known = self.producer.wrapping_sub(self.consumer);
-            if posted > self.mask.wrapping_add(1) || posted < known {
-                return (None, false);
+            let valid = self.look(host);
+            if self.producer == self.fetched {
+                return (None, valid);
             }
-            if producer == self.fetched {
-                return (None, true);
-            }
-            self.producer = producer;
         }
         let index = self.fetched;
         self.fetched = index.wrapping_add(1);
@@ -275,6 +292,19 @@ impl ReceiveRing {
         work.cookie = index.into();
         work.domain = domain;
         (Some(work), true)
+    }
+
+    /// Reads the doorbell slot; `false` if it makes no sense.
+    pub fn look<H: Host>(&mut self, host: &H) -> bool {
+        let value = host.doorbell(self.doorbell.0, self.doorbell.1);
+        let producer = doorbell::index(value);
+        let posted = producer.wrapping_sub(self.consumer);
+        let known = self.producer.wrapping_sub(self.consumer);
+        let valid = posted <= self.mask.wrapping_add(1) && posted >= known;
+        if valid {
+            self.producer = producer;
+        }
+        valid
     }
 
     /// Ends the request with `cookie` and returns the index of its entry.

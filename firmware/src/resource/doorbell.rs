@@ -12,6 +12,8 @@ pub enum Owner {
     Send(u32),
     /// Receive queue of a queue pair.
     Receive(u32),
+    /// Shared receive queue.
+    SharedReceive(u32),
     /// Completion queue.
     Completion(u32),
     /// Event queue.

@@ -4,6 +4,10 @@
 pub const QUEUE_PAIRS: u32 = 16384;
 /// Completion queues.
 pub const COMPLETION_QUEUES: u32 = 16384;
+/// Shared receive queues.
+pub const SHARED_RECEIVE_QUEUES: u32 = 16384;
+/// XRC domains.
+pub const XRC_DOMAINS: u32 = 4096;
 /// Event queues.
 pub const EVENT_QUEUES: u32 = 64;
 /// Protection domains.
@@ -54,6 +58,8 @@ pub const fn send_blocks(queue_pairs: u32) -> u32 {
 
 /// Entries of a receive queue, as a power of two.
 pub const LOG_RECEIVE_ENTRIES: u8 = 15;
+/// Entries of a shared receive queue, as a power of two.
+pub const LOG_SHARED_ENTRIES: u8 = 16;
 /// Data segments of a receive entry, as a power of two.
 pub const LOG_RECEIVE_SEGMENTS: u8 = 4;
 /// Entries of a completion queue, as a power of two: the least and the most.

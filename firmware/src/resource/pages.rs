@@ -22,6 +22,16 @@ enum Pages {
 }
 
 impl PageMap {
+    /// No bytes: the map of what has no buffer.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            shift: 63,
+            bytes: 0,
+            pages: Pages::Contiguous(0),
+        }
+    }
+
     /// `bytes` bytes from `address` on; `None` if they leave the address space.
     #[must_use]
     pub fn contiguous(address: u64, bytes: u64) -> Option<Self> {

@@ -9,7 +9,9 @@ use vrnic_abi::counter::Counter;
 
 use super::gather::{gather, total};
 use super::modify::Attributes;
-use super::{Broken, Env, ReceiveCompletion, ReceiveKind, ReceiveWork, TransferError};
+use super::{
+    Broken, Env, NoReceive, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, TransferError,
+};
 use crate::pdu::{Body, Pdu, Place, Service};
 use crate::types::{Access, Chunks, Outcome};
 
@@ -93,7 +95,11 @@ impl Datagrams {
             Some(work) => work,
             None => match env.next_receive(None) {
                 Ok(work) => work,
-                Err(_) => {
+                Err(NoReceive::Failed) => {
+                    env.event(QpEvent::Fatal);
+                    return Err(Broken);
+                }
+                Err(NoReceive::Empty | NoReceive::NoQueue) => {
                     env.count(inbound.no_receive, 1);
                     return Ok(());
                 }

@@ -147,6 +147,8 @@ pub enum NoReceive {
     Empty,
     /// There is no such shared receive queue.
     NoQueue,
+    /// The shared receive queue has failed (IBTA volume 1, 10.2.9).
+    Failed,
 }
 
 /// What [`Env::transmit`] did.

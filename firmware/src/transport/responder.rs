@@ -320,6 +320,7 @@ impl Responder {
             None => env.next_receive(srqn).map_err(|none| match none {
                 NoReceive::Empty => Refusal::NotReady,
                 NoReceive::NoQueue => INVALID,
+                NoReceive::Failed => operational(Outcome::LocalQpOperation),
             })?,
         };
         let result = match work.invalid {

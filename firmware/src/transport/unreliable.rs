@@ -137,9 +137,12 @@ impl Unreliable {
     fn take_receive<E: Env>(&mut self, env: &mut E) -> Result<u64, Refusal> {
         let work = match self.receive.take() {
             Some(work) => work,
-            None => env
-                .next_receive(None)
-                .map_err(|_: NoReceive| Refusal::Drop(Counter::RxUnreliableNoReceive))?,
+            None => env.next_receive(None).map_err(|none| match none {
+                NoReceive::Failed => Refusal::Owner(Outcome::LocalQpOperation),
+                NoReceive::Empty | NoReceive::NoQueue => {
+                    Refusal::Drop(Counter::RxUnreliableNoReceive)
+                }
+            })?,
         };
         let result = match work.invalid {
             Some(outcome) => Err(Refusal::Owner(outcome)),

@@ -3,8 +3,8 @@
 use bytemuck::Pod;
 use vrnic_abi::admin::{
     AdminOpcode, AllocMr, AllocMw, Command, CreateAh, CreateCq, CreateEq, CreateMr, CreateQp,
-    ModifyCq, ModifyPort, ModifyQp, ObjectOutput, ObjectReference, OutputBuffer, ResizeCq, SetGid,
-    Status,
+    CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq, ObjectOutput, ObjectReference,
+    OutputBuffer, ResizeCq, SetGid, Status,
 };
 
 /// Why a command is refused.
@@ -106,6 +106,16 @@ pub(super) enum Request {
     ModifyCq(ModifyCq),
     /// QueryCq.
     QueryCq(ObjectOutput),
+    /// DestroySrq.
+    DestroySrq(u32),
+    /// ModifySrq.
+    ModifySrq(ModifySrq),
+    /// QuerySrq.
+    QuerySrq(ObjectOutput),
+    /// AllocXrcd.
+    AllocXrcd,
+    /// FreeXrcd.
+    FreeXrcd(u32),
     /// DestroyQp.
     DestroyQp(u32),
     /// ModifyQp.
@@ -131,6 +141,8 @@ pub(super) enum Create {
     Cq(CreateCq),
     /// ResizeCq.
     CqPages(ResizeCq),
+    /// CreateSrq.
+    Srq(CreateSrq),
     /// CreateQp.
     Qp(CreateQp),
 }
@@ -170,6 +182,12 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::ModifyCq => Request::ModifyCq(body(command)),
         Op::DestroyCq => Request::DestroyCq(object()),
         Op::QueryCq => Request::QueryCq(body(command)),
+        Op::CreateSrq => Request::Create(Create::Srq(body(command))),
+        Op::DestroySrq => Request::DestroySrq(object()),
+        Op::ModifySrq => Request::ModifySrq(body(command)),
+        Op::QuerySrq => Request::QuerySrq(body(command)),
+        Op::AllocXrcd => Request::AllocXrcd,
+        Op::FreeXrcd => Request::FreeXrcd(object()),
         Op::CreateQp => Request::Create(Create::Qp(body(command))),
         Op::DestroyQp => Request::DestroyQp(object()),
         Op::ModifyQp => Request::ModifyQp(body(command)),
@@ -179,14 +197,8 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::QueryAh => Request::QueryAh(body(command)),
         Op::ConfigureCongestion
         | Op::QueryCongestion
-        | Op::CreateSrq
-        | Op::DestroySrq
-        | Op::ModifySrq
-        | Op::QuerySrq
         | Op::AttachMulticast
         | Op::DetachMulticast
-        | Op::AllocXrcd
-        | Op::FreeXrcd
         | Op::SetFilter
         | Op::ClearFilter
         | Op::ConfigureVf

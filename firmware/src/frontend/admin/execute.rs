@@ -5,11 +5,12 @@
 //! it is complete, as other commands may have been carried out in between.
 
 use vrnic_abi::admin::{
-    CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, ResizeCq, Status,
+    Buffer, CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, CreateSrq, ResizeCq,
+    Status,
 };
 
 use super::buffer::{self, ListReader, Pages};
-use super::command::{Create, Refusal, Reply, Request, argument, parse};
+use super::command::{Create, Refusal, Reply, Request, argument, bad, parse};
 use crate::frontend::function::Function;
 use crate::host::Host;
 use crate::nic::Addresses;
@@ -166,6 +167,11 @@ impl Function {
             Request::ModifyCq(body) => self.modify_cq(cx.host, cx.now, body),
             Request::DestroyCq(cqn) => self.destroy_cq(*cqn),
             Request::QueryCq(body) => self.query_cq(cx.host, body),
+            Request::DestroySrq(srqn) => self.destroy_srq(cx.host, cx.now, *srqn),
+            Request::ModifySrq(body) => self.modify_srq(cx.host, cx.now, body),
+            Request::QuerySrq(body) => self.query_srq(cx.host, body),
+            Request::AllocXrcd => self.alloc_xrcd(),
+            Request::FreeXrcd(xrcd) => self.free_xrcd(*xrcd),
             Request::DestroyQp(qpn) => self.destroy_qp(*qpn),
             Request::ModifyQp(body) => self.modify_qp(cx.host, cx.now, body),
             Request::QueryQp(body) => self.query_qp(cx.host, body),
@@ -189,8 +195,17 @@ impl Function {
             Create::Eq(body) => (&body.buffer, argument!(CreateEq, buffer)),
             Create::Cq(body) => (&body.buffer, argument!(CreateCq, buffer)),
             Create::CqPages(body) => (&body.buffer, argument!(ResizeCq, buffer)),
+            Create::Srq(body) => (&body.buffer, argument!(CreateSrq, buffer)),
             Create::Qp(body) => (&body.buffer, argument!(CreateQp, buffer)),
         };
+        if needed == 0 {
+            if *buffer != Buffer::default() {
+                return Err(bad(at));
+            }
+            return self
+                .create(cx, create, PageMap::empty())
+                .map(Executed::Done);
+        }
         match buffer::check(buffer, needed, at)? {
             Pages::Known(pages) => self.create(cx, create, pages).map(Executed::Done),
             Pages::Listed(reader) => {
@@ -204,13 +219,15 @@ impl Function {
         }
     }
 
-    /// Checks everything but the pages and returns how many bytes they must hold.
+    /// Checks everything but the pages and returns how many bytes they must hold: 0 if the object has
+    /// no buffer.
     fn check_create(&self, create: &Create) -> Result<u64, Refusal> {
         match create {
             Create::Mr(body) => self.check_mr(body),
             Create::Eq(body) => self.check_eq(body),
             Create::Cq(body) => self.check_cq(body),
             Create::CqPages(body) => self.check_resize(body),
+            Create::Srq(body) => self.check_srq(body),
             Create::Qp(body) => self.check_qp(body),
         }
     }
@@ -228,6 +245,7 @@ impl Function {
             Create::Eq(body) => self.create_eq(cx.host, body, pages),
             Create::Cq(body) => self.create_cq(cx.host, body, pages),
             Create::CqPages(body) => self.resize_cq(body, pages),
+            Create::Srq(body) => self.create_srq(cx.host, body, pages),
             Create::Qp(body) => self.create_qp(cx.host, body, pages),
         }?;
         self.objects.page_entries = self.objects.page_entries.saturating_add(entries);

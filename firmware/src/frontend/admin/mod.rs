@@ -1,8 +1,9 @@
 //! The admin queue and its commands (see [`vrnic_abi::admin`]).
 //!
 //! `ring` fetches commands and writes completions, `command` parses, `execute` carries out; what a
-//! command does stands with its objects: `regions`, `windows`, `queues`, `queue_pairs`, `modify`,
-//! `handles`, `port`, `doorbells`; `query` writes descriptions, `buffer` reads page lists.
+//! command does stands with its objects: `regions`, `windows`, `queues`, `shared_receive`,
+//! `queue_pairs`, `modify`, `handles`, `port`, `doorbells`; `query` writes descriptions, `buffer`
+//! reads page lists.
 //!
 //! Every argument is checked before anything changes, and a refusal names the argument.
 
@@ -18,6 +19,7 @@ mod queue_pairs;
 mod queues;
 mod regions;
 mod ring;
+mod shared_receive;
 mod windows;
 
 pub use execute::Context;

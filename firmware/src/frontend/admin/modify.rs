@@ -76,6 +76,7 @@ impl Function {
             if let Some(receive) = &mut qp.queues.receive {
                 receive.reset();
             }
+            qp.queues.held = None;
             for (page, slot) in qp.queues.doorbells() {
                 host.clear_slot(page, slot);
             }

@@ -1,11 +1,11 @@
 //! Admin commands that write a description into guest memory.
 
 use bytemuck::Pod;
-use vrnic_abi::admin::{GidType, ObjectOutput, OutputBuffer, Status};
+use vrnic_abi::admin::{GidType, ObjectOutput, OutputBuffer, SrqType, Status};
 use vrnic_abi::doorbell::PAGES;
 use vrnic_abi::object::{
     CqAttributes, DeviceAttributes, EqAttributes, GidEntry, PathMtu, PortAttributes, PortState,
-    QpAttributes,
+    QpAttributes, SrqAttributes,
 };
 use vrnic_abi::pci::MSIX_VECTORS;
 use vrnic_abi::wqe::{MAX_INLINE, MAX_MESSAGE, MAX_SGE};
@@ -14,6 +14,7 @@ use super::Context;
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use super::modify::{mtu_code, state_code};
 use super::queue_pairs::type_code;
+use crate::frontend::completion::CompletionQueue;
 use crate::frontend::function::Function;
 use crate::frontend::keys::{access_flags, describe};
 use crate::frontend::objects::COUNTERS;
@@ -57,6 +58,9 @@ impl Function {
             max_doorbell_pages: PAGES,
             max_responder_resources: limits::READ_DEPTH.into(),
             max_initiator_depth: limits::READ_DEPTH.into(),
+            max_srq: limits::SHARED_RECEIVE_QUEUES,
+            log_max_srq_entries: limits::LOG_SHARED_ENTRIES,
+            max_xrcd: limits::XRC_DOMAINS,
             max_ah: limits::ADDRESS_HANDLES,
             max_message: MAX_MESSAGE,
             vectors: MSIX_VECTORS.into(),
@@ -179,6 +183,36 @@ impl Function {
         write(host, body, &attributes)
     }
 
+    pub(super) fn query_srq<H: Host>(
+        &self,
+        host: &H,
+        body: &ObjectOutput,
+    ) -> Result<Reply, Refusal> {
+        let srq = self.objects.srqs.get(body.object);
+        let srq = srq.ok_or(no_such(argument!(ObjectOutput, object)))?;
+        let srq_type = match srq.extended {
+            Some(_) => SrqType::Xrc,
+            None => SrqType::Basic,
+        };
+        let cq = srq.extended.and_then(|of| self.objects.cqs.get(of.cq));
+        let failed = srq.has_failed() || cq.is_some_and(CompletionQueue::has_failed);
+        let attributes = SrqAttributes {
+            pd: srq.domain.pd,
+            entries: srq.ring.entries(),
+            segments: u32::try_from(srq.ring.segments()).unwrap_or(u32::MAX),
+            limit: srq.limit(),
+            producer: srq.ring.producer(),
+            consumer: srq.ring.consumer(),
+            srq_type: srq_type.raw(),
+            failed: failed.into(),
+            xrcd: srq.extended.map_or(0, |of| of.xrcd),
+            cq: srq.extended.map_or(0, |of| of.cq),
+            users: srq.users,
+            ..SrqAttributes::default()
+        };
+        write(host, body, &attributes)
+    }
+
     pub(super) fn query_qp<H: Host>(
         &self,
         host: &H,
@@ -215,6 +249,8 @@ impl Function {
             pd: qp.queues.pd,
             send_cq: qp.queues.send_cq,
             receive_cq: qp.queues.receive_cq,
+            srq: qp.queues.srq.unwrap_or(0),
+            xrcd: qp.queues.xrcd.unwrap_or(0),
             ..QpAttributes::default()
         };
         write(host, body, &attributes)

@@ -1,7 +1,7 @@
 //! Event queues and completion queues: creating, changing and destroying them.
 //!
 //! A queue cannot go while something reports to it: completion queues and the function's own role
-//! to an event queue, queue pairs to a completion queue. What waits to be reported for a completion
+//! to an event queue, queue pairs and shared receive queues to a completion queue. What waits to be reported for a completion
 //! queue goes with it. How the queues work is [`crate::frontend::event`]'s and
 //! [`crate::frontend::completion`]'s to say.
 
@@ -161,7 +161,7 @@ impl Function {
     pub(super) fn destroy_cq(&mut self, cqn: u32) -> Result<Reply, Refusal> {
         let at = argument!(ObjectReference, object);
         let cq = self.objects.cqs.get(cqn).ok_or(no_such(at))?;
-        if !cq.users.is_empty() {
+        if !cq.is_unused() {
             return Err(Refusal::new(Status::Busy, at));
         }
         let cq = self.objects.cqs.remove(cqn).ok_or(no_such(at))?;
