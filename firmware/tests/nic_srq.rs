@@ -122,7 +122,7 @@ mod commands {
         node.driver.ok(&mut bench, AdminOpcode::QueryDevice, &body);
         let device: DeviceAttributes = node.hw().read(output);
         let capabilities = Capabilities::from_bits_truncate(device.capabilities);
-        assert!(capabilities.contains(Capabilities::SRQ));
+        assert!(capabilities.contains(Capabilities::SRQ | Capabilities::XRC));
         assert_eq!(device.max_srq, 16384);
         assert_eq!(device.log_max_srq_entries, 16);
         assert_eq!(device.max_xrcd, 4096);

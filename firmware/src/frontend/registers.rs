@@ -16,6 +16,7 @@ pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::UD)
     .union(Capabilities::GSI)
     .union(Capabilities::SRQ)
+    .union(Capabilities::XRC)
     .union(Capabilities::ATOMIC_WRITE)
     .union(Capabilities::FLUSH)
     .union(Capabilities::ATOMICS)

@@ -371,6 +371,10 @@ impl Qp {
     }
 
     fn receive_request<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
+        if !self.config.kind.takes_requests() {
+            env.count(Counter::RxWrongService, 1);
+            return;
+        }
         if self.state == State::Rtr && !self.established && self.config.kind.is_connected() {
             env.event(QpEvent::CommunicationEstablished);
         }
@@ -380,10 +384,7 @@ impl Qp {
             Receiver::Reliable(responder) => responder.receive(env, link, pdu),
             Receiver::Unreliable(receiver) => receiver.receive(env, link, pdu),
             Receiver::Datagrams(receiver) => receiver.receive(env, link, pdu),
-            Receiver::None => {
-                env.count(Counter::RxWrongService, 1);
-                Ok(())
-            }
+            Receiver::None => Ok(()),
         };
         // The answers that are queued, with the reason as the last, still go out.
         if result.is_err() {

@@ -11,7 +11,7 @@ use super::modify::Attributes;
 use super::requester::{Requester, distance};
 use super::timer::{ack_timeout, rnr_delay};
 use super::{Broken, Env, TransferError};
-use crate::pdu::{Body, NakCode, Pdu, Place, Syndrome};
+use crate::pdu::{Body, NakCode, Pdu, Place, Service, Syndrome};
 use crate::types::{Access, Outcome, Psn};
 
 impl Requester {
@@ -208,6 +208,12 @@ impl Requester {
             // No code of RC. Between two queue pairs of one process the receiving one says with it
             // that it could not read our memory, which on the wire we had noticed ourselves.
             NakCode::InvalidRdRequest if self.burst > 1 => Outcome::LocalProtection,
+            // Adapters are known to tell an initiator so that a shared receive queue does not exist
+            // or is of another domain, as RD did of its domains.
+            NakCode::InvalidRdRequest if self.is_extended() => {
+                env.count(Counter::ReqRemoteInvalidRequest, 1);
+                Outcome::RemoteInvalidRequest
+            }
             NakCode::InvalidRdRequest => Outcome::BadResponse,
         };
         self.fail(env, outcome)
@@ -312,6 +318,12 @@ impl Requester {
             left -= message.remaining();
         }
         false
+    }
+
+    /// Whether the request at the front of the queue is one of XRC.
+    fn is_extended(&self) -> bool {
+        let front = self.messages.front();
+        front.is_some_and(|front| matches!(front.service, Service::Extended { .. }))
     }
 
     /// Whether a sequence number belongs to the front of the queue.

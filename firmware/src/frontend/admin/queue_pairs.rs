@@ -289,9 +289,9 @@ fn kind(body: &CreateQp) -> Result<Kind, Refusal> {
         QpType::Uc => Ok(Kind::Uc),
         QpType::Ud => Ok(Kind::Ud),
         QpType::Gsi => Ok(Kind::Gsi),
-        QpType::RawPacket | QpType::XrcInitiator | QpType::XrcTarget => {
-            Err(Refusal::new(Status::Unsupported, at))
-        }
+        QpType::XrcInitiator => Ok(Kind::XrcInitiator),
+        QpType::XrcTarget => Ok(Kind::XrcTarget),
+        QpType::RawPacket => Err(Refusal::new(Status::Unsupported, at)),
     }
 }
 
