@@ -352,9 +352,7 @@ mod bad_arguments {
             let wanted = match known {
                 None => Status::BadOpcode,
                 Some(
-                    Op::ConfigureCongestion
-                    | Op::QueryCongestion
-                    | Op::AttachMulticast
+                    Op::AttachMulticast
                     | Op::DetachMulticast
                     | Op::SetFilter
                     | Op::ClearFilter

@@ -11,17 +11,24 @@ use super::objects::Objects;
 use super::ring::{ReceiveRing, SendRing};
 use super::shared_receive::shared;
 use crate::host::{CopyError, Host, Memory, TraceEvent};
-use crate::pdu::{AtomicOperation, Pdu, SendTail};
+use crate::pdu::{AtomicOperation, Body, Pdu, SendTail};
 use crate::resource::{KeyUser, PageMap, WindowList, append};
 use crate::transport::{
-    DatagramTarget, Domain, Env, Kind, LocalOperation, NoReceive, Offload, Path, Payload, QpEvent,
-    ReceiveCompletion, ReceiveKind, ReceiveWork, Route, SendWork, TransferError, Transmit,
+    Congestion, DatagramTarget, Domain, Env, Kind, LocalOperation, NoReceive, Offload, Path,
+    Payload, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, Route, SendWork, TransferError,
+    Transmit,
 };
 use crate::types::{Access, AccessError, Chunk, Chunks, Gid, Mac, Mtu, Outcome, Time};
 use crate::wire::{self, Received};
 
 /// Length of an Ethernet header with a VLAN tag.
 const ETHERNET_HEADER: u32 = 18;
+
+/// ECN bits of the traffic class (RFC 3168): all of them, those of a packet whose sender reacts to
+/// marks, ECT(0), and those of a packet that was marked, CE.
+const ECN_MASK: u8 = 3;
+const ECN_CAPABLE: u8 = 2;
+const ECN_MARKED: u8 = 3;
 
 /// The work queues of a queue pair, and what else of it the front end keeps.
 #[derive(Clone, Debug)]
@@ -378,6 +385,16 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         if let Payload::Chunks(chunks) = payload {
             self.host.trace(&TraceEvent::DmaRead(chunks));
         }
+        let capable;
+        let path = if self.objects.congestion.capable && may_be_marked(path, pdu) {
+            capable = Path {
+                traffic_class: path.traffic_class | ECN_CAPABLE,
+                ..*path
+            };
+            &capable
+        } else {
+            path
+        };
         let sent = self.port.transmit(self.host.memory(), path, pdu, payload);
         if sent == Transmit::Sent {
             self.host.trace(&TraceEvent::PacketSent(pdu));
@@ -397,6 +414,16 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 
     fn burst(&self, path: &Path) -> u32 {
         self.port.burst(path)
+    }
+
+    #[inline]
+    fn congestion(&self) -> &Congestion {
+        &self.objects.congestion
+    }
+
+    #[inline]
+    fn is_marked(&self) -> bool {
+        matches!(self.incoming.origin, Origin::Packet(packet) if packet.ecn() == ECN_MARKED)
     }
 
     fn count(&mut self, counter: Counter, n: u64) {
@@ -435,6 +462,12 @@ impl<H: Host, P> QpEnv<'_, H, P> {
         let cqn = extended.map_or(self.queues.receive_cq, |extended| extended.cq);
         Some((srqn, index, cqn))
     }
+}
+
+/// Whether a PDU leaves as ECN-capable where packets do: what a driver has put into the ECN bits
+/// stays, and congestion notifications are not to be marked.
+fn may_be_marked(path: &Path, pdu: &Pdu) -> bool {
+    path.traffic_class & ECN_MASK == 0 && pdu.body != Body::Congestion
 }
 
 /// The memory behind the reserved key, which is all of it.

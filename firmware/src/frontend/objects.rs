@@ -18,7 +18,7 @@ use super::registers::Fault;
 use super::shared_receive::{Look, SharedReceiveQueue};
 use crate::host::Host;
 use crate::resource::{DoorbellPages, GidTable, Keys, Numbering, Table, limits};
-use crate::transport::{NoReceive, Path, ReceiveWork};
+use crate::transport::{Congestion, NoReceive, Path, ReceiveWork};
 use crate::types::Time;
 
 /// Number of counters.
@@ -83,6 +83,8 @@ pub struct Objects {
     pub gids: GidTable,
     /// Doorbell pages.
     pub doorbells: DoorbellPages,
+    /// What the port does about congestion.
+    pub congestion: Congestion,
     /// Statistics.
     pub counters: [u64; COUNTERS],
     /// Entries of page lists that all objects hold, those being read included.
@@ -112,6 +114,7 @@ impl Default for Objects {
             handles: Table::new(Numbering::PLAIN, limits::ADDRESS_HANDLES),
             gids: GidTable::default(),
             doorbells: DoorbellPages::default(),
+            congestion: Congestion::OFF,
             counters: [0; COUNTERS],
             page_entries: 0,
             failed_cqs: Vec::new(),

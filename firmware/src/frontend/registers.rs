@@ -22,6 +22,7 @@ pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::ATOMICS)
     .union(Capabilities::MEMORY_WINDOWS)
     .union(Capabilities::FAST_REGISTRATION)
+    .union(Capabilities::ECN)
     .union(Capabilities::RESERVED_LKEY)
     .union(Capabilities::CQ_RESIZE)
     .union(Capabilities::CQ_MODERATION);

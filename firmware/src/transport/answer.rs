@@ -6,6 +6,7 @@
 
 use vrnic_abi::counter::Counter;
 
+use super::congestion::{Half, Pace};
 use super::gather::gather;
 use super::modify::Attributes;
 use super::responder::Responder;
@@ -131,9 +132,11 @@ impl Responder {
         }
     }
 
-    /// Whether there is something to say.
-    pub(super) fn has_work(&self) -> bool {
-        !self.answers.is_empty()
+    /// Whether there is something to say now: of what waits for its time, the rest waits too.
+    pub(super) fn has_work(&self, pace: &Pace) -> bool {
+        self.answers
+            .front()
+            .is_some_and(|answer| !(pace.waits() && matches!(answer.kind, AnswerKind::Read { .. })))
     }
 
     /// Forgets what there was to say.
@@ -147,6 +150,7 @@ impl Responder {
         &mut self,
         env: &mut E,
         link: &Attributes,
+        pace: &mut Pace,
         budget: &mut u32,
     ) -> Result<Poll, Broken> {
         while let Some(answer) = self.answers.front().copied() {
@@ -154,11 +158,18 @@ impl Responder {
                 return Ok(Poll::More);
             }
             let sent = match answer.kind {
+                AnswerKind::Read { .. } if !pace.admits(env) => return Ok(Poll::Idle),
                 AnswerKind::Read {
                     source,
                     packets,
                     sent,
-                } => self.send_part(env, link, &answer, source, packets, sent)?,
+                } => match self.send_part(env, link, &answer, source, packets, sent)? {
+                    Some(part) => {
+                        pace.sent(env, Half::Answers, part.packets, part.length);
+                        true
+                    }
+                    None => false,
+                },
                 _ => self.send_whole(env, link, &answer),
             };
             if !sent {
@@ -211,8 +222,8 @@ impl Responder {
         true
     }
 
-    /// Sends the next part of the READ response at the front of the queue. Returns whether there
-    /// was room.
+    /// Sends the next part of the READ response at the front of the queue. Returns what was sent,
+    /// if there was room.
     fn send_part<E: Env>(
         &mut self,
         env: &mut E,
@@ -221,7 +232,7 @@ impl Responder {
         source: RemoteRange,
         packets: u32,
         sent: u32,
-    ) -> Result<bool, Broken> {
+    ) -> Result<Option<Part>, Broken> {
         let part = next_part(env, link, source, packets, sent);
         let acknowledge = Acknowledge {
             syndrome: Syndrome::Ack(NO_CREDITS),
@@ -262,7 +273,7 @@ impl Responder {
             return self.fail_read(env, pdu.psn, NakCode::RemoteAccess, QpEvent::AccessError);
         }
         match env.transmit(&link.path, &pdu, Payload::Chunks(chunks)) {
-            Transmit::NoRoom => return Ok(false),
+            Transmit::NoRoom => return Ok(None),
             Transmit::BadMemory => {
                 return self.fail_read(env, pdu.psn, NakCode::RemoteOperational, QpEvent::Fatal);
             }
@@ -277,7 +288,7 @@ impl Responder {
         {
             *sent += part.packets;
         }
-        Ok(true)
+        Ok(Some(part))
     }
 
     /// The memory of a READ has gone while it was being answered.
@@ -287,7 +298,7 @@ impl Responder {
         psn: Psn,
         code: NakCode,
         event: QpEvent,
-    ) -> Result<bool, Broken> {
+    ) -> Result<Option<Part>, Broken> {
         self.silence();
         self.answer(psn, AnswerKind::Nak(Syndrome::Nak(code)));
         env.event(event);

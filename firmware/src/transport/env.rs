@@ -5,7 +5,8 @@
 //! implements it; here are only the questions and the shapes of the answers.
 
 use super::{
-    DatagramTarget, Domain, LocalOperation, Offload, Path, ReceiveCompletion, ReceiveWork, SendWork,
+    Congestion, DatagramTarget, Domain, LocalOperation, Offload, Path, ReceiveCompletion,
+    ReceiveWork, SendWork,
 };
 // The counters' names are the field's; a front end only decides how they are read.
 use vrnic_abi::counter::Counter;
@@ -123,6 +124,16 @@ pub trait Env {
 
     /// Most packets that a PDU along `path` may stand for: 1 on the wire, more on the direct path.
     fn burst(&self, path: &Path) -> u32;
+
+    /// What the port does about congestion.
+    fn congestion(&self) -> &Congestion {
+        &Congestion::OFF
+    }
+
+    /// Whether the packet that is being handled was marked on its way, as it met congestion.
+    fn is_marked(&self) -> bool {
+        false
+    }
 
     /// Adds to a counter.
     fn count(&mut self, counter: Counter, n: u64);

@@ -10,11 +10,14 @@
 //!   `answer` says how that went.
 //! * Unreliable services (9.8): `unacknowledged` sends; `unreliable` receives on a connection,
 //!   `datagram` receives datagrams and Ethernet frames.
+//! * Congestion, of connections: `congestion` notifies peers and holds data back, at the rate that
+//!   `rate` computes.
 //!
 //! Not here: headers, the ICRC, whether a packet comes from the right peer, and the formats that
 //! guests see.
 
 mod answer;
+mod congestion;
 mod datagram;
 mod env;
 mod gather;
@@ -22,6 +25,7 @@ mod kind;
 mod message;
 mod modify;
 mod qp;
+mod rate;
 mod requester;
 mod responder;
 mod response;
@@ -30,10 +34,12 @@ mod unacknowledged;
 mod unreliable;
 mod work;
 
+pub use congestion::Congestion;
 pub use env::{Env, NoReceive, Payload, QpEvent, TransferError, Transmit};
 pub use kind::Kind;
 pub use modify::{AttributeSet, Attributes, Modify, ModifyError, Pkey};
 pub use qp::{Qp, QpConfig};
+pub use rate::{Bounds, Rate};
 pub use work::{
     Bind, DatagramTarget, FastRegistration, InlineData, LocalOperation, Offload, ReceiveCompletion,
     ReceiveKind, ReceiveWork, Remote, Route, SendOperation, SendWork, SgList, Vector,

@@ -4,13 +4,14 @@
 //! the state lets them do (IBTA volume 1, 10.3.1), and takes the queue pair apart when one of them
 //! breaks: all of it if it is reliable or the receiving half is at fault, else the send queue only.
 
+use super::congestion::{Notifier, Pace};
 use super::datagram::Datagrams;
 use super::modify::{Attributes, Modify, ModifyError};
 use super::requester::Requester;
 use super::responder::Responder;
 use super::unacknowledged::Unacknowledged;
 use super::unreliable::Unreliable;
-use super::{Broken, Env, Kind, Path, Poll, QpEvent, ReceiveCompletion};
+use super::{Broken, Congestion, Env, Kind, Path, Poll, QpEvent, Rate, ReceiveCompletion};
 use crate::pdu::{Body, Pdu, Service};
 use crate::types::{Outcome, Qpn, State, Time};
 use vrnic_abi::counter::Counter;
@@ -44,6 +45,8 @@ pub struct Qp {
     attributes: Attributes,
     sender: Sender,
     receiver: Receiver,
+    notifier: Notifier,
+    pace: Pace,
     /// The peer has been heard of.
     established: bool,
     /// In SQD, messages are still being completed.
@@ -112,11 +115,11 @@ impl Sender {
         }
     }
 
-    fn has_work(&self, link: &Attributes, may_start: bool) -> bool {
+    fn has_work(&self, link: &Attributes, pace: &Pace, may_start: bool) -> bool {
         match self {
             Self::None => false,
-            Self::Acknowledged(requester) => requester.has_work(link, may_start),
-            Self::Unacknowledged(sender) => sender.has_work(may_start),
+            Self::Acknowledged(requester) => requester.has_work(link, pace, may_start),
+            Self::Unacknowledged(sender) => sender.has_work(pace, may_start),
         }
     }
 
@@ -189,6 +192,8 @@ impl Qp {
             attributes: Attributes::default(),
             sender: Sender::new(config.kind),
             receiver: Receiver::new(config.kind),
+            notifier: Notifier::default(),
+            pace: Pace::default(),
             established: false,
             draining: false,
             sqd_notify: false,
@@ -320,14 +325,18 @@ impl Qp {
     #[must_use]
     pub fn has_work(&self) -> bool {
         if let Receiver::Reliable(responder) = &self.receiver {
-            if responder.has_work() {
+            if responder.has_work(&self.pace) {
                 return true;
             }
+        }
+        if self.notifier.has_work() {
+            return true;
         }
         match self.state {
             State::Rts | State::Sqd => {
                 let may_start = self.state == State::Rts;
-                self.sender.has_work(&self.attributes, may_start)
+                self.sender
+                    .has_work(&self.attributes, &self.pace, may_start)
             }
             State::Error | State::Sqe => self.flushing,
             _ => false,
@@ -344,6 +353,9 @@ impl Qp {
             env.count(Counter::RxWrongService, 1);
             return;
         }
+        if env.is_marked() {
+            self.marked(env, pdu);
+        }
         match pdu.body {
             Body::Send { .. }
             | Body::Write { .. }
@@ -351,7 +363,7 @@ impl Qp {
             | Body::Atomic { .. }
             | Body::AtomicWrite { .. }
             | Body::Flush { .. } => self.receive_request(env, pdu),
-            Body::Congestion => self.notified(env),
+            Body::Congestion => self.pace.notified(env),
             Body::ReadResponse { .. } | Body::AtomicResponse { .. } | Body::Acknowledge(_) => {
                 self.receive_response(env, pdu);
             }
@@ -403,11 +415,15 @@ impl Qp {
         }
     }
 
-    /// The peer says that packets of this queue pair met congestion.
-    fn notified<E: Env>(&mut self, env: &mut E) {
-        env.count(Counter::RpCnpHandled, 1);
-        if let Sender::Acknowledged(requester) = &mut self.sender {
-            requester.narrow();
+    /// A packet met congestion. Notifications themselves have to get through, and who sent a
+    /// datagram has no rate.
+    fn marked<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
+        if pdu.body == Body::Congestion {
+            return;
+        }
+        env.count(Counter::NpEcnMarkedRocePackets, 1);
+        if self.config.kind.is_connected() {
+            self.notifier.marked(env);
         }
     }
 
@@ -426,9 +442,15 @@ impl Qp {
         }
     }
 
-    /// Sends what there is to send, at most `budget` PDUs: answers first, but they leave half of
-    /// the budget to requests.
+    /// Sends what there is to send, at most `budget` PDUs and a congestion notification: answers
+    /// first, but they leave half of the budget to requests.
     pub fn poll<E: Env>(&mut self, env: &mut E, budget: u32) -> Poll {
+        if !self.notifier.poll(env, &self.attributes) {
+            return Poll::Blocked;
+        }
+        if self.pace.favours_requests() && self.sends() {
+            let _ = self.poll_sender(env, &mut 1, false);
+        }
         let mut share = budget.div_ceil(2);
         let mut left = budget - share;
         let answers = if self.local_is_next() {
@@ -471,17 +493,17 @@ impl Qp {
 
     fn poll_sender<E: Env>(&mut self, env: &mut E, budget: &mut u32, answered: bool) -> Poll {
         let may_start = self.state == State::Rts;
-        let link = &self.attributes;
+        let (link, pace) = (&self.attributes, &mut self.pace);
         let result = match &mut self.sender {
             Sender::None => Ok(Poll::Idle),
             Sender::Acknowledged(requester) => {
                 requester.responses_under_way = answered;
-                let result = requester.poll(env, link, may_start, budget);
+                let result = requester.poll(env, link, pace, may_start, budget);
                 requester.responses_under_way = false;
                 result
             }
             Sender::Unacknowledged(sender) => {
-                sender.poll(env, &self.config, link, may_start, budget)
+                sender.poll(env, &self.config, link, pace, may_start, budget)
             }
         };
         let poll = *result.as_ref().unwrap_or(&Poll::More);
@@ -493,7 +515,7 @@ impl Qp {
         let Receiver::Reliable(responder) = &mut self.receiver else {
             return Poll::Idle;
         };
-        match responder.poll(env, &self.attributes, budget) {
+        match responder.poll(env, &self.attributes, &mut self.pace, budget) {
             Ok(poll) => poll,
             Err(Broken) => {
                 self.enter_error(env);
@@ -505,18 +527,17 @@ impl Qp {
     /// When [`Self::expire`] is to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let Sender::Acknowledged(requester) = &self.sender else {
-            return None;
+        let (ack, rnr) = match &self.sender {
+            Sender::Acknowledged(requester) => (requester.ack_deadline, requester.rnr_deadline),
+            Sender::None | Sender::Unacknowledged(_) => (None, None),
         };
-        match (requester.ack_deadline, requester.rnr_deadline) {
-            (Some(ack), Some(rnr)) => Some(ack.min(rnr)),
-            (ack, rnr) => ack.or(rnr),
-        }
+        [ack, rnr, self.pace.deadline()].into_iter().flatten().min()
     }
 
     /// Handles timers that have expired; does nothing if there are none.
     pub fn expire<E: Env>(&mut self, env: &mut E) {
         let now = env.now();
+        self.pace.expire(now);
         let Sender::Acknowledged(requester) = &mut self.sender else {
             return;
         };
@@ -527,6 +548,23 @@ impl Qp {
             let result = requester.timed_out(env);
             self.sender_result(env, result);
         }
+    }
+
+    /// The rate that congestion limits the queue pair to, if it does.
+    #[must_use]
+    pub fn current_rate(&self, now: Time, settings: &Congestion) -> Option<Rate> {
+        self.pace.rate(now, settings)
+    }
+
+    /// Whether congestion limits the queue pair, or did until it last sent.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.pace.is_limited()
+    }
+
+    /// Makes other settings of the port effective at once.
+    pub fn congestion_changed<E: Env>(&mut self, env: &mut E) {
+        self.pace.reconsider(env.now(), env.congestion());
     }
 
     /// After the sending half was called.
@@ -559,6 +597,8 @@ impl Qp {
         self.state = State::Error;
         self.draining = false;
         self.flushing = true;
+        self.notifier = Notifier::default();
+        self.pace = Pace::default();
         self.receiver.stop(env);
         if entered && env.shares_receives() {
             env.event(QpEvent::LastWqeReached);

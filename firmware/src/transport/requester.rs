@@ -13,6 +13,7 @@ use alloc::collections::VecDeque;
 
 use vrnic_abi::counter::Counter;
 
+use super::congestion::{Half, Pace};
 use super::gather::{gather, total, verify_list};
 use super::message::{MAX_LENGTH, Message, Run};
 use super::modify::Attributes;
@@ -125,7 +126,7 @@ impl Requester {
     }
 
     /// Whether [`Self::poll`] would find something to do.
-    pub(super) fn has_work(&self, link: &Attributes, may_start: bool) -> bool {
+    pub(super) fn has_work(&self, link: &Attributes, pace: &Pace, may_start: bool) -> bool {
         if self.rnr_deadline.is_some() {
             return false;
         }
@@ -134,7 +135,9 @@ impl Requester {
             Some(message) if message.failed.is_some() => false,
             Some(message) if !message.started => may_start && self.may_start(message, link),
             Some(message) => {
-                message.awaits_response() || message.packets == 0 || self.room(message) > 0
+                message.awaits_response()
+                    || message.packets == 0
+                    || !pace.waits() && self.room(message) > 0
             }
         }
     }
@@ -153,11 +156,12 @@ impl Requester {
         &mut self,
         env: &mut E,
         link: &Attributes,
+        pace: &mut Pace,
         may_start: bool,
         budget: &mut u32,
     ) -> Result<Poll, Broken> {
         while *budget > 0 {
-            match self.step(env, link, may_start)? {
+            match self.step(env, link, pace, may_start)? {
                 Step::Sent | Step::Skipped => *budget -= 1,
                 Step::Wait => return Ok(Poll::Idle),
                 Step::NoRoom => return Ok(Poll::Blocked),
@@ -171,6 +175,7 @@ impl Requester {
         &mut self,
         env: &mut E,
         link: &Attributes,
+        pace: &mut Pace,
         may_start: bool,
     ) -> Result<Step, Broken> {
         if self.rnr_deadline.is_some() {
@@ -188,7 +193,7 @@ impl Requester {
             }
             self.start(env, link);
         }
-        self.send(env, link)
+        self.send(env, link, pace)
     }
 
     /// Takes the next request from the work queue.
@@ -253,7 +258,12 @@ impl Requester {
     }
 
     /// Sends from the message under the cursor.
-    fn send<E: Env>(&mut self, env: &mut E, link: &Attributes) -> Result<Step, Broken> {
+    fn send<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pace: &mut Pace,
+    ) -> Result<Step, Broken> {
         let Some(message) = self.messages.get(self.cursor.message) else {
             return Ok(Step::Wait);
         };
@@ -268,7 +278,8 @@ impl Requester {
         }
         match single(message, link) {
             Some(body) => Ok(self.send_single(env, link, body)),
-            None => self.send_data(env, link),
+            None if pace.admits(env) => self.send_data(env, link, pace),
+            None => Ok(Step::Wait),
         }
     }
 
@@ -308,11 +319,16 @@ impl Requester {
     }
 
     /// Sends the next run of packets of the SEND or WRITE under the cursor.
-    fn send_data<E: Env>(&mut self, env: &mut E, link: &Attributes) -> Result<Step, Broken> {
+    fn send_data<E: Env>(
+        &mut self,
+        env: &mut E,
+        link: &Attributes,
+        pace: &mut Pace,
+    ) -> Result<Step, Broken> {
         let Some(run) = self.next_run(env, link) else {
             return Ok(Step::Wait);
         };
-        let ack_request = run.ends || self.wants_ack(run.packets);
+        let ack_request = run.ends || self.wants_ack(link, pace, run.packets);
         let Some(message) = self.messages.get_mut(self.cursor.message) else {
             return Ok(Step::Wait);
         };
@@ -346,6 +362,7 @@ impl Requester {
             }
             Transmit::Sent => {}
         }
+        pace.sent(env, Half::Requests, pdu.packets, pdu.length);
         self.data_sent(env, link, &pdu, &run);
         Ok(Step::Sent)
     }
@@ -377,13 +394,20 @@ impl Requester {
     }
 
     /// Whether to ask for an acknowledgement in the middle of a message: before the window closes,
-    /// and several times in it.
-    fn wants_ack(&self, packets: u32) -> bool {
+    /// and several times in it, and in the time that the acknowledgement may take.
+    fn wants_ack(&self, link: &Attributes, pace: &Pace, packets: u32) -> bool {
         let tight = self
             .messages
             .get(self.cursor.message)
             .is_none_or(|message| self.room(message) <= packets);
-        tight || self.unrequested + packets >= self.window / 4
+        let unrequested = self.unrequested.saturating_add(packets);
+        tight
+            || unrequested >= self.window / 4
+            || pace.is_slow(
+                unrequested,
+                link.path_mtu.bytes(),
+                ack_timeout(link.timeout),
+            )
     }
 
     /// Accounts for a run that was sent.

@@ -12,6 +12,7 @@ use alloc::collections::VecDeque;
 
 use vrnic_abi::counter::Counter;
 
+use super::congestion::{Half, Pace};
 use super::gather::{gather, total};
 use super::message::{MAX_LENGTH, Message, Run};
 use super::modify::Attributes;
@@ -80,8 +81,9 @@ impl Unacknowledged {
     }
 
     /// Whether [`Self::poll`] would find something to do.
-    pub(super) fn has_work(&self, may_start: bool) -> bool {
-        !self.drained() || may_start && self.more
+    pub(super) fn has_work(&self, pace: &Pace, may_start: bool) -> bool {
+        let can_send = self.current.is_some() || may_start && self.more;
+        !self.is_settled() || self.failed.is_some() || can_send && !pace.waits()
     }
 
     /// Sends until nothing can be sent or `budget` PDUs are spent.
@@ -90,15 +92,17 @@ impl Unacknowledged {
         env: &mut E,
         config: &QpConfig,
         link: &Attributes,
+        pace: &mut Pace,
         may_start: bool,
         budget: &mut u32,
     ) -> Result<Poll, Broken> {
         self.complete_sent(env);
         while *budget > 0 && self.failed.is_none() {
-            if self.current.is_none() && !(may_start && self.pull(env, config, link)) {
+            let something = self.current.is_some() || may_start && self.pull(env, config, link);
+            if !something || !pace.admits(env) {
                 break;
             }
-            if !self.send(env, link) {
+            if !self.send(env, link, pace) {
                 return Ok(Poll::Blocked);
             }
             *budget -= 1;
@@ -146,7 +150,7 @@ impl Unacknowledged {
     }
 
     /// Sends the next run of packets of the current request; returns whether there was room.
-    fn send<E: Env>(&mut self, env: &mut E, link: &Attributes) -> bool {
+    fn send<E: Env>(&mut self, env: &mut E, link: &Attributes, pace: &mut Pace) -> bool {
         let Some((message, target)) = &self.current else {
             return true;
         };
@@ -172,9 +176,11 @@ impl Unacknowledged {
                 let failed = self.current.take();
                 self.failed = failed.map(|(message, _)| (message.work, Outcome::LocalProtection));
             }
-            Transmit::Sent if run.ends => self.finish(env, burst == 1),
             Transmit::Sent => {
-                if let Some((message, _)) = &mut self.current {
+                pace.sent(env, Half::Requests, run.packets, run.length);
+                if run.ends {
+                    self.finish(env, burst == 1);
+                } else if let Some((message, _)) = &mut self.current {
                     message.acked += run.packets;
                 }
             }

@@ -2,9 +2,9 @@
 
 use bytemuck::Pod;
 use vrnic_abi::admin::{
-    AdminOpcode, AllocMr, AllocMw, Command, CreateAh, CreateCq, CreateEq, CreateMr, CreateQp,
-    CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq, ObjectOutput, ObjectReference,
-    OutputBuffer, ResizeCq, SetGid, Status,
+    AdminOpcode, AllocMr, AllocMw, Command, ConfigureCongestion, CreateAh, CreateCq, CreateEq,
+    CreateMr, CreateQp, CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq, ObjectOutput,
+    ObjectReference, OutputBuffer, ResizeCq, SetGid, Status,
 };
 
 /// Why a command is refused.
@@ -70,6 +70,10 @@ pub(super) enum Request {
     ModifyPort(ModifyPort),
     /// QueryCounters.
     QueryCounters(OutputBuffer),
+    /// ConfigureCongestion.
+    ConfigureCongestion(ConfigureCongestion),
+    /// QueryCongestion.
+    QueryCongestion(OutputBuffer),
     /// SetGid.
     SetGid(SetGid),
     /// QueryGid.
@@ -161,6 +165,8 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::QueryPort => Request::QueryPort(body(command)),
         Op::ModifyPort => Request::ModifyPort(body(command)),
         Op::QueryCounters => Request::QueryCounters(body(command)),
+        Op::ConfigureCongestion => Request::ConfigureCongestion(body(command)),
+        Op::QueryCongestion => Request::QueryCongestion(body(command)),
         Op::SetGid => Request::SetGid(body(command)),
         Op::QueryGid => Request::QueryGid(body(command)),
         Op::AllocDoorbellPage => Request::AllocDoorbellPage,
@@ -195,9 +201,7 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::CreateAh => Request::CreateAh(body(command)),
         Op::DestroyAh => Request::DestroyAh(object()),
         Op::QueryAh => Request::QueryAh(body(command)),
-        Op::ConfigureCongestion
-        | Op::QueryCongestion
-        | Op::AttachMulticast
+        Op::AttachMulticast
         | Op::DetachMulticast
         | Op::SetFilter
         | Op::ClearFilter

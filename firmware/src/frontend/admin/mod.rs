@@ -2,13 +2,14 @@
 //!
 //! `ring` fetches commands and writes completions, `command` parses, `execute` carries out; what a
 //! command does stands with its objects: `regions`, `windows`, `queues`, `shared_receive`,
-//! `queue_pairs`, `modify`, `handles`, `port`, `doorbells`; `query` writes descriptions, `buffer`
-//! reads page lists.
+//! `queue_pairs`, `modify`, `handles`, `port`, `congestion`, `doorbells`; `query` writes
+//! descriptions, `buffer` reads page lists.
 //!
 //! Every argument is checked before anything changes, and a refusal names the argument.
 
 mod buffer;
 mod command;
+mod congestion;
 mod doorbells;
 mod execute;
 mod handles;

@@ -22,7 +22,8 @@ use crate::frontend::registers::{CAPABILITIES, FIRMWARE_VERSION};
 use crate::frontend::ring::{ReceiveRing, SendRing};
 use crate::host::{Host, Memory};
 use crate::resource::limits;
-use crate::types::{Mac, Mtu};
+use crate::transport::Rate;
+use crate::types::{Mac, Mtu, Time};
 
 /// Time to answer a request: 4.096 µs times 2 to this power.
 const LOCAL_ACK_DELAY: u8 = 15;
@@ -216,12 +217,14 @@ impl Function {
     pub(super) fn query_qp<H: Host>(
         &self,
         host: &H,
+        now: Time,
         body: &ObjectOutput,
     ) -> Result<Reply, Refusal> {
         let qp = self.qps.get(body.object);
         let qp = qp.ok_or(no_such(argument!(ObjectOutput, object)))?;
         let state = state_code(qp.transport.state()).raw();
         let current = qp.transport.attributes();
+        let rate = qp.transport.current_rate(now, &self.objects.congestion);
         let (send, receive) = (qp.queues.send.as_ref(), qp.queues.receive.as_ref());
         let attributes = QpAttributes {
             state,
@@ -251,6 +254,7 @@ impl Function {
             receive_cq: qp.queues.receive_cq,
             srq: qp.queues.srq.unwrap_or(0),
             xrcd: qp.queues.xrcd.unwrap_or(0),
+            current_rate: rate.map_or(0, Rate::to_megabits),
             ..QpAttributes::default()
         };
         write(host, body, &attributes)
@@ -274,7 +278,7 @@ pub(super) fn write<H: Host, T: Pod>(
 }
 
 /// Writes a description, as much as fits; the output buffer stands `at` bytes into the body.
-fn write_at<H: Host, T: Pod>(
+pub(super) fn write_at<H: Host, T: Pod>(
     host: &H,
     output: &OutputBuffer,
     at: u32,
