@@ -5,6 +5,7 @@
 //! them and a simulated wire that loses, doubles and delays PDUs by a seed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use vrnic_abi::counter::Counter;
 use vrnic_firmware::pdu::{
@@ -12,9 +13,9 @@ use vrnic_firmware::pdu::{
     Syndrome,
 };
 use vrnic_firmware::transport::{
-    DatagramTarget, Domain, Env, Kind, LocalOperation, Modify, NoReceive, Offload, Path, Payload,
-    Pkey, Poll, Qp, QpConfig, QpEvent, ReceiveCompletion, ReceiveWork, Remote, Route,
-    SendOperation, SendWork, TransferError, Transmit,
+    Bounds, Congestion, DatagramTarget, Domain, Env, Kind, LocalOperation, Modify, NoReceive,
+    Offload, Path, Payload, Pkey, Poll, Qp, QpConfig, QpEvent, Rate, ReceiveCompletion,
+    ReceiveWork, Remote, Route, SendOperation, SendWork, TransferError, Transmit,
 };
 use vrnic_firmware::types::{
     Access, AccessError, Chunk, Chunks, Mtu, Outcome, Psn, Qpn, Sge, State, Time,
@@ -29,6 +30,17 @@ pub const KEY: u32 = 0x100;
 /// Virtual address of the first byte of memory.
 pub const BASE: u64 = 0x7000_0000_0000;
 pub const MTU: u32 = 256;
+/// What both ends do about congestion, if there is any.
+pub const CONGESTION: Congestion = Congestion {
+    notify: true,
+    react: true,
+    interval: Duration::from_micros(20),
+    bounds: Bounds {
+        line: Rate::megabits(1_000),
+        minimum: Rate::megabits(2),
+    },
+    ..Congestion::OFF
+};
 /// The only shared receive queue.
 pub const SRQN: u32 = 0x55;
 /// The only address handle.
@@ -50,6 +62,8 @@ pub struct Packet {
     pub payload: Vec<u8>,
     /// The sender's memory is unreachable when the payload is copied (direct path).
     pub lost_source: bool,
+    /// It met congestion on its way.
+    pub marked: bool,
 }
 
 /// What surrounds a queue pair.
@@ -391,12 +405,21 @@ impl Env for Side<'_> {
             pdu: *pdu,
             payload,
             lost_source: self.node.lost_source,
+            marked: false,
         });
         Transmit::Sent
     }
 
     fn burst(&self, _path: &Path) -> u32 {
         self.node.burst
+    }
+
+    fn congestion(&self) -> &Congestion {
+        &CONGESTION
+    }
+
+    fn is_marked(&self) -> bool {
+        self.incoming.is_some_and(|packet| packet.marked)
     }
 
     fn count(&mut self, counter: Counter, n: u64) {
@@ -733,6 +756,7 @@ pub fn packet(psn: Psn, packets: u32, body: Body, payload: &[u8]) -> Packet {
         },
         payload: payload.to_vec(),
         lost_source: false,
+        marked: false,
     }
 }
 
@@ -792,6 +816,8 @@ pub struct Faults {
     pub duplication: u64,
     /// Largest extra delay in nanoseconds: reorders.
     pub jitter: u64,
+    /// Marks of congestion.
+    pub marks: u64,
 }
 
 struct Flight {
@@ -854,10 +880,14 @@ impl Pair {
         };
         for _ in 0..copies {
             let delay = 1000 + self.random.below(self.faults.jitter + 1);
+            let marked = self.random.percent(self.faults.marks);
             self.flights.push(Flight {
                 at: Time(self.now.0 + delay),
                 to,
-                packet: packet.clone(),
+                packet: Packet {
+                    marked,
+                    ..packet.clone()
+                },
             });
         }
     }

@@ -451,6 +451,7 @@ const BAD: Faults = Faults {
     loss: 5,
     duplication: 5,
     jitter: 0,
+    marks: 0,
 };
 
 const REPAIRS: &[Counter] = &[
@@ -486,6 +487,7 @@ fn over_a_wire_that_reorders() {
         loss: 0,
         duplication: 10,
         jitter: 3_000,
+        marks: 0,
     };
     seeds(
         100,
@@ -499,6 +501,27 @@ fn over_a_wire_that_reorders() {
 fn over_a_wire_that_does_everything() {
     let jitter = 20_000;
     seeds(100, 1, Faults { jitter, ..BAD }, REPAIRS);
+}
+
+#[test]
+fn over_a_wire_that_marks() {
+    let marks = Faults {
+        marks: 30,
+        ..Faults::default()
+    };
+    let told = [Counter::NpCnpSent, Counter::RpCnpHandled];
+    seeds(100, 1, marks, &told);
+    seeds(
+        100,
+        1,
+        Faults {
+            jitter: 20_000,
+            marks: 30,
+            ..BAD
+        },
+        REPAIRS,
+    );
+    seeds(50, 16, Faults { marks: 10, ..BAD }, &told);
 }
 
 #[test]
@@ -518,7 +541,7 @@ fn while_one_end_breaks() {
         let faults = if seed % 2 == 0 {
             Faults::default()
         } else {
-            BAD
+            Faults { marks: 10, ..BAD }
         };
         let burst = if seed % 3 == 0 { 1 } else { 32 };
         if let Err(panic) = std::panic::catch_unwind(|| run_broken(seed, burst, faults)) {

@@ -110,8 +110,8 @@ mod placement {
     fn congestion_is_counted() {
         let mut solo = Solo::new();
         solo.request(0, Body::Congestion, &[]);
-        assert_eq!(solo.node.counter(Counter::RpCnpIgnored), 1);
-        assert!(!solo.qp.is_limited());
+        assert_eq!(solo.node.counter(Counter::RpCnpHandled), 1);
+        assert!(solo.qp.is_limited());
     }
 }
 
