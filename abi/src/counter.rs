@@ -68,13 +68,13 @@ codes! {
         BadDoorbell = 29,
         /// Bytes moved directly between two queue pairs of the process.
         LocalBytes = 30,
-        /// Messages sent by congestion notification.
+        /// Congestion notification packets sent.
         NpCnpSent = 31,
         /// Congestion notification packets handled.
         RpCnpHandled = 32,
         /// Congestion notification packets ignored, as the reaction is off.
         RpCnpIgnored = 33,
-        /// Packets that met congestion.
+        /// Packets received that met congestion: marked so, and no notifications themselves.
         NpEcnMarkedRocePackets = 34,
         /// Requester: completions as flushed.
         ReqCqeFlushError = 35,
