@@ -6,24 +6,31 @@
 //! To wait for completions: poll until there are none, [`CompletionQueue::arm`], and if that says
 //! that entries are there poll again, else wait for the interrupt. The device notifies for an
 //! entry that arrived before it saw the queue armed, so no order of events loses one.
+//!
+//! [`CompletionQueue::resize`] moves the queue into another buffer while work goes on. The device
+//! goes on in the new buffer from some index on; what it has written before, and was not polled yet,
+//! is copied out of the old buffer, which is then free. So completions stay in order, and none is
+//! lost however often the queue is resized.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
-use vrnic_abi::admin::{AdminOpcode, CreateCq};
+use vrnic_abi::admin::{AdminOpcode, CreateCq, ModifyCq, ResizeCq};
 use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::doorbell;
 use vrnic_abi::object::CqAttributes;
+use vrnic_abi::registers::Capabilities;
 
-use crate::device::Driver;
+use crate::device::{Driver, Shared};
 use crate::doorbell::{Doorbell, is_page};
 use crate::error::Error;
 use crate::event::contiguous;
 use crate::memory::{Handle, RegionMemory};
-use crate::platform::{DmaBuffer, Platform};
-use crate::ring::{RingSize, owner_of};
-use crate::tables::{CqTable, QpTables};
+use crate::platform::Platform;
+use crate::ring::RingSize;
+use crate::tables::{CqRing, CqTable, Noted, QpTables, SrqTable};
 use crate::work::{Completion, Work};
 
 /// How to create a completion queue.
@@ -37,6 +44,18 @@ pub struct CqConfig {
     pub context: u64,
     /// Doorbell page.
     pub doorbell_page: u32,
+    /// When an armed queue notifies.
+    pub moderation: Moderation,
+}
+
+/// When an armed queue notifies: after so many completions, or so long after the first of them,
+/// whichever comes first. A condition of 0 is not waited for; with both 0 it notifies at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moderation {
+    /// Time in microseconds.
+    pub period: u16,
+    /// Number of completions.
+    pub count: u16,
 }
 
 impl Default for CqConfig {
@@ -46,6 +65,7 @@ impl Default for CqConfig {
             completion_vector: 0,
             context: 0,
             doorbell_page: doorbell::KERNEL_PAGE,
+            moderation: Moderation::default(),
         }
     }
 }
@@ -63,7 +83,13 @@ pub struct CompletionQueue<P: Platform> {
     sequence: u16,
     /// How the queue was armed last; repeated with the sequence number.
     solicited_only: bool,
-    remembered: Box<[Option<Arc<QpTables>>]>,
+    /// The ring in use.
+    ring: CqRing<P>,
+    /// Entries that stood in rings of before and were not polled yet.
+    backlog: VecDeque<CompletionEntry>,
+    remembered: Box<[Option<Arc<QpTables<P>>>]>,
+    /// The shared receive queue for XRC that the last completion was from.
+    remembered_srq: Option<Arc<SrqTable<P>>>,
 }
 
 impl<P: Platform> CompletionQueue<P> {
@@ -82,7 +108,7 @@ impl<P: Platform> CompletionQueue<P> {
     /// Completions it holds.
     #[must_use]
     pub fn entries(&self) -> u32 {
-        self.table.size.entries()
+        self.ring.size.entries()
     }
 
     /// How often an interrupt handler has found an event of this queue, modulo 2^32.
@@ -97,8 +123,9 @@ impl<P: Platform> CompletionQueue<P> {
         self.handle.check()?;
         let first = self.consumer;
         let mut count = 0;
-        // Entries of queue pairs that are gone are dropped, so bound the loop by the ring.
-        while self.consumer.wrapping_sub(first) < self.table.size.entries() {
+        // Entries of queue pairs that are gone are dropped, so bound the loop by what there can be.
+        let most = self.entries().saturating_add(self.backlog.len() as u32);
+        while self.consumer.wrapping_sub(first) < most {
             let Some(place) = completions.get_mut(count) else {
                 break;
             };
@@ -128,38 +155,31 @@ impl<P: Platform> CompletionQueue<P> {
     }
 
     #[inline]
-    fn next(&self) -> Option<CompletionEntry> {
-        let table = &*self.table;
-        let base = table.size.position(self.consumer) * CompletionEntry::SIZE;
-        let last = table.buffer.load(base + 56);
-        if !table.size.is_valid(self.consumer, owner_of(last)) {
-            return None;
+    fn next(&mut self) -> Option<CompletionEntry> {
+        if self.backlog.is_empty() {
+            self.ring.entry(self.consumer)
+        } else {
+            self.backlog.pop_front()
         }
-        fence(Ordering::Acquire);
-        let load = |index: usize| table.buffer.load(base + index * 8);
-        let words = [load(0), load(1), load(2), load(3), load(4), 0, 0, last];
-        Some(bytemuck::cast(words))
     }
 
     /// The completion of `entry`; `None` if its queue pair is gone, or has no such request.
     #[inline]
     fn resolve(&mut self, entry: &CompletionEntry) -> Option<Completion> {
-        let tables = self.tables(entry.qpn)?;
         let flags = CompletionFlags::from_bits_truncate(entry.flags);
-        let (wr_id, work) = if flags.contains(CompletionFlags::SEND_QUEUE) {
-            let (wr_id, opcode) = tables.send.complete(entry.wqe_index)?;
-            (wr_id, Work::Request(opcode))
+        let (wr_id, work, immediate) = if flags.contains(CompletionFlags::SEND_QUEUE) {
+            let tables = self.tables(entry.qpn)?;
+            let Noted { wr_id, opcode, key } = tables.send.complete(entry.wqe_index)?;
+            (wr_id, Work::Request(opcode), key)
         } else {
-            let wr_id = tables.receive.complete(entry.wqe_index)?;
+            let wr_id = self.received(entry)?;
             let opcode = CompletionOpcode::from_raw(entry.opcode);
-            (
-                wr_id,
-                Work::Receive(opcode.unwrap_or(CompletionOpcode::Receive)),
-            )
-        };
-        let immediate = match work {
-            Work::Receive(CompletionOpcode::ReceiveInvalidate) => entry.immediate,
-            _ => u32::from_be(entry.immediate),
+            let opcode = opcode.unwrap_or(CompletionOpcode::Receive);
+            let immediate = match opcode {
+                CompletionOpcode::ReceiveInvalidate => entry.immediate,
+                _ => u32::from_be(entry.immediate),
+            };
+            (wr_id, Work::Receive(opcode), immediate)
         };
         let status = CompletionStatus::from_raw(entry.status);
         Some(Completion {
@@ -172,7 +192,46 @@ impl<P: Platform> CompletionQueue<P> {
             immediate,
             flags,
             timestamp: entry.timestamp,
+            source_qpn: entry.source_qpn,
+            srqn: entry.srqn,
+            pkey_index: (entry.vlan >> 16) as u16,
+            vlan_tag: entry.vlan as u16,
+            source_mac: entry.source_mac,
+            hash: entry.hash,
         })
+    }
+
+    /// The receive request of `entry`: of a queue pair's own queue, of a shared one, or of a shared
+    /// one for XRC, whose queue pair need not be known here.
+    #[inline]
+    fn received(&mut self, entry: &CompletionEntry) -> Option<u64> {
+        if let Some(srq) = &self.remembered_srq {
+            if srq.number() == entry.srqn && srq.is_attached() {
+                return srq.complete(entry.wqe_index);
+            }
+        }
+        let Some(tables) = self.tables(entry.qpn) else {
+            return self.received_elsewhere(entry);
+        };
+        match &tables.srq {
+            None if entry.srqn == 0 => tables.receive.complete(entry.wqe_index),
+            Some(srq) if entry.srqn == srq.number() => srq.complete(entry.wqe_index),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn received_elsewhere(&mut self, entry: &CompletionEntry) -> Option<u64> {
+        if entry.srqn == 0 {
+            return None;
+        }
+        self.remembered_srq = self.table.find_srq(entry.srqn, self.consumer);
+        if let Some(srq) = &self.remembered_srq {
+            return srq.complete(entry.wqe_index);
+        }
+        let (qpn, index) = (entry.qpn, entry.wqe_index);
+        self.table.retire(qpn, index, self.consumer);
+        None
     }
 
     /// After an error the queue pair is in the error state, or soon will be.
@@ -185,7 +244,7 @@ impl<P: Platform> CompletionQueue<P> {
     }
 
     #[inline]
-    fn tables(&mut self, qpn: u32) -> Option<&QpTables> {
+    fn tables(&mut self, qpn: u32) -> Option<&QpTables<P>> {
         let place = self.remembered.get_mut(qpn as usize % REMEMBERED)?;
         let known = place
             .as_ref()
@@ -205,14 +264,80 @@ impl<P: Platform> CompletionQueue<P> {
         self.solicited_only = solicited_only;
         self.doorbell
             .ring(&self.handle.shared.platform, self.slot_value());
-        Ok(self.table.is_valid(self.consumer))
+        Ok(!self.backlog.is_empty() || self.ring.is_valid(self.consumer))
+    }
+
+    /// Changes when the queue notifies. Sleepable context.
+    pub fn set_moderation(&mut self, moderation: Moderation) -> Result<(), Error> {
+        self.handle.check()?;
+        let shared = &self.handle.shared;
+        shared.require(Capabilities::CQ_MODERATION, "moderation of events")?;
+        let body = ModifyCq {
+            cq: self.number(),
+            moderation_period: moderation.period,
+            moderation_count: moderation.count,
+            ..ModifyCq::default()
+        };
+        let generation = self.handle.generation;
+        let answer = shared.execute(generation, AdminOpcode::ModifyCq, &body, None);
+        answer.map(drop)
+    }
+
+    /// Moves the queue into a buffer for `entries` completions, with all that were not polled yet.
+    /// Sleepable context.
+    pub fn resize(&mut self, entries: u32) -> Result<(), Error> {
+        self.handle.check()?;
+        let shared = Arc::clone(&self.handle.shared);
+        shared.require(Capabilities::CQ_RESIZE, "resizing of completion queues")?;
+        let size = ring_size(&shared, entries)?;
+        let length = size.entries() as usize * CompletionEntry::SIZE;
+        let buffer = Arc::new(shared.platform.allocate_dma(length)?);
+        let body = ResizeCq {
+            cq: self.number(),
+            log_entries: size.log(),
+            buffer: contiguous(&*buffer),
+            ..ResizeCq::default()
+        };
+        let memory = RegionMemory::Dma(Arc::clone(&buffer));
+        let ring = CqRing {
+            buffer: Arc::clone(&buffer),
+            size,
+            base: 0,
+        };
+        self.table.prepare_move(ring.clone());
+        let generation = self.handle.generation;
+        let moved = shared
+            .execute(generation, AdminOpcode::ResizeCq, &body, Some(buffer))
+            .and_then(|answer| self.move_to(answer.result0, ring));
+        if moved.is_err() {
+            self.table.abandon_move();
+        }
+        shared.keep_unless_refused(generation, &memory, moved)
+    }
+
+    /// The device goes on in `ring` from index `base` on, so that all before is in the old ring.
+    fn move_to(&mut self, base: u64, ring: CqRing<P>) -> Result<(), Error> {
+        let base = u32::try_from(base).map_err(|_| BAD_BASE)?;
+        let mut counter = self.consumer.wrapping_add(self.backlog.len() as u32);
+        let left = base.wrapping_sub(counter);
+        if left > self.entries() {
+            return Err(BAD_BASE);
+        }
+        let mut backlog = VecDeque::with_capacity(self.backlog.len() + left as usize);
+        backlog.extend(self.backlog.iter().copied());
+        while counter != base {
+            backlog.push_back(self.ring.entry(counter).ok_or(BAD_BASE)?);
+            counter = counter.wrapping_add(1);
+        }
+        self.backlog = backlog;
+        self.ring = CqRing { base, ..ring };
+        self.table.finish_move(self.ring.clone());
+        Ok(())
     }
 
     /// The queue as the device sees it. Sleepable context.
     pub fn query(&self) -> Result<CqAttributes, Error> {
-        self.handle.check()?;
-        let shared = &self.handle.shared;
-        shared.query_object(self.handle.generation, AdminOpcode::QueryCq, self.number())
+        self.handle.query(AdminOpcode::QueryCq)
     }
 
     /// Destroys the queue; the device refuses while queue pairs use it.
@@ -226,9 +351,19 @@ impl<P: Platform> CompletionQueue<P> {
     }
 }
 
+/// What the answer to ResizeCq is if it cannot be.
+const BAD_BASE: Error = Error::BadAnswer("index of a resized completion queue");
+
+/// The ring for `entries` completions.
+fn ring_size<P: Platform>(shared: &Shared<P>, entries: u32) -> Result<RingSize, Error> {
+    let size = RingSize::at_least(entries.max(4));
+    let size = size.filter(|size| size.log() <= shared.attributes.log_max_cq_entries);
+    size.ok_or(Error::BadArgument("entries of the completion queue"))
+}
+
 impl<P: Platform> Drop for CompletionQueue<P> {
     fn drop(&mut self) {
-        let memory = RegionMemory::Dma(Arc::clone(&self.table.buffer));
+        let memory = RegionMemory::Dma(Arc::clone(&self.ring.buffer));
         self.handle
             .shared
             .quarantine(self.handle.generation, memory);
@@ -243,9 +378,10 @@ impl<P: Platform> Driver<P> {
         if !is_page(config.doorbell_page) {
             return Err(Error::BadArgument("doorbell page"));
         }
-        let size = RingSize::at_least(config.entries.max(4));
-        let size = size.filter(|size| size.log() <= shared.attributes.log_max_cq_entries);
-        let size = size.ok_or(Error::BadArgument("entries of the completion queue"))?;
+        if config.moderation != Moderation::default() {
+            self.require(Capabilities::CQ_MODERATION, "moderation of events")?;
+        }
+        let size = ring_size(shared, config.entries)?;
         let count = shared.eqs.len().saturating_sub(1).max(1);
         let eq = shared
             .eqs
@@ -258,6 +394,8 @@ impl<P: Platform> Driver<P> {
             doorbell_page: config.doorbell_page,
             log_entries: size.log(),
             eq: eq.number().ok_or(Error::Stale)?,
+            moderation_period: config.moderation.period,
+            moderation_count: config.moderation.count,
             ..CreateCq::default()
         };
         let keep = Some(Arc::clone(&buffer));
@@ -270,7 +408,12 @@ impl<P: Platform> Driver<P> {
             });
         let memory = RegionMemory::Dma(Arc::clone(&buffer));
         let (handle, doorbell) = shared.keep_unless_refused(generation, &memory, created)?;
-        let table = Arc::new(CqTable::new(buffer, size, config.context));
+        let ring = CqRing {
+            buffer,
+            size,
+            base: 0,
+        };
+        let table = Arc::new(CqTable::new(ring.clone(), config.context));
         shared.cqs.insert(handle.number, Arc::clone(&table));
         Ok(CompletionQueue {
             handle,
@@ -280,7 +423,10 @@ impl<P: Platform> Driver<P> {
             consumer: 0,
             sequence: 0,
             solicited_only: false,
+            ring,
+            backlog: VecDeque::new(),
             remembered: (0..REMEMBERED).map(|_| None).collect(),
+            remembered_srq: None,
         })
     }
 }

@@ -81,7 +81,7 @@ pub(crate) struct Shared<P: Platform> {
     pub(crate) eqs: Vec<EventQueue<P>>,
     pub(crate) events: P::Lock<VecDeque<AsyncEvent>>,
     pub(crate) cqs: Registry<P, Arc<CqTable<P>>>,
-    pub(crate) qps: Registry<P, Arc<QpTables>>,
+    pub(crate) qps: Registry<P, Arc<QpTables<P>>>,
     quarantine: Registry<P, RegionMemory<P>>,
     quarantined: AtomicU32,
     generation: AtomicU32,
@@ -104,6 +104,24 @@ impl<P: Platform> Shared<P> {
             Ok(())
         } else {
             Err(Error::Stale)
+        }
+    }
+
+    /// What the function can do.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        Capabilities::from_bits_truncate(self.attributes.capabilities)
+    }
+
+    /// Fails if the function lacks `capability`, which is for `what`.
+    pub(crate) fn require(
+        &self,
+        capability: Capabilities,
+        what: &'static str,
+    ) -> Result<(), Error> {
+        if self.capabilities().contains(capability) {
+            Ok(())
+        } else {
+            Err(Error::Unsupported(what))
         }
     }
 
@@ -427,7 +445,15 @@ impl<P: Platform> Driver<P> {
     /// What the function can do.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::from_bits_truncate(self.shared.attributes.capabilities)
+        self.shared.capabilities()
+    }
+
+    pub(crate) fn require(
+        &self,
+        capability: Capabilities,
+        what: &'static str,
+    ) -> Result<(), Error> {
+        self.shared.require(capability, what)
     }
 
     /// Number of event queues that completion queues can be spread over.

@@ -48,6 +48,12 @@ pub enum Error {
     /// No memory for a buffer.
     #[error("no memory that the device can access")]
     OutOfMemory,
+    /// The device lacks a capability.
+    #[error("the device has no {0}")]
+    Unsupported(&'static str),
+    /// The object is in use.
+    #[error("still in use: {0}")]
+    Busy(&'static str),
     /// An argument is outside of what the device or the driver can do.
     #[error("bad argument: {0}")]
     BadArgument(&'static str),
@@ -68,7 +74,16 @@ pub enum PostError {
     /// More segments, or more inline data, than the queue was created for.
     #[error("the work request is larger than the queue was created for")]
     TooLarge,
-    /// The queue did not survive a reset of the device.
-    #[error("the queue pair did not survive a reset of the device")]
+    /// The queue, or something that the request names, did not survive a reset of the device.
+    #[error("the queue or the address handle did not survive a reset of the device")]
     Stale,
+    /// The queue pair's type, or the device, does not have the operation, or not with such data.
+    #[error("the queue pair does not do this operation")]
+    Unsupported,
+    /// The queue pair's type wants another kind of target.
+    #[error("the target of the request is not of the kind that the queue pair sends to")]
+    WrongTarget,
+    /// The region was not given memory, or its registration is in flight already.
+    #[error("the region has no memory to register")]
+    NotMapped,
 }

@@ -181,7 +181,7 @@ impl<P: Platform> Shared<P> {
         match event.event {
             EventType::DeviceFatal => self.admin.set_lost_in(generation),
             EventType::QpFatal | EventType::QpRequestError | EventType::QpAccessError => {
-                let fail = |tables: &Arc<QpTables>| tables.set_failed(&self.platform);
+                let fail = |tables: &Arc<QpTables<P>>| tables.set_failed(&self.platform);
                 self.qps.look(event.object, fail);
             }
             _ => {}

@@ -7,13 +7,21 @@
 //! * `admin` (private): the admin queue, commands in flight and their timeouts;
 //! * `event` (private): event queues, what an interrupt handler drains;
 //! * [`query`]: attributes, counters, the GID table;
-//! * [`memory`]: protection domains, doorbell pages and memory regions;
-//! * [`cq`], [`qp`]: completion queues and queue pairs; [`work`]: what is posted and polled.
+//! * [`memory`]: protection domains, doorbell pages and memory regions; [`window`]: memory windows;
+//!   [`fast`]: regions for fast registration;
+//! * [`cq`], [`qp`], [`srq`]: completion queues, queue pairs and shared receive queues; [`xrc`]:
+//!   XRC domains and targets; [`work`]: what is posted and polled;
+//! * [`address`]: address handles and multicast groups; [`filter`]: which frames raw packet queue
+//!   pairs receive.
+//!
+//! What the device can do is in its capabilities: what needs one that it lacks fails with
+//! [`Error::Unsupported`] or [`PostError::Unsupported`], before the device sees it.
 //!
 //! Two contexts exist, as in a kernel. *Sleepable* context may issue commands and wait:
 //! everything that creates, queries, changes or destroys. *Atomic* context may not:
 //! [`Driver::handle_interrupt`], polling, arming and posting neither sleep nor allocate, and the
-//! last three take no lock while the set of queue pairs stays the same.
+//! last three take no lock while the set of queue pairs stays the same, except that of a shared
+//! receive queue.
 //!
 //! Memory that the device may access is never freed under it: an object that is dropped without
 //! a successful `destroy` leaves its memory in quarantine until the function has been reset.
@@ -26,25 +34,42 @@ mod admin;
 mod doorbell;
 mod error;
 mod event;
+mod key;
 mod pages;
 mod ring;
 mod tables;
 
+pub mod address;
 pub mod cq;
 pub mod device;
+pub mod fast;
+pub mod filter;
 pub mod memory;
 pub mod platform;
 pub mod qp;
 pub mod query;
+pub mod srq;
+pub mod window;
 pub mod work;
+pub mod xrc;
 
+pub use address::{AddressHandle, AhNumber};
 pub use admin::PendingCommand;
-pub use cq::{CompletionQueue, CqConfig};
+pub use cq::{CompletionQueue, CqConfig, Moderation};
 pub use device::{Config, Driver, Health};
 pub use error::{Error, PostError};
 pub use event::AsyncEvent;
+pub use fast::FastRegion;
+pub use filter::{Filter, FilterConfig, Frames};
 pub use memory::{DoorbellPage, MemoryRegion, MrConfig, ProtectionDomain, RegionMemory};
 pub use platform::{DmaBuffer, Level, Lock, OutOfMemory, PinnedMemory, Platform, Segment};
-pub use qp::{Connection, QpConfig, QueuePair};
+pub use qp::{Connection, QpConfig, QueuePair, ReceiveQueue, SendQueue};
+pub use query::{Congestion, Counters};
+pub use srq::{SharedReceiveQueue, SrqConfig};
 pub use vrnic_abi as abi;
-pub use work::{Completion, Data, Operation, ReceiveRequest, Remote, SendRequest, Sge, Work};
+pub use window::{BindConfig, MemoryWindow};
+pub use work::{
+    Bind, Completion, Data, Datagram, DatagramPath, Operation, ReceiveRequest, Remote, SendRequest,
+    Sge, Target, Work,
+};
+pub use xrc::{XrcDomain, XrcTarget};

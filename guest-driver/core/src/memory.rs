@@ -2,7 +2,9 @@
 
 use alloc::sync::Arc;
 
+use bytemuck::Pod;
 use vrnic_abi::admin::{AccessFlags, AdminOpcode, Buffer, CreateMr, ObjectReference};
+use vrnic_abi::object::MrAttributes;
 
 use crate::device::{Driver, Shared};
 use crate::doorbell::is_page;
@@ -85,6 +87,13 @@ impl<P: Platform> Handle<P> {
     /// Fails if the object did not survive a reset.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.shared.check(self.generation)
+    }
+
+    /// The object as the device describes it with command `opcode`. Sleepable context.
+    pub(crate) fn query<T: Pod>(&self, opcode: AdminOpcode) -> Result<T, Error> {
+        self.check()?;
+        let shared = &self.shared;
+        shared.query_object(self.generation, opcode, self.number)
     }
 
     /// Destroys the object on the device; from then on it is stale, and its memory its own. An
@@ -182,6 +191,11 @@ impl<P: Platform> MemoryRegion<P> {
         self.config.length
     }
 
+    /// The region as the device has it. Sleepable context.
+    pub fn query(&self) -> Result<MrAttributes, Error> {
+        self.handle.query(AdminOpcode::QueryMr)
+    }
+
     /// Destroys the region. Nothing accesses its memory any more when that succeeds.
     pub fn destroy(&mut self) -> Result<(), Error> {
         self.handle.destroy(AdminOpcode::DestroyMr)
@@ -214,7 +228,7 @@ impl<P: Platform> Driver<P> {
     }
 
     /// An object that is nothing but a number.
-    fn allocate_number(&self, opcode: AdminOpcode) -> Result<Handle<P>, Error> {
+    pub(crate) fn allocate_number(&self, opcode: AdminOpcode) -> Result<Handle<P>, Error> {
         let shared = &self.shared;
         let generation = shared.generation();
         let answer = shared.execute(generation, opcode, &[0u64; 0], None)?;
@@ -239,7 +253,7 @@ impl<P: Platform> Driver<P> {
         pd.handle.check()?;
         let shared = &self.shared;
         let generation = pd.handle.generation;
-        let list = describe(shared, &memory, &config)?;
+        let list = describe(shared, &memory, &config, shared.attributes.max_pages)?;
         let (buffer, keep) = shared.buffer(&list)?;
         let body = CreateMr {
             pd: pd.number(),
@@ -265,19 +279,19 @@ impl<P: Platform> Driver<P> {
 /// A buffer as a command names it, and the page list that must live until it completes.
 type Described<P> = (Buffer, Option<Arc<<P as Platform>::Dma>>);
 
-/// Describes the memory of a region with the pages that the device supports.
-fn describe<P: Platform>(
+/// Describes the memory of a region with at most `most` of the pages that the device supports.
+pub(crate) fn describe<P: Platform>(
     shared: &Shared<P>,
     memory: &RegionMemory<P>,
     config: &MrConfig,
+    most: u32,
 ) -> Result<PageList, Error> {
     let range = || memory.range(config.offset, config.length);
     let found: u64 = range().map(|segment| segment.length).sum();
     if config.length == 0 || found != config.length {
         return Err(Error::BadArgument("range of the memory region"));
     }
-    let attributes = &shared.attributes;
-    let (sizes, most) = (attributes.page_sizes, attributes.max_pages);
+    let sizes = shared.attributes.page_sizes;
     pages::describe(range(), config.start, sizes, most).map_err(|error| {
         Error::BadArgument(match error {
             PageError::Empty => "memory region without memory",

@@ -26,6 +26,19 @@ pub(crate) enum Pages {
     List(Vec<u64>),
 }
 
+impl PageList {
+    /// The pages one by one.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        let (first, count, list): (u64, u32, &[u64]) = match &self.pages {
+            Pages::Contiguous { address, count } => (*address, *count, &[]),
+            Pages::List(list) => (0, 0, list),
+        };
+        let shift = self.shift;
+        let contiguous = (0..u64::from(count)).map(move |index| first + (index << shift));
+        contiguous.chain(list.iter().copied())
+    }
+}
+
 /// Why memory cannot be described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageError {
@@ -140,6 +153,14 @@ mod tests {
         let list = described(&[(0x3_0000, 0x1_0000), (0x8_0000, 0x2_0000)], 0x10_0000);
         let pages = Pages::List([0x3_0000, 0x8_0000, 0x9_0000].into());
         assert_eq!(list, Ok(PageList { shift: 16, pages }));
+    }
+
+    #[test]
+    fn pages_are_told_one_by_one_however_they_are_described() {
+        let list = described(&[(0x3000, 0x2000)], 0x1000).expect("fits");
+        assert_eq!(list.addresses().collect::<Vec<_>>(), [0x3000, 0x4000]);
+        let list = described(&[(0x3000, 0x1000), (0x9000, 0x1000)], 0).expect("fits");
+        assert_eq!(list.addresses().collect::<Vec<_>>(), [0x3000, 0x9000]);
     }
 
     #[test]

@@ -1,12 +1,18 @@
-//! Attributes, counters and the GID table. Sleepable context.
+//! The device, its port, counters, the GID table, congestion. Sleepable context.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytemuck::Pod;
-use vrnic_abi::admin::{AdminOpcode, GidType, ModifyPort, ObjectOutput, OutputBuffer, SetGid};
+use vrnic_abi::admin::{
+    AdminOpcode, ConfigureCongestion, CongestionFlags, GidType, ModifyPort, ObjectOutput,
+    OutputBuffer, SetGid,
+};
 use vrnic_abi::counter::Counter;
-use vrnic_abi::object::{DeviceAttributes, GidEntry, PortAttributes};
+use vrnic_abi::object::{
+    CongestionAttributes, DeviceAttributes, EqAttributes, GidEntry, PortAttributes,
+};
+use vrnic_abi::registers::Capabilities;
 
 use crate::admin::PendingCommand;
 use crate::device::{Driver, Shared};
@@ -32,6 +38,21 @@ impl Counters {
         let pair = |&counter: &Counter| (counter, self.get(counter));
         Counter::ALL.iter().map(pair)
     }
+}
+
+/// What the port does about congestion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Congestion {
+    /// What it does; nothing after reset.
+    pub flags: CongestionFlags,
+    /// Least time between two notifications of a queue pair in microseconds; 0 for the device's
+    /// default.
+    pub notification_interval: u16,
+    /// Differentiated services code point of notifications, 0 to 63.
+    pub notification_dscp: u8,
+    /// Least rate of a queue pair in Mbit/s that notifications bring about; 0 for the device's
+    /// default.
+    pub minimum_rate: u32,
 }
 
 impl<P: Platform> Shared<P> {
@@ -87,6 +108,11 @@ impl<P: Platform> Driver<P> {
         answer.map(drop)
     }
 
+    /// Limits and identity as they are now.
+    pub fn query_device(&self) -> Result<DeviceAttributes, Error> {
+        self.shared.query_device()
+    }
+
     /// The port as it is now.
     pub fn query_port(&self) -> Result<PortAttributes, Error> {
         self.shared.query_port()
@@ -137,6 +163,44 @@ impl<P: Platform> Driver<P> {
         let generation = self.shared.generation();
         self.shared
             .query_object(generation, AdminOpcode::QueryGid, index)
+    }
+
+    /// Sets what the port does about congestion.
+    pub fn set_congestion(&self, congestion: Congestion) -> Result<(), Error> {
+        self.require(Capabilities::ECN, "congestion control")?;
+        let body = ConfigureCongestion {
+            flags: congestion.flags.bits(),
+            notification_interval: congestion.notification_interval,
+            notification_dscp: congestion.notification_dscp,
+            minimum_rate: congestion.minimum_rate,
+            ..ConfigureCongestion::default()
+        };
+        self.set(AdminOpcode::ConfigureCongestion, &body)
+    }
+
+    /// What the port does about congestion, with the device's defaults filled in.
+    pub fn query_congestion(&self) -> Result<Congestion, Error> {
+        self.require(Capabilities::ECN, "congestion control")?;
+        let generation = self.shared.generation();
+        let opcode = AdminOpcode::QueryCongestion;
+        let found: CongestionAttributes = self.shared.query(generation, opcode, |output| output)?;
+        Ok(Congestion {
+            flags: CongestionFlags::from_bits_truncate(found.flags),
+            notification_interval: found.notification_interval,
+            notification_dscp: found.notification_dscp,
+            minimum_rate: found.minimum_rate,
+        })
+    }
+
+    /// One of the driver's event queues as the device sees it: 0 is the one for asynchronous
+    /// events, the next [`Self::completion_vectors`] are those for completions.
+    pub fn query_eq(&self, index: u16) -> Result<EqAttributes, Error> {
+        let eq = self.shared.eqs.get(usize::from(index));
+        let eq = eq.ok_or(Error::BadArgument("event queue"))?;
+        let generation = self.shared.generation();
+        let number = eq.number().ok_or(Error::Stale)?;
+        self.shared
+            .query_object(generation, AdminOpcode::QueryEq, number)
     }
 
     /// Issues a command that does nothing, to be polled or waited for; several can be in flight.

@@ -1,12 +1,20 @@
-//! Work requests and completions as a user sees them, and how requests become descriptors.
+//! Work requests and completions as a user sees them.
+//!
+//! A request says what to do ([`Operation`]), with what data ([`Data`]) and, unless the queue pair
+//! is connected, to whom ([`Target`]). `descriptor` (private) turns it into what the device reads.
+//! Which operations a queue pair has follows from its type and from what the device can do;
+//! others are refused when they are posted.
 
+mod descriptor;
+
+use vrnic_abi::admin::AccessFlags;
 use vrnic_abi::cqe::{CompletionFlags, CompletionOpcode, CompletionStatus};
-use vrnic_abi::wqe::{
-    AtomicSegment, BASIC_BLOCK, ControlSegment, DataSegment, MAX_INLINE, MAX_SGE, MAX_WQE,
-    RemoteSegment, SEGMENT, WqeFlags, WqeOpcode,
-};
+use vrnic_abi::object::AddressVector;
+use vrnic_abi::wqe::{FlushExtent, FlushPlacement, WqeFlags, WqeOpcode};
 
-use crate::error::PostError;
+use crate::address::AhNumber;
+
+pub(crate) use descriptor::{Descriptor, DescriptorLimits, Registration, data_segment};
 
 /// A piece of local memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,12 +36,30 @@ pub struct Remote {
     pub rkey: u32,
 }
 
-/// What a send work request does.
+/// How to bind a memory window; [`crate::MemoryWindow::bind`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Key that the window has.
+    pub window: u32,
+    /// Key that it is to have: the window's, with bits 7:0 chosen anew.
+    pub key: u32,
+    /// Key of the region.
+    pub region: u32,
+    /// REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ZERO_BASED.
+    pub access: AccessFlags,
+    /// Virtual address of the window's first byte in the region.
+    pub start: u64,
+    /// Length in bytes; 0 unbinds a window of type 1.
+    pub length: u64,
+}
+
+/// What a send work request does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Operation {
     /// Nothing but complete.
+    #[default]
     Nop,
-    /// SEND.
+    /// SEND; of a datagram, or an Ethernet frame, where that is what the queue pair sends.
     Send,
     /// SEND with immediate data.
     SendImmediate(u32),
@@ -63,6 +89,58 @@ pub enum Operation {
     },
     /// Invalidates a local key.
     LocalInvalidate(u32),
+    /// Binds a memory window.
+    BindWindow(Bind),
+    /// Writes 8 bytes atomically, to an address that is a multiple of 8.
+    AtomicWrite(Remote),
+    /// Flushes earlier writes of the queue pair.
+    Flush {
+        /// Where the range starts, or any address in the region.
+        remote: Remote,
+        /// Bytes, with extent `Range`.
+        length: u32,
+        /// How far; at least one.
+        placement: FlushPlacement,
+        /// How much.
+        extent: FlushExtent,
+    },
+}
+
+/// How a datagram finds its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatagramPath {
+    /// By an address handle.
+    Handle(AhNumber),
+    /// As the request says.
+    Vector(AddressVector),
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Queue pair number, or [`vrnic_abi::wqe::MULTICAST_QPN`] for a multicast group.
+    pub remote_qpn: u32,
+    /// Queue key; with bit 31 set, that of the sending queue pair is used instead.
+    pub qkey: u32,
+    /// Path.
+    pub path: DatagramPath,
+}
+
+/// Whom a send work request is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// RC and UC: the connected queue pair.
+    #[default]
+    Peer,
+    /// UD and GSI: a datagram.
+    Datagram(Datagram),
+    /// XRC initiators: the shared receive queue with that number at the peer, for all operations.
+    SharedReceiveQueue(u32),
+    /// Raw packets: the wire, with a VLAN tag to insert.
+    Wire {
+        /// The tag: priority (15:13), drop eligibility (12), identifier (11:0).
+        vlan_tag: Option<u16>,
+    },
 }
 
 /// Where the data of a send work request is.
@@ -74,21 +152,31 @@ pub enum Data<'a> {
     Inline(&'a [u8]),
 }
 
+impl Default for Data<'_> {
+    /// No data.
+    fn default() -> Self {
+        Self::Sges(&[])
+    }
+}
+
 /// A send work request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendRequest<'a> {
     /// Returned in the completion.
     pub wr_id: u64,
     /// What to do.
     pub operation: Operation,
+    /// For whom.
+    pub target: Target,
     /// With what data.
     pub data: Data<'a>,
-    /// SIGNALED, SOLICITED and FENCE; INLINE follows from `data`.
+    /// SIGNALED, SOLICITED, FENCE, CHECKSUM_IP and CHECKSUM_TRANSPORT; INLINE and INSERT_VLAN
+    /// follow from `data` and `target`.
     pub flags: WqeFlags,
 }
 
 /// A receive work request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiveRequest<'a> {
     /// Returned in the completion.
     pub wr_id: u64,
@@ -118,14 +206,26 @@ pub struct Completion {
     pub status: CompletionStatus,
     /// Vendor detail of an error.
     pub syndrome: u32,
-    /// Bytes received or read.
+    /// Bytes received or read. Of a datagram, 40 bytes for the routing header are counted.
     pub byte_length: u32,
-    /// Immediate data, or the key that was invalidated, depending on `work`.
+    /// Immediate data; or the key that was invalidated, bound or registered, depending on `work`.
     pub immediate: u32,
-    /// Flags.
+    /// Flags: GRH, VLAN, IPV4, SOLICITED, and the checksums of received frames.
     pub flags: CompletionFlags,
     /// When, in nanoseconds of the device's clock.
     pub timestamp: u64,
+    /// Datagrams: the sender's queue pair number.
+    pub source_qpn: u32,
+    /// Number of the shared receive queue that the request was taken from, or 0.
+    pub srqn: u32,
+    /// Datagrams: index of the P_Key.
+    pub pkey_index: u16,
+    /// Datagrams and frames: the VLAN tag, with the flag VLAN.
+    pub vlan_tag: u16,
+    /// Datagrams: the sender's Ethernet address.
+    pub source_mac: [u8; 6],
+    /// Frames: hash of addresses and ports.
+    pub hash: u32,
 }
 
 impl Default for Completion {
@@ -140,7 +240,37 @@ impl Default for Completion {
             immediate: 0,
             flags: CompletionFlags::empty(),
             timestamp: 0,
+            source_qpn: 0,
+            srqn: 0,
+            pkey_index: 0,
+            vlan_tag: 0,
+            source_mac: [0; 6],
+            hash: 0,
         }
+    }
+}
+
+impl Completion {
+    /// The local key that is invalid from now on: a LocalInvalidate has completed, or a SEND with
+    /// invalidate arrived.
+    #[must_use]
+    pub fn invalidated_key(&self) -> Option<u32> {
+        let invalidated = matches!(
+            self.work,
+            Work::Request(WqeOpcode::LocalInvalidate)
+                | Work::Receive(CompletionOpcode::ReceiveInvalidate)
+        );
+        (self.status == CompletionStatus::Success && invalidated).then_some(self.immediate)
+    }
+
+    /// The local key that is valid from now on: a fast registration or a bind has completed.
+    #[must_use]
+    pub fn validated_key(&self) -> Option<u32> {
+        let validated = matches!(
+            self.work,
+            Work::Request(WqeOpcode::FastRegister | WqeOpcode::BindWindow)
+        );
+        (self.status == CompletionStatus::Success && validated).then_some(self.immediate)
     }
 }
 
@@ -159,243 +289,17 @@ impl Operation {
             Self::CompareSwap { .. } => WqeOpcode::CompareSwap,
             Self::FetchAdd { .. } => WqeOpcode::FetchAdd,
             Self::LocalInvalidate(_) => WqeOpcode::LocalInvalidate,
+            Self::BindWindow(_) => WqeOpcode::BindWindow,
+            Self::AtomicWrite(_) => WqeOpcode::AtomicWrite,
+            Self::Flush { .. } => WqeOpcode::Flush,
         }
     }
 
-    /// The field `immediate` of the control segment.
-    const fn immediate(&self) -> u32 {
+    /// The local key that the operation changes, or 0.
+    pub(crate) const fn local_key(&self) -> u32 {
         match *self {
-            Self::SendImmediate(immediate) | Self::WriteImmediate(_, immediate) => {
-                immediate.to_be()
-            }
-            Self::SendInvalidate(key) | Self::LocalInvalidate(key) => key,
+            Self::LocalInvalidate(key) | Self::BindWindow(Bind { key, .. }) => key,
             _ => 0,
         }
-    }
-
-    const fn remote(&self) -> Option<Remote> {
-        match *self {
-            Self::Write(remote)
-            | Self::WriteImmediate(remote, _)
-            | Self::Read(remote)
-            | Self::CompareSwap { remote, .. }
-            | Self::FetchAdd { remote, .. } => Some(remote),
-            _ => None,
-        }
-    }
-
-    const fn atomic(&self) -> Option<AtomicSegment> {
-        match *self {
-            Self::CompareSwap { compare, swap, .. } => Some(AtomicSegment {
-                swap_or_add: swap,
-                compare,
-            }),
-            Self::FetchAdd { add, .. } => Some(AtomicSegment {
-                swap_or_add: add,
-                compare: 0,
-            }),
-            _ => None,
-        }
-    }
-}
-
-/// Words in a segment.
-const SEGMENT_WORDS: usize = SEGMENT / 8;
-
-/// What a queue pair allows in a descriptor.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DescriptorLimits {
-    pub(crate) segments: u32,
-    pub(crate) inline: u32,
-}
-
-/// The shape of a request's descriptor, which is written segment by segment straight into the
-/// ring: [`Descriptor::emit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Descriptor {
-    /// Segments, the control segment included.
-    segments: usize,
-    data_segments: usize,
-    inline_length: usize,
-}
-
-impl Descriptor {
-    /// Checks that `request` can be described.
-    #[inline]
-    pub(crate) fn new(
-        request: &SendRequest<'_>,
-        limits: DescriptorLimits,
-    ) -> Result<Self, PostError> {
-        let operation = &request.operation;
-        let head = 1
-            + usize::from(operation.remote().is_some())
-            + usize::from(operation.atomic().is_some());
-        let (data_segments, inline_length) = match request.data {
-            Data::Sges(sges) => (sges.len(), 0),
-            Data::Inline(bytes) => (0, bytes.len()),
-        };
-        let fits = data_segments <= MAX_SGE.min(limits.segments as usize)
-            && inline_length <= MAX_INLINE.min(limits.inline as usize);
-        let segments = head + data_segments + inline_length.div_ceil(SEGMENT);
-        if !fits || segments > MAX_WQE / SEGMENT {
-            return Err(PostError::TooLarge);
-        }
-        Ok(Self {
-            segments,
-            data_segments,
-            inline_length,
-        })
-    }
-
-    /// Basic blocks the descriptor takes.
-    #[inline]
-    pub(crate) fn blocks(&self) -> u32 {
-        self.segments.div_ceil(BASIC_BLOCK / SEGMENT) as u32
-    }
-
-    /// Hands the segments to `put`, in order, for a request at the block with index `index`.
-    #[inline]
-    pub(crate) fn emit(
-        &self,
-        request: &SendRequest<'_>,
-        index: u32,
-        mut put: impl FnMut([u64; SEGMENT_WORDS]),
-    ) {
-        let operation = &request.operation;
-        put(bytemuck::cast(self.control(request, index)));
-        if let Some(remote) = operation.remote() {
-            put(bytemuck::cast(RemoteSegment {
-                address: remote.address,
-                rkey: remote.rkey,
-                reserved: 0,
-            }));
-        }
-        if let Some(atomic) = operation.atomic() {
-            put(bytemuck::cast(atomic));
-        }
-        match request.data {
-            Data::Sges(sges) => sges.iter().for_each(|sge| put(data_segment(sge))),
-            Data::Inline(bytes) => bytes.chunks(SEGMENT).for_each(|piece| {
-                let mut segment = [0u8; SEGMENT];
-                for (to, from) in segment.iter_mut().zip(piece) {
-                    *to = *from;
-                }
-                put(bytemuck::cast(segment));
-            }),
-        }
-    }
-
-    #[inline]
-    fn control(&self, request: &SendRequest<'_>, index: u32) -> ControlSegment {
-        let mut flags = request.flags;
-        let inline = matches!(request.data, Data::Inline(_));
-        flags.set(WqeFlags::INLINE, inline);
-        ControlSegment {
-            opcode: request.operation.opcode().raw(),
-            flags: flags.bits(),
-            segments: self.segments as u8,
-            data_segments: self.data_segments as u8,
-            immediate: request.operation.immediate(),
-            inline_length: self.inline_length as u16,
-            vlan_tag: 0,
-            index,
-        }
-    }
-}
-
-/// `sge` as it stands in a descriptor.
-#[inline]
-pub(crate) fn data_segment(sge: &Sge) -> [u64; SEGMENT_WORDS] {
-    bytemuck::cast(DataSegment {
-        address: sge.address,
-        length: sge.length,
-        lkey: sge.lkey,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use alloc::vec::Vec;
-
-    use super::*;
-
-    const LIMITS: DescriptorLimits = DescriptorLimits {
-        segments: 28,
-        inline: 448,
-    };
-
-    fn request(operation: Operation, data: Data<'_>) -> SendRequest<'_> {
-        SendRequest {
-            wr_id: 0,
-            operation,
-            data,
-            flags: WqeFlags::SIGNALED,
-        }
-    }
-
-    /// The descriptor's words, for the block with index 9.
-    #[track_caller]
-    fn built(request: &SendRequest<'_>) -> Vec<u64> {
-        let descriptor = Descriptor::new(request, LIMITS).expect("fits");
-        let mut words = Vec::new();
-        descriptor.emit(request, 9, |segment| words.extend(segment));
-        assert_eq!(words.len(), descriptor.segments * SEGMENT_WORDS);
-        assert_eq!(words.len().div_ceil(8), descriptor.blocks() as usize);
-        words
-    }
-
-    fn control(words: &[u64]) -> ControlSegment {
-        bytemuck::cast([words[0], words[1]])
-    }
-
-    #[test]
-    fn largest_requests_fit_and_larger_ones_do_not() {
-        let sges = [Sge::default(); 29];
-        let write = Operation::Write(Remote::default());
-        let words = built(&request(write, Data::Sges(&sges[..28])));
-        assert_eq!(words.len(), 60);
-        assert_eq!(control(&words).segments, 30);
-        assert_eq!(control(&words).data_segments, 28);
-        assert_eq!(control(&words).index, 9);
-        let bytes = [0x5a; 449];
-        let words = built(&request(write, Data::Inline(&bytes[..448])));
-        assert_eq!(control(&words).segments, 30);
-        for data in [Data::Sges(&sges), Data::Inline(&bytes)] {
-            let refused = Descriptor::new(&request(write, data), LIMITS);
-            assert_eq!(refused, Err(PostError::TooLarge));
-        }
-    }
-
-    #[test]
-    fn inline_data_is_padded_to_segments() {
-        let bytes: [u8; 17] = core::array::from_fn(|i| i as u8 + 1);
-        let send = request(Operation::SendImmediate(0x0102_0304), Data::Inline(&bytes));
-        let words = built(&send);
-        let control = control(&words);
-        assert_eq!((control.segments, control.inline_length), (3, 17));
-        assert_eq!(control.data_segments, 0);
-        assert_eq!(control.immediate.to_ne_bytes(), [1, 2, 3, 4]);
-        let flags = WqeFlags::SIGNALED | WqeFlags::INLINE;
-        assert_eq!(control.flags, flags.bits());
-        let data: &[u8] = bytemuck::cast_slice(&words[2..6]);
-        assert_eq!(data[..17], bytes);
-        assert_eq!(data[17..], [0; 15]);
-    }
-
-    #[test]
-    fn atomics_carry_their_operands() {
-        let sges = [Sge::default()];
-        let remote = Remote {
-            address: 0x1000,
-            rkey: 5,
-        };
-        let swap = Operation::CompareSwap {
-            remote,
-            compare: 1,
-            swap: 2,
-        };
-        let words = built(&request(swap, Data::Sges(&sges)));
-        assert_eq!(words[2..6], [0x1000, 5, 2, 1]);
-        assert_eq!(words.len(), 8);
     }
 }

@@ -187,6 +187,7 @@ impl Side {
             operation,
             data: Data::Sges(&sges),
             flags: WqeFlags::SIGNALED,
+            ..SendRequest::default()
         })
     }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use vrnic_driver::abi::admin::Command;
 use vrnic_driver::abi::cqe::{CompletionEntry, CompletionFlags, CompletionStatus};
 use vrnic_driver::abi::eqe::{EventEntry, EventType};
+use vrnic_driver::abi::registers::Capabilities;
 use vrnic_driver::abi::wqe::{BASIC_BLOCK, ControlSegment, SEGMENT, WqeOpcode};
 use vrnic_driver::abi::{VERSION_MAJOR, doorbell, registers};
 use vrnic_driver::{DmaBuffer, Lock, OutOfMemory, PinnedMemory, Platform, Segment};
@@ -75,6 +76,7 @@ pub(crate) struct Device {
     // What the test wants.
     pub(crate) gone: bool,
     pub(crate) asleep: bool,
+    pub(crate) capabilities: Capabilities,
     pub(crate) ignore_resets: bool,
     pub(crate) hold_commands: bool,
     pub(crate) refuse: Option<u16>,
@@ -102,6 +104,7 @@ impl World {
             next_iova: 0x10_0000,
             next_number: 1,
             next_qpn: 0x100,
+            capabilities: Capabilities::all(),
             ..Device::default()
         };
         Self {
@@ -252,6 +255,7 @@ impl Device {
             next_qpn: self.next_qpn,
             gone: self.gone,
             asleep: self.asleep,
+            capabilities: self.capabilities,
             refuse: self.refuse,
             ..Self::default()
         };

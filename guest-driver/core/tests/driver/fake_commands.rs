@@ -5,7 +5,7 @@ use vrnic_driver::abi::admin::{
     ObjectOutput, ObjectReference, OutputBuffer, Status,
 };
 use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes, QpAttributes, QpMask};
-use vrnic_driver::abi::registers;
+use vrnic_driver::abi::registers::{self, Capabilities};
 
 use crate::fake::{Device, Owner, Qp, Ring};
 
@@ -13,8 +13,9 @@ fn body<T: bytemuck::Pod>(command: &Command) -> T {
     bytemuck::pod_read_unaligned(&bytemuck::bytes_of(&command.body)[..size_of::<T>()])
 }
 
-fn attributes() -> DeviceAttributes {
+fn attributes(capabilities: Capabilities) -> DeviceAttributes {
     DeviceAttributes {
+        capabilities: capabilities.bits(),
         log_max_send_blocks: 10,
         log_max_receive_entries: 10,
         log_max_cq_entries: 12,
@@ -105,7 +106,7 @@ impl Device {
         let object = body::<ObjectReference>(command).object;
         match opcode {
             AdminOpcode::Nop => {}
-            AdminOpcode::QueryDevice => self.output(&body(command), &attributes()),
+            AdminOpcode::QueryDevice => self.output(&body(command), &attributes(self.capabilities)),
             AdminOpcode::QueryPort => {
                 self.output(&body(command), &PortAttributes::default());
             }

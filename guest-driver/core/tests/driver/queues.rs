@@ -20,6 +20,7 @@ fn send(wr_id: u64, sges: &[Sge]) -> SendRequest<'_> {
         operation: Operation::Write(Remote::default()),
         data: Data::Sges(sges),
         flags: WqeFlags::SIGNALED,
+        ..SendRequest::default()
     }
 }
 

@@ -55,6 +55,7 @@ fn objects_are_stale_after_recovery() {
         operation: Operation::Send,
         data: Data::Inline(b"x"),
         flags: WqeFlags::empty(),
+        ..SendRequest::default()
     };
     assert_eq!(bench.qp.post_send(&request), Err(PostError::Stale));
     assert_eq!(bench.cq.arm(false), Err(Error::Stale));

@@ -105,6 +105,7 @@ pub(crate) fn write(source: &[Sge], target: Remote) -> SendRequest<'_> {
         operation: Operation::Write(target),
         data: Data::Sges(source),
         flags: WqeFlags::empty(),
+        ..SendRequest::default()
     }
 }
 

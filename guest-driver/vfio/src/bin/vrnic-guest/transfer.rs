@@ -263,5 +263,6 @@ pub(crate) fn request(wr_id: u64, operation: Operation, sges: &[Sge]) -> SendReq
         operation,
         data: Data::Sges(sges),
         flags: WqeFlags::SIGNALED,
+        ..SendRequest::default()
     }
 }

@@ -1,0 +1,194 @@
+//! Memory regions for fast registration: memory is given to them by work requests.
+//!
+//! In turn: [`FastRegion::map`] describes memory (sleepable context), the send queue's
+//! `post_fast_register` has the device take it, an invalidation by either side ends that, and
+//! [`FastRegion::release`] gives the memory back in exchange for the completion that says so.
+//!
+//! The region owns the page list that the device reads when it carries the request out, and the
+//! memory for as long as the device may access it. Neither is freed before the request has completed
+//! and the key is invalid, or the region destroyed, or the function reset.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use vrnic_abi::admin::{AdminOpcode, AllocMr};
+use vrnic_abi::object::MrAttributes;
+use vrnic_abi::registers::Capabilities;
+use vrnic_abi::wqe::FastRegisterSegment;
+
+use crate::device::Driver;
+use crate::error::{Error, PostError};
+use crate::key::Keyed;
+use crate::memory::{Handle, MrConfig, ProtectionDomain, RegionMemory, describe};
+use crate::platform::{DmaBuffer, Platform};
+use crate::tables::QpTables;
+use crate::work::Completion;
+
+/// A registration that was posted: by which queue pair, at which block.
+type Posted<P> = (Arc<QpTables<P>>, u32);
+
+/// A memory region for fast registration.
+pub struct FastRegion<P: Platform> {
+    keyed: Keyed<P>,
+    list: Arc<P::Dma>,
+    max_pages: u32,
+    memory: Option<RegionMemory<P>>,
+    /// What the next registration says.
+    segment: FastRegisterSegment,
+    posted: Option<Posted<P>>,
+}
+
+impl<P: Platform> FastRegion<P> {
+    /// The key, local and remote: of the memory that was mapped last.
+    #[must_use]
+    pub fn key(&self) -> u32 {
+        if self.memory.is_some() {
+            self.segment.key
+        } else {
+            self.keyed.key()
+        }
+    }
+
+    /// Most pages of a registration.
+    #[must_use]
+    pub fn max_pages(&self) -> u32 {
+        self.max_pages
+    }
+
+    /// Whether a registration was posted that has not completed.
+    #[must_use]
+    pub fn is_posted(&self) -> bool {
+        let current = self.keyed.handle().check().is_ok();
+        self.posted.as_ref().is_some_and(|(tables, index)| {
+            let attached = tables.attached.load(Ordering::Acquire);
+            current && attached && tables.send.holds(*index)
+        })
+    }
+
+    /// Describes memory for the next registration, whose key differs from the one before.
+    /// Sleepable context.
+    pub fn map(&mut self, memory: RegionMemory<P>, config: MrConfig) -> Result<(), Error> {
+        let handle = self.keyed.handle();
+        handle.check()?;
+        if self.memory.is_some() || self.is_posted() {
+            return Err(Error::Busy("memory of the region"));
+        }
+        if u32::from(config.variant) == self.keyed.key() & 0xff {
+            return Err(Error::BadArgument("variant of the key, which must change"));
+        }
+        let pages = describe(&handle.shared, &memory, &config, self.max_pages)?;
+        let mut count = 0;
+        for (index, page) in pages.addresses().enumerate() {
+            self.list.store(index * 8, page);
+            count += 1;
+        }
+        self.segment = FastRegisterSegment {
+            key: self.keyed.change(config.variant),
+            access: config.access.bits(),
+            start: config.start,
+            length: config.length,
+            list: self.list.device_address(),
+            pages: count,
+            page_shift: pages.shift,
+            ..FastRegisterSegment::default()
+        };
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    /// What to post, by a queue of life `generation`.
+    pub(crate) fn registration(&self, generation: u32) -> Result<FastRegisterSegment, PostError> {
+        if self.keyed.handle().generation != generation {
+            return Err(PostError::Stale);
+        }
+        if self.memory.is_none() || self.is_posted() {
+            return Err(PostError::NotMapped);
+        }
+        Ok(self.segment)
+    }
+
+    pub(crate) fn posted(&mut self, tables: &Arc<QpTables<P>>, index: u32) {
+        self.posted = Some((Arc::clone(tables), index));
+    }
+
+    /// Gives the memory back if `completion` says that the region's key is invalid: it is that of
+    /// a LocalInvalidate, or of a SEND with invalidate that arrived. Dropping the memory may sleep.
+    pub fn release(&mut self, completion: &Completion) -> Option<RegionMemory<P>> {
+        let key = completion.invalidated_key()?;
+        if self.memory.is_none() || key != self.segment.key {
+            return None;
+        }
+        // What is invalidated was valid, so the registration has taken effect.
+        self.keyed.confirm(key);
+        self.posted = None;
+        self.memory.take()
+    }
+
+    /// Gives the memory back if the device says that it cannot access it, for example after the
+    /// queue pair has failed. Sleepable context.
+    pub fn release_invalid(&mut self) -> Result<Option<RegionMemory<P>>, Error> {
+        if self.is_posted() || self.query()?.valid != 0 {
+            return Err(Error::Busy("memory of the region"));
+        }
+        Ok(self.memory.take())
+    }
+
+    /// The region as the device has it. Finds out, too, which key it has. Sleepable context.
+    pub fn query(&mut self) -> Result<MrAttributes, Error> {
+        self.keyed.query()
+    }
+
+    /// Destroys the region. Nothing accesses its memory any more when that succeeds.
+    pub fn destroy(&mut self) -> Result<(), Error> {
+        if self.is_posted() {
+            return Err(Error::Busy("page list of the region"));
+        }
+        self.keyed.destroy(AdminOpcode::DestroyMr)
+    }
+}
+
+impl<P: Platform> Drop for FastRegion<P> {
+    fn drop(&mut self) {
+        let list = RegionMemory::Dma(Arc::clone(&self.list));
+        let handle = self.keyed.handle();
+        for memory in self.memory.take().into_iter().chain([list]) {
+            handle.shared.quarantine(handle.generation, memory);
+        }
+    }
+}
+
+impl<P: Platform> Driver<P> {
+    /// Allocates a memory region for fast registration of up to `max_pages` pages; `variant` is
+    /// bits 7:0 of its first key.
+    pub fn create_fast_region(
+        &self,
+        pd: &ProtectionDomain<P>,
+        max_pages: u32,
+        variant: u8,
+    ) -> Result<FastRegion<P>, Error> {
+        self.require(Capabilities::FAST_REGISTRATION, "fast registration")?;
+        pd.handle.check()?;
+        if max_pages == 0 || max_pages > self.attributes().max_fast_pages {
+            return Err(Error::BadArgument("number of pages"));
+        }
+        let list = self.allocate(max_pages as usize * size_of::<u64>())?;
+        let body = AllocMr {
+            pd: pd.number(),
+            max_pages,
+            variant,
+            ..AllocMr::default()
+        };
+        let generation = pd.handle.generation;
+        let shared = &self.shared;
+        let answer = shared.execute(generation, AdminOpcode::AllocMr, &body, None)?;
+        let handle = Handle::new(shared, generation, answer.result0)?;
+        Ok(FastRegion {
+            keyed: Keyed::new(handle),
+            list,
+            max_pages,
+            memory: None,
+            segment: FastRegisterSegment::default(),
+            posted: None,
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! XRC domains and target queue pairs (InfiniBand Architecture volume 1, annex A14).
+//!
+//! An XRC target is the peer of an XRC initiator. It belongs to a domain, has neither queues nor
+//! completions, and nothing is posted to it: an initiator's SENDs name a shared receive queue of
+//! the domain, and complete on the completion queue of that. Sleepable context.
+
+use vrnic_abi::admin::{AccessFlags, AdminOpcode, CreateQp, QpType};
+use vrnic_abi::doorbell;
+use vrnic_abi::object::{QpAttributes, QpMask, QpState};
+use vrnic_abi::registers::Capabilities;
+
+use crate::device::Driver;
+use crate::error::Error;
+use crate::memory::{Handle, ProtectionDomain};
+use crate::platform::Platform;
+use crate::qp::{Connection, Control, transition};
+
+/// An XRC domain. Dropped without `destroy`, its number stays in use until a reset.
+pub struct XrcDomain<P: Platform> {
+    pub(crate) handle: Handle<P>,
+}
+
+impl<P: Platform> XrcDomain<P> {
+    /// Number of the domain.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.handle.number
+    }
+
+    /// Frees the domain; the device refuses while it is in use.
+    pub fn destroy(&mut self) -> Result<(), Error> {
+        self.handle.destroy(AdminOpcode::FreeXrcd)
+    }
+}
+
+/// An XRC target queue pair. It has no memory: dropped without `destroy`, it stays until a reset.
+pub struct XrcTarget<P: Platform> {
+    control: Control<P>,
+}
+
+impl<P: Platform> XrcTarget<P> {
+    /// Number of the queue pair.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.control.handle.number
+    }
+
+    /// Changes attributes and state.
+    pub fn modify(&mut self, attributes: &QpAttributes, mask: QpMask) -> Result<(), Error> {
+        self.control.modify((*attributes, mask))
+    }
+
+    /// Changes the state only.
+    pub fn modify_state(&mut self, state: QpState) -> Result<(), Error> {
+        self.control.modify(transition::state(state))
+    }
+
+    /// RESET to INIT; `access` is what the peer may do.
+    pub fn to_init(&mut self, access: AccessFlags) -> Result<(), Error> {
+        self.control.modify(transition::init(access))
+    }
+
+    /// INIT to RTR, which is all it needs to receive.
+    pub fn to_rtr(&mut self, connection: &Connection) -> Result<(), Error> {
+        let transition = transition::rtr(QpType::XrcTarget, connection);
+        self.control.modify(transition)
+    }
+
+    /// RTR to RTS.
+    pub fn to_rts(&mut self, connection: &Connection) -> Result<(), Error> {
+        let transition = transition::rts(QpType::XrcTarget, connection);
+        self.control.modify(transition)
+    }
+
+    /// Attributes and state as the device has them.
+    pub fn query(&self) -> Result<QpAttributes, Error> {
+        self.control.query()
+    }
+
+    /// Destroys the queue pair.
+    pub fn destroy(&mut self) -> Result<(), Error> {
+        self.control.handle.destroy(AdminOpcode::DestroyQp)
+    }
+}
+
+impl<P: Platform> Driver<P> {
+    /// Allocates an XRC domain.
+    pub fn create_xrcd(&self) -> Result<XrcDomain<P>, Error> {
+        self.require(Capabilities::XRC, "XRC domains")?;
+        let handle = self.allocate_number(AdminOpcode::AllocXrcd)?;
+        Ok(XrcDomain { handle })
+    }
+
+    /// Creates an XRC target queue pair in state RESET. The regions that its peer names belong to
+    /// `pd`.
+    pub fn create_xrc_target(
+        &self,
+        pd: &ProtectionDomain<P>,
+        xrcd: &XrcDomain<P>,
+    ) -> Result<XrcTarget<P>, Error> {
+        self.require(Capabilities::XRC, "XRC queue pairs")?;
+        pd.handle.check()?;
+        xrcd.handle.check()?;
+        let qp_type = QpType::XrcTarget;
+        let body = CreateQp {
+            pd: pd.number(),
+            doorbell_page: doorbell::KERNEL_PAGE,
+            qp_type: qp_type.raw(),
+            xrcd: xrcd.number(),
+            ..CreateQp::default()
+        };
+        let generation = pd.handle.generation;
+        let shared = &self.shared;
+        let answer = shared.execute(generation, AdminOpcode::CreateQp, &body, None)?;
+        let handle = Handle::new(shared, generation, answer.result0)?;
+        let control = Control { handle, qp_type };
+        Ok(XrcTarget { control })
+    }
+}
