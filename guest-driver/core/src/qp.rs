@@ -212,7 +212,7 @@ impl<P: Platform> QueuePair<P> {
     /// RESET to INIT of a datagram queue pair; datagrams must carry `qkey`.
     pub fn to_init_datagram(&mut self, qkey: u32) -> Result<(), Error> {
         service::require_datagram(self.control.qp_type)?;
-        self.enter(transition::init_datagram(qkey))
+        self.enter(transition::init_datagram(self.control.qp_type, qkey))
     }
 
     /// INIT to RTR of a datagram queue pair.

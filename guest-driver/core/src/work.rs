@@ -91,8 +91,13 @@ pub enum Operation {
     LocalInvalidate(u32),
     /// Binds a memory window.
     BindWindow(Bind),
-    /// Writes 8 bytes atomically, to an address that is a multiple of 8.
-    AtomicWrite(Remote),
+    /// Writes 8 bytes atomically.
+    AtomicWrite {
+        /// The 8 bytes to write, at an address that is a multiple of 8.
+        remote: Remote,
+        /// Value to store.
+        value: u64,
+    },
     /// Flushes earlier writes of the queue pair.
     Flush {
         /// Where the range starts, or any address in the region.
@@ -134,7 +139,8 @@ pub enum Target {
     Peer,
     /// UD and GSI: a datagram.
     Datagram(Datagram),
-    /// XRC initiators: the shared receive queue with that number at the peer, for all operations.
+    /// XRC initiators: the shared receive queue with that number at the peer. All operations but Nop
+    /// name one.
     SharedReceiveQueue(u32),
     /// Raw packets: the wire, with a VLAN tag to insert.
     Wire {
@@ -290,7 +296,7 @@ impl Operation {
             Self::FetchAdd { .. } => WqeOpcode::FetchAdd,
             Self::LocalInvalidate(_) => WqeOpcode::LocalInvalidate,
             Self::BindWindow(_) => WqeOpcode::BindWindow,
-            Self::AtomicWrite(_) => WqeOpcode::AtomicWrite,
+            Self::AtomicWrite { .. } => WqeOpcode::AtomicWrite,
             Self::Flush { .. } => WqeOpcode::Flush,
         }
     }

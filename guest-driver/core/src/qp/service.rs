@@ -61,10 +61,10 @@ const RELIABLE: u16 = SENDS
         WqeOpcode::AtomicWrite,
         WqeOpcode::Flush,
     ]);
+/// Operations that have no data besides what they say themselves.
+const NO_DATA: u16 = LOCAL | set(&[WqeOpcode::Nop, WqeOpcode::Flush, WqeOpcode::AtomicWrite]);
 /// Operations whose data can stand in the request.
-const INLINE: u16 = SENDS | WRITES | set(&[WqeOpcode::SendInvalidate, WqeOpcode::AtomicWrite]);
-/// Operations that have no data.
-const NO_DATA: u16 = LOCAL | set(&[WqeOpcode::Nop, WqeOpcode::Flush]);
+const INLINE: u16 = (SENDS | WRITES | set(&[WqeOpcode::SendInvalidate])) & !NO_DATA;
 
 /// Operations that a device has only with a capability.
 const OPTIONAL: [(Capabilities, u16); 5] = [
@@ -133,7 +133,10 @@ impl Service {
         {
             return Err(PostError::Unsupported);
         }
-        self.check_target(&request.target)
+        match opcode {
+            WqeOpcode::Nop => Ok(()),
+            _ => self.check_target(&request.target),
+        }
     }
 
     /// Fails if the queue pair has no fast registration, or not for `target`.

@@ -79,13 +79,15 @@ pub(crate) fn init(access: AccessFlags) -> Transition {
 }
 
 /// RESET to INIT of a datagram queue pair.
-pub(crate) fn init_datagram(qkey: u32) -> Transition {
+pub(crate) fn init_datagram(qp_type: QpType, qkey: u32) -> Transition {
     let attributes = QpAttributes {
         port: 1,
         qkey,
         ..attributes(QpState::Init)
     };
-    let mask = QpMask::STATE | QpMask::PORT | QpMask::PKEY_INDEX | QpMask::QKEY;
+    let mut mask = QpMask::STATE | QpMask::PKEY_INDEX | QpMask::QKEY;
+    // Queue pair 1 is one of its port by its nature.
+    mask.set(QpMask::PORT, qp_type != QpType::Gsi);
     (attributes, mask)
 }
 

@@ -228,6 +228,9 @@ impl<P: Platform> CqTable<P> {
 
     fn purge(&self, key: u32, srq: Option<Arc<SrqTable<P>>>) {
         let until = self.producer();
+        // Both queues of a queue pair can complete here, so this may be the second time.
+        let before = || self.purges.get(key).and_then(|purge| purge.srq);
+        let srq = srq.or_else(before);
         self.purges.insert(key, Purge { until, srq });
         self.purging.store(true, Ordering::SeqCst);
     }

@@ -39,6 +39,9 @@ pub(crate) struct Descriptor {
     inline_length: usize,
 }
 
+/// Bytes of the value of an atomic write, which stands in the request as inline data.
+const ATOMIC_WRITE: usize = 8;
+
 /// Segments of `target`.
 const fn target_segments(target: &Target) -> usize {
     match target {
@@ -67,17 +70,20 @@ impl Operation {
             | Self::Read(remote)
             | Self::CompareSwap { remote, .. }
             | Self::FetchAdd { remote, .. }
-            | Self::AtomicWrite(remote)
+            | Self::AtomicWrite { remote, .. }
             | Self::Flush { remote, .. } => Some(remote),
             _ => None,
         }
     }
 
-    /// Segments between the target's and the data.
+    /// Segments between the target's and the data, the value of an atomic write included.
     const fn segments(&self) -> usize {
         match self {
             Self::BindWindow(_) => BindSegment::SIZE / SEGMENT,
-            Self::CompareSwap { .. } | Self::FetchAdd { .. } | Self::Flush { .. } => 2,
+            Self::CompareSwap { .. }
+            | Self::FetchAdd { .. }
+            | Self::Flush { .. }
+            | Self::AtomicWrite { .. } => 2,
             _ if self.remote().is_some() => 1,
             _ => 0,
         }
@@ -113,6 +119,7 @@ impl Operation {
                 extent: extent.raw(),
                 ..FlushSegment::default()
             })),
+            Self::AtomicWrite { value, .. } => put([value, 0]),
             Self::BindWindow(bind) => bind_segment(&bind).into_iter().for_each(put),
             _ => {}
         }
@@ -170,7 +177,11 @@ impl Descriptor {
         limits.service.check(request)?;
         let fits = data_segments <= MAX_SGE.min(limits.segments as usize)
             && inline_length <= MAX_INLINE.min(limits.inline as usize);
-        let head = 1 + target_segments(&request.target) + request.operation.segments();
+        let target = match request.operation {
+            Operation::Nop => 0,
+            _ => target_segments(&request.target),
+        };
+        let head = 1 + target + request.operation.segments();
         let segments = head + data_segments + inline_length.div_ceil(SEGMENT);
         if !fits || segments > MAX_WQE / SEGMENT {
             return Err(PostError::TooLarge);
@@ -192,7 +203,9 @@ impl Descriptor {
     #[inline]
     pub(crate) fn emit(&self, request: &SendRequest<'_>, index: u32, mut put: impl FnMut(Words)) {
         put(bytemuck::cast(self.control(request, index)));
-        emit_target(&request.target, &mut put);
+        if request.operation != Operation::Nop {
+            emit_target(&request.target, &mut put);
+        }
         request.operation.emit(&mut put);
         match request.data {
             Data::Sges(sges) => sges.iter().for_each(|sge| put(data_segment(sge))),
@@ -209,7 +222,10 @@ impl Descriptor {
     #[inline]
     fn control(&self, request: &SendRequest<'_>, index: u32) -> ControlSegment {
         let mut flags = request.flags;
-        let inline = matches!(request.data, Data::Inline(_));
+        let (inline, inline_length) = match request.operation {
+            Operation::AtomicWrite { .. } => (true, ATOMIC_WRITE),
+            _ => (matches!(request.data, Data::Inline(_)), self.inline_length),
+        };
         flags.set(WqeFlags::INLINE, inline);
         let vlan_tag = match request.target {
             Target::Wire { vlan_tag } => vlan_tag,
@@ -222,7 +238,7 @@ impl Descriptor {
             segments: self.segments as u8,
             data_segments: self.data_segments as u8,
             immediate: request.operation.immediate(),
-            inline_length: self.inline_length as u16,
+            inline_length: inline_length as u16,
             vlan_tag: vlan_tag.unwrap_or(0),
             index,
         }
@@ -462,6 +478,28 @@ mod tests {
     }
 
     #[test]
+    fn an_atomic_write_carries_its_value() {
+        let remote = Remote {
+            address: 0x2008,
+            rkey: 6,
+        };
+        let value = 0x0102_0304_0506_0708;
+        let write = Operation::AtomicWrite { remote, value };
+        let words = built(&request(write, Data::default()));
+        assert_eq!(words[2..], [0x2008, 6, value, 0]);
+        let control = control(&words);
+        assert_eq!((control.segments, control.inline_length), (3, 8));
+        assert!(WqeFlags::from_bits_truncate(control.flags).contains(WqeFlags::INLINE));
+    }
+
+    #[test]
+    fn a_nop_has_no_target() {
+        let mut nop = request(Operation::Nop, Data::default());
+        nop.target = Target::SharedReceiveQueue(3);
+        assert_eq!(built_for(QpType::XrcInitiator, &nop).len(), 2);
+    }
+
+    #[test]
     fn a_registration_is_control_target_and_segment() {
         let registration = Registration {
             segment: FastRegisterSegment {
@@ -515,7 +553,10 @@ mod tests {
         let remote = Remote::default();
         let add = Operation::FetchAdd { remote, add: 1 };
         let optional = [
-            (Operation::AtomicWrite(remote), Capabilities::ATOMIC_WRITE),
+            (
+                Operation::AtomicWrite { remote, value: 1 },
+                Capabilities::ATOMIC_WRITE,
+            ),
             (
                 Operation::SendInvalidate(1),
                 Capabilities::FAST_REGISTRATION,

@@ -6,7 +6,8 @@ use vrnic_driver::abi::admin::{AccessFlags, AdminOpcode, Completion, Status};
 use vrnic_driver::abi::object::QpState;
 use vrnic_driver::{CqConfig, DmaBuffer, Driver, Error, MrConfig, QpConfig, RegionMemory, Segment};
 
-use crate::fake::{FakePinned, FakePlatform};
+use crate::fake::FakePlatform;
+use crate::fake_memory::FakePinned;
 use crate::{Bench, region, up};
 
 #[test]

@@ -10,7 +10,9 @@ use vrnic_driver::abi::eqe::{EventEntry, EventType};
 use vrnic_driver::abi::registers::Capabilities;
 use vrnic_driver::abi::wqe::{BASIC_BLOCK, ControlSegment, SEGMENT, WqeOpcode};
 use vrnic_driver::abi::{VERSION_MAJOR, doorbell, registers};
-use vrnic_driver::{DmaBuffer, Lock, OutOfMemory, PinnedMemory, Platform, Segment};
+use vrnic_driver::{OutOfMemory, Platform};
+
+use crate::fake_memory::{CellLock, FakeDma, FakePinned};
 
 /// A ring that the device knows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,12 +26,16 @@ pub(crate) struct Ring {
     pub(crate) vector: u16,
     /// Event queue of a completion queue.
     pub(crate) eq: u32,
+    /// Index of the entry at the buffer's first place.
+    pub(crate) first: u32,
 }
 
 /// A queue pair that the device knows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Qp {
-    pub(crate) cq: u32,
+    /// Completion queue of the send queue, and of the receive queue.
+    pub(crate) cqs: (u32, u32),
+    pub(crate) srq: u32,
     pub(crate) send_base: u64,
     pub(crate) send_log: u8,
     pub(crate) fetched: u32,
@@ -39,6 +45,18 @@ pub(crate) struct Qp {
     pub(crate) state: u8,
 }
 
+/// A shared receive queue that the device knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Srq {
+    pub(crate) base: u64,
+    pub(crate) log: u8,
+    pub(crate) log_segments: u8,
+    pub(crate) slot: u32,
+    pub(crate) taken: u32,
+    /// Of one for XRC.
+    pub(crate) cq: u32,
+}
+
 /// What a slot belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Owner {
@@ -46,6 +64,7 @@ pub(crate) enum Owner {
     Cq(u32),
     Send(u32),
     Receive(u32),
+    Srq(u32),
 }
 
 /// The device. Tests look at it and change it directly.
@@ -64,12 +83,18 @@ pub(crate) struct Device {
     pub(crate) eqs: BTreeMap<u32, Ring>,
     pub(crate) cqs: BTreeMap<u32, Ring>,
     pub(crate) qps: BTreeMap<u32, Qp>,
+    pub(crate) srqs: BTreeMap<u32, Srq>,
+    /// Keys of windows and of regions for fast registration, and whether they are valid.
+    pub(crate) keys: Vec<(u32, bool)>,
+    /// Commands that were carried out, the latest last.
+    pub(crate) commands_seen: Vec<Command>,
     pub(crate) async_eq: u32,
     pub(crate) slots: BTreeMap<u32, u64>,
     pub(crate) owners: BTreeMap<u32, Owner>,
     dirty: BTreeSet<u32>,
     pub(crate) next_number: u32,
     pub(crate) next_qpn: u32,
+    pub(crate) next_srqn: u32,
     /// Requests announced and fetched: queue pair and control segment.
     pub(crate) fetched: VecDeque<(u32, ControlSegment)>,
     pub(crate) raised: BTreeSet<u16>,
@@ -104,6 +129,7 @@ impl World {
             next_iova: 0x10_0000,
             next_number: 1,
             next_qpn: 0x100,
+            next_srqn: 0x500,
             capabilities: Capabilities::all(),
             ..Device::default()
         };
@@ -193,12 +219,18 @@ impl Device {
         value
     }
 
-    pub(crate) fn write_completion(&mut self, mut entry: CompletionEntry) {
-        let cqn = self.qps.get(&entry.qpn).expect("queue pair").cq;
+    /// Writes a completion of a queue pair's send or receive queue.
+    pub(crate) fn write_completion(&mut self, entry: CompletionEntry) {
+        let (send, receive) = self.qps.get(&entry.qpn).expect("queue pair").cqs;
+        let of_send = entry.flags & CompletionFlags::SEND_QUEUE.bits() != 0;
+        self.write_completion_to(if of_send { send } else { receive }, entry);
+    }
+
+    pub(crate) fn write_completion_to(&mut self, cqn: u32, mut entry: CompletionEntry) {
         let cq = self.cqs.get_mut(&cqn).expect("completion queue");
-        let index = cq.producer;
-        let in_use = index.wrapping_sub(cq.consumer);
+        let in_use = (cq.producer.wrapping_sub(cq.consumer)).min(cq.producer - cq.first);
         assert!(in_use < 1 << cq.log, "the completion queue overflows");
+        let index = cq.producer - cq.first;
         entry.owner = (index >> cq.log & 1 ^ 1) as u8;
         let address = cq.base + u64::from(index % (1 << cq.log)) * 64;
         cq.producer += 1;
@@ -253,6 +285,7 @@ impl Device {
             resets: self.resets + 1,
             next_number: self.next_number,
             next_qpn: self.next_qpn,
+            next_srqn: self.next_srqn,
             gone: self.gone,
             asleep: self.asleep,
             capabilities: self.capabilities,
@@ -322,9 +355,19 @@ impl Device {
                     arm(self.eqs.get_mut(&eqn).expect("event queue"), value);
                     self.raise(eqn);
                 }
-                Some(Owner::Receive(_)) | None => {}
+                Some(Owner::Receive(_) | Owner::Srq(_)) | None => {}
             }
         }
+    }
+
+    /// The first `N` words of the request of `qpn` at block `index`.
+    pub(crate) fn request<const N: usize>(&self, qpn: u32, index: u32) -> [u64; N] {
+        let qp = self.qps[&qpn];
+        std::array::from_fn(|word| {
+            let block = (index + word as u32 / 8) % (1 << qp.send_log);
+            let place = block as usize * BASIC_BLOCK + word % 8 * 8;
+            self.read_pod(qp.send_base + place as u64)
+        })
     }
 
     fn fetch_requests(&mut self, qpn: u32, value: u64) {
@@ -421,7 +464,7 @@ impl Platform for FakePlatform {
                     let eq = device.eqs.get_mut(&number).expect("event queue");
                     eq.consumer = doorbell::index(value);
                 }
-                Owner::Send(_) | Owner::Receive(_) => {}
+                Owner::Send(_) | Owner::Receive(_) | Owner::Srq(_) => {}
             }
         });
     }
@@ -464,11 +507,7 @@ impl Platform for FakePlatform {
             device.memory.insert(address, Rc::clone(&data));
             address
         });
-        Ok(FakeDma {
-            world: self.0.clone(),
-            address,
-            data,
-        })
+        Ok(FakeDma::new(self.0.clone(), address, data))
     }
 
     fn vectors(&self) -> u16 {
@@ -482,83 +521,5 @@ impl Platform for FakePlatform {
 
     fn relax(&self, _vector: Option<u16>, deadline: u64) {
         self.0.time.set(self.0.time.get().max(deadline));
-    }
-}
-
-/// A buffer; complains if it is freed while the device knows it.
-pub(crate) struct FakeDma {
-    world: World,
-    address: u64,
-    data: Rc<RefCell<Vec<u8>>>,
-}
-
-impl DmaBuffer for FakeDma {
-    fn device_address(&self) -> u64 {
-        self.address
-    }
-
-    fn len(&self) -> usize {
-        self.data.borrow().len()
-    }
-
-    fn load(&self, offset: usize) -> u64 {
-        assert_eq!(offset % 8, 0);
-        let data = self.data.borrow();
-        u64::from_le_bytes(data[offset..offset + 8].try_into().expect("8 bytes"))
-    }
-
-    fn store(&self, offset: usize, value: u64) {
-        assert_eq!(offset % 8, 0);
-        self.data.borrow_mut()[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-    }
-
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        to.copy_from_slice(&self.data.borrow()[offset..offset + to.len()]);
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        self.data.borrow_mut()[offset..offset + from.len()].copy_from_slice(from);
-    }
-}
-
-impl Drop for FakeDma {
-    fn drop(&mut self) {
-        let (start, end) = (self.address, self.address + self.len() as u64);
-        let known = self.world.with(|device| {
-            device.memory.remove(&start);
-            let overlaps = |known: &&(u64, u64, (&'static str, u32))| {
-                known.0 < end && start < known.0 + known.1
-            };
-            device.known.iter().find(overlaps).map(|known| known.2)
-        });
-        if !std::thread::panicking() {
-            assert_eq!(known, None, "freed while the device knows it");
-        }
-    }
-}
-
-/// Scattered memory that nobody reads.
-pub(crate) struct FakePinned(pub(crate) Vec<Segment>);
-
-impl PinnedMemory for FakePinned {
-    fn segments(&self) -> usize {
-        self.0.len()
-    }
-
-    fn segment(&self, index: usize) -> Option<Segment> {
-        self.0.get(index).copied()
-    }
-}
-
-/// A lock that panics when it is taken twice.
-pub(crate) struct CellLock<T>(RefCell<T>);
-
-impl<T> Lock<T> for CellLock<T> {
-    fn new(value: T) -> Self {
-        Self(RefCell::new(value))
-    }
-
-    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        f(&mut self.0.borrow_mut())
     }
 }

@@ -2,14 +2,17 @@
 
 use vrnic_driver::abi::admin::{
     AdminOpcode, Buffer, Command, Completion, CreateCq, CreateEq, CreateMr, CreateQp, ModifyQp,
-    ObjectOutput, ObjectReference, OutputBuffer, Status,
+    ObjectOutput, ObjectReference, OutputBuffer, QpType, Status,
 };
 use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes, QpAttributes, QpMask};
 use vrnic_driver::abi::registers::{self, Capabilities};
 
 use crate::fake::{Device, Owner, Qp, Ring};
 
-fn body<T: bytemuck::Pod>(command: &Command) -> T {
+/// Both results, or why there are none.
+pub(crate) type Results = Result<(u64, u64), Status>;
+
+pub(crate) fn body<T: bytemuck::Pod>(command: &Command) -> T {
     bytemuck::pod_read_unaligned(&bytemuck::bytes_of(&command.body)[..size_of::<T>()])
 }
 
@@ -25,6 +28,8 @@ fn attributes(capabilities: Capabilities) -> DeviceAttributes {
         max_eq: 8,
         page_sizes: 0x7fff_f000,
         max_pages: 1 << 20,
+        log_max_srq_entries: 10,
+        max_fast_pages: 64,
         ..DeviceAttributes::default()
     }
 }
@@ -35,13 +40,16 @@ impl Device {
         let command = self.held.remove(index).expect("a command waits");
         let opcode = AdminOpcode::from_raw(command.header.opcode).expect("known opcode");
         let refused = self.refuse == Some(opcode.raw());
-        let (status, result0, result1) = if refused {
-            (Status::NoResources, 0, 0)
+        let results = if refused {
+            Err(Status::NoResources)
         } else {
-            let results = self.carry_out(opcode, &command);
-            let forged = self.forged.get(&opcode.raw()).copied();
-            let (result0, result1) = forged.unwrap_or(results);
-            (Status::Success, result0, result1)
+            self.commands_seen.push(command);
+            self.carry_out(opcode, &command)
+        };
+        let forged = self.forged.get(&opcode.raw()).copied();
+        let (status, (result0, result1)) = match results {
+            Ok(results) => (Status::Success, forged.unwrap_or(results)),
+            Err(status) => (status, (0, 0)),
         };
         self.complete_command(&Completion {
             result0,
@@ -67,12 +75,12 @@ impl Device {
         self.raised.insert(0);
     }
 
-    fn number(&mut self) -> u32 {
+    pub(crate) fn number(&mut self) -> u32 {
         self.next_number += 1;
         self.next_number
     }
 
-    fn slot(&mut self, owner: Owner) -> u32 {
+    pub(crate) fn slot(&mut self, owner: Owner) -> u32 {
         let slot = (8..512)
             .find(|slot| !self.owners.contains_key(slot))
             .expect("a slot");
@@ -81,14 +89,14 @@ impl Device {
         slot
     }
 
-    fn know(&mut self, buffer: &Buffer, what: &'static str, number: u32) {
+    pub(crate) fn know(&mut self, buffer: &Buffer, what: &'static str, number: u32) {
         let size = u64::from(buffer.pages) << buffer.page_shift;
         if buffer.list == 0 {
             self.known.push((buffer.address, size, (what, number)));
         }
     }
 
-    fn forget(&mut self, what: &'static str, number: u32) {
+    pub(crate) fn forget(&mut self, what: &'static str, number: u32) {
         let before = self.known.len();
         self.known.retain(|known| known.2 != (what, number));
         assert!(
@@ -97,12 +105,12 @@ impl Device {
         );
     }
 
-    fn output<T: bytemuck::Pod>(&mut self, output: &OutputBuffer, value: &T) {
+    pub(crate) fn output<T: bytemuck::Pod>(&mut self, output: &OutputBuffer, value: &T) {
         assert_eq!(output.length as usize, size_of::<T>());
         self.write(output.address, bytemuck::bytes_of(value));
     }
 
-    fn carry_out(&mut self, opcode: AdminOpcode, command: &Command) -> (u64, u64) {
+    fn carry_out(&mut self, opcode: AdminOpcode, command: &Command) -> Results {
         let object = body::<ObjectReference>(command).object;
         match opcode {
             AdminOpcode::Nop => {}
@@ -111,21 +119,26 @@ impl Device {
                 self.output(&body(command), &PortAttributes::default());
             }
             AdminOpcode::AllocPd | AdminOpcode::AllocDoorbellPage => {
-                return (self.number().into(), 0);
+                return Ok((self.number().into(), 0));
             }
             AdminOpcode::FreePd => {}
             AdminOpcode::SetAsyncEq => self.async_eq = object,
-            AdminOpcode::CreateMr => return self.create_mr(&body(command)),
-            AdminOpcode::DestroyMr => self.forget("MR", object),
-            AdminOpcode::CreateEq => return self.create_eq(&body(command)),
-            AdminOpcode::CreateCq => return self.create_cq(&body(command)),
+            AdminOpcode::CreateMr => return Ok(self.create_mr(&body(command))),
+            AdminOpcode::DestroyMr => {
+                if self.keys.iter().any(|(key, _)| key >> 8 == object >> 8) {
+                    self.free_key(object)?;
+                }
+                self.forget("MR", object);
+            }
+            AdminOpcode::CreateEq => return Ok(self.create_eq(&body(command))),
+            AdminOpcode::CreateCq => return Ok(self.create_cq(&body(command))),
             AdminOpcode::DestroyCq => {
                 self.forget("CQ", object);
                 self.cqs.remove(&object);
                 self.owners
                     .retain(|_, owner| !matches!(owner, Owner::Cq(n) if *n == object));
             }
-            AdminOpcode::CreateQp => return self.create_qp(&body(command)),
+            AdminOpcode::CreateQp => return Ok(self.create_qp(&body(command))),
             AdminOpcode::ModifyQp => self.modify_qp(&body(command)),
             AdminOpcode::QueryQp => {
                 let body: ObjectOutput = body(command);
@@ -137,14 +150,16 @@ impl Device {
                 self.output(&body.output, &attributes);
             }
             AdminOpcode::DestroyQp => {
-                self.forget("QP", object);
-                self.qps.remove(&object);
+                let qp = self.qps.remove(&object).expect("queue pair");
+                if qp.send_slot != 0 {
+                    self.forget("QP", object);
+                }
                 let theirs = |owner: &Owner| matches!(owner, Owner::Send(n) | Owner::Receive(n) if *n == object);
                 self.owners.retain(|_, owner| !theirs(owner));
             }
-            other => panic!("the fake device does not know {other:?}"),
+            _ => return self.carry_out_more(opcode, command),
         }
-        (0, 0)
+        Ok((0, 0))
     }
 
     fn create_mr(&mut self, body: &CreateMr) -> (u64, u64) {
@@ -181,25 +196,35 @@ impl Device {
     }
 
     fn create_qp(&mut self, body: &CreateQp) -> (u64, u64) {
-        let number = self.next_qpn;
-        self.know(&body.buffer, "QP", number);
-        let send_slot = self.slot(Owner::Send(number));
-        let receive_slot = self.slot(Owner::Receive(number));
-        let stride = 16u64 << body.log_receive_segments;
-        let receive_size = (stride << body.log_receive_entries).next_multiple_of(64);
-        let qp = Qp {
-            cq: body.send_cq,
-            send_base: body.buffer.address + receive_size,
+        let number = match QpType::from_raw(body.qp_type) {
+            Some(QpType::Gsi) => 1,
+            _ => self.next_qpn,
+        };
+        let mut qp = Qp {
+            cqs: (body.send_cq, body.receive_cq),
+            srq: body.srq,
+            send_base: body.buffer.address,
             send_log: body.log_send_blocks,
-            send_slot,
-            receive_slot,
             ..Qp::default()
         };
+        if body.qp_type == QpType::XrcTarget.raw() {
+            assert_eq!(body.buffer, Buffer::default(), "a target has no queues");
+            self.qps.insert(number, qp);
+            return (number.into(), 0);
+        }
+        self.know(&body.buffer, "QP", number);
+        qp.send_slot = self.slot(Owner::Send(number));
+        if body.srq == 0 && body.qp_type != QpType::XrcInitiator.raw() {
+            qp.receive_slot = self.slot(Owner::Receive(number));
+            let stride = 16u64 << body.log_receive_segments;
+            qp.send_base += (stride << body.log_receive_entries).next_multiple_of(64);
+        }
+        let end = qp.send_base + (64 << qp.send_log);
+        let size = u64::from(body.buffer.pages) << body.buffer.page_shift;
+        assert!(end <= body.buffer.address + size, "the rings do not fit");
         self.qps.insert(number, qp);
-        (
-            number.into(),
-            u64::from(receive_slot) << 16 | u64::from(send_slot),
-        )
+        let slots = u64::from(qp.receive_slot) << 16 | u64::from(qp.send_slot);
+        (number.into(), slots)
     }
 
     fn modify_qp(&mut self, body: &ModifyQp) {
@@ -212,7 +237,7 @@ impl Device {
         if attributes.state == 0 {
             (qp.fetched, qp.received) = (0, 0);
             let slots = [qp.send_slot, qp.receive_slot];
-            for slot in slots {
+            for slot in slots.into_iter().filter(|slot| *slot != 0) {
                 self.slots.insert(slot, 0);
             }
             self.fetched.retain(|(number, _)| *number != body.qp);

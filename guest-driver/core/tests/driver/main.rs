@@ -11,8 +11,15 @@ mod bring_up;
 mod commands;
 mod fake;
 mod fake_commands;
+mod fake_memory;
+mod fake_objects;
+mod keys;
+mod objects;
 mod queues;
 mod recovery;
+mod resize;
+mod services;
+mod shared;
 
 use vrnic_driver::abi::admin::AccessFlags;
 use vrnic_driver::{
