@@ -216,6 +216,7 @@ impl<P: Platform> Endpoint<P> {
             operation,
             data: Data::Sges(&sges),
             flags: WqeFlags::SIGNALED,
+            ..SendRequest::default()
         })
     }
 

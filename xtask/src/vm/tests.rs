@@ -159,10 +159,12 @@ fn lspci(prepared: &Prepared) -> Result<()> {
 }
 
 fn bring_up(prepared: &Prepared) -> Result<()> {
-    let vm = drives("vrnic-guest info --device $VRNIC_DEVICE");
+    let vm = drives(
+        "vrnic-guest info --device $VRNIC_DEVICE && vrnic-guest counters --device $VRNIC_DEVICE",
+    );
     said(
         &alone("bring-up", "guest-iommu", vm).run(prepared)?,
-        &["RESULT {", "\"step\":\"port\""],
+        &["RESULT {", "\"step\":\"port\"", "\"PortXmitData\":"],
     )
 }
 

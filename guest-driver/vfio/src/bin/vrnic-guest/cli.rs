@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Bring the function up and print what it is.
     Info(InfoArguments),
+    /// Bring the function up and print its counters, which count from then on.
+    Counters(CountersArguments),
     /// Move data of all kinds and sizes between two functions and compare it.
     Demo(PairArguments),
     /// Move random data until the time is over.
@@ -29,6 +31,15 @@ pub(crate) enum Command {
 pub(crate) struct InfoArguments {
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+#[derive(Args)]
+pub(crate) struct CountersArguments {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Seconds to let the function count.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seconds: u64,
 }
 
 /// Which function to use, and how.

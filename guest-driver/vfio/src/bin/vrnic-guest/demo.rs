@@ -5,14 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use serde_json::json;
-use vrnic_driver::Driver;
-use vrnic_driver_vfio::HostPlatform;
 
 use crate::channel::Channel;
 use crate::cli::{PairArguments, Role};
+use crate::counters;
 use crate::peer::{ANSWER, Link, bring_up, configure};
-use crate::report::{self, say};
+use crate::report;
 use crate::step::plan;
 
 pub(crate) fn run(arguments: &PairArguments) -> anyhow::Result<()> {
@@ -51,7 +49,7 @@ pub(crate) fn pair(
             })?;
         }
     }
-    summary(side, &driver)?;
+    counters::summary(side, &driver)?;
     let driver = Arc::try_unwrap(driver).map_err(|_| anyhow!("the driver is still in use"))?;
     report::timed(side, "remove", || Ok(driver.remove()?))
 }
@@ -97,16 +95,4 @@ fn responder(link: &mut Link, arguments: &PairArguments) -> anyhow::Result<()> {
         link.initiate(&step, false)?;
     }
     link.channel.send("finish", ANSWER)
-}
-
-/// Prints the counters that are not zero.
-fn summary(side: &str, driver: &Driver<HostPlatform>) -> anyhow::Result<()> {
-    let counters = driver.counters()?;
-    let mut object = serde_json::Map::new();
-    for (counter, value) in counters.iter().filter(|(_, value)| *value > 0) {
-        say!("{side}  {counter:<32?} {value:>12}");
-        object.insert(format!("{counter:?}"), value.into());
-    }
-    report::result(&json!({"step": "counters", "side": side, "ok": true, "counters": object}));
-    Ok(())
 }

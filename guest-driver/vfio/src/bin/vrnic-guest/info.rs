@@ -4,6 +4,7 @@ use anyhow::anyhow;
 use serde_json::json;
 use std::sync::Arc;
 use vrnic_abi::object::{DeviceAttributes, PathMtu, PortAttributes, PortState};
+use vrnic_abi::registers::Capabilities;
 
 use crate::cli::InfoArguments;
 use crate::peer::bring_up;
@@ -12,7 +13,7 @@ use crate::report::{result, say, timed};
 pub(crate) fn run(arguments: &InfoArguments) -> anyhow::Result<()> {
     let driver = bring_up("-", &arguments.target)?;
     print_device(driver.attributes());
-    say!("capabilities           {:?}", driver.capabilities());
+    print_capabilities(driver.capabilities());
     say!("doorbell pages         {}", driver.doorbell_pages());
     let mapped = driver.platform().doorbells_mapped();
     say!(
@@ -47,11 +48,44 @@ fn print_device(device: &DeviceAttributes) {
         device.max_inline
     );
     say!("MSI-X vectors          {}", device.vectors);
+    for (name, limit) in objects(device) {
+        say!("{name:<22} {limit}");
+    }
+    let limits: serde_json::Map<_, _> = objects(device)
+        .into_iter()
+        .map(|(name, limit)| (name.replace(' ', "_").to_lowercase(), limit.into()))
+        .collect();
     result(&json!({
-        "step": "device", "ok": true, "node_guid": guid.join(":"), "max_qp": device.max_qp,
+        "step": "device", "ok": true, "limits": limits, "node_guid": guid.join(":"), "max_qp": device.max_qp,
         "max_cq": device.max_cq, "max_mr": device.max_mr, "vectors": device.vectors,
         "capabilities": device.capabilities, "firmware": format!("{major}.{minor}.{patch}"),
     }));
+}
+
+/// Limits of objects that few programs use.
+fn objects(device: &DeviceAttributes) -> [(&'static str, u32); 10] {
+    [
+        ("shared receive queues", device.max_srq),
+        ("SRQ entries", entries(device.log_max_srq_entries)),
+        ("address handles", device.max_ah),
+        ("memory windows", device.max_mw),
+        ("fast registered pages", device.max_fast_pages),
+        ("multicast groups", device.max_multicast_groups),
+        ("multicast attachments", device.max_multicast_attachments),
+        ("XRC domains", device.max_xrcd),
+        ("frame filters", device.max_filters),
+        ("largest message", device.max_message),
+    ]
+}
+
+fn entries(log: u8) -> u32 {
+    1u32.checked_shl(log.into()).unwrap_or(u32::MAX)
+}
+
+fn print_capabilities(capabilities: Capabilities) {
+    let names: Vec<_> = capabilities.iter_names().map(|(name, _)| name).collect();
+    say!("capabilities           {}", names.join(", "));
+    result(&json!({"step": "capabilities", "ok": true, "names": names}));
 }
 
 fn print_port(port: &PortAttributes) {

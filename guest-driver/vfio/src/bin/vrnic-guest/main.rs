@@ -8,6 +8,7 @@
 
 mod channel;
 mod cli;
+mod counters;
 mod demo;
 mod endpoint;
 mod info;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let result = match &arguments.command {
         cli::Command::Info(command) => info::run(command),
+        cli::Command::Counters(command) => counters::run(command),
         cli::Command::Demo(command) => demo::run(command),
         cli::Command::Stress(command) => stress::run(command),
     };
