@@ -284,6 +284,7 @@ impl<P: Platform> CompletionQueue<P> {
     }
 
     /// Moves the queue into a buffer for `entries` completions, with all that were not polled yet.
+    /// Poll once afterwards: an event that came meanwhile may have been about the new buffer.
     /// Sleepable context.
     pub fn resize(&mut self, entries: u32) -> Result<(), Error> {
         self.handle.check()?;

@@ -9,4 +9,6 @@
 mod bring_up;
 mod pair;
 mod reset;
+mod resize;
+mod services;
 mod traffic;

@@ -35,8 +35,8 @@ pub struct Side {
     pub qp: QueuePair<SimPlatform>,
     pub mr: MemoryRegion<SimPlatform>,
     pub memory: Arc<SimDma>,
-    gid: [u8; 16],
-    mac: [u8; 6],
+    pub gid: [u8; 16],
+    pub mac: [u8; 6],
 }
 
 /// Two sides in one world.
@@ -102,8 +102,10 @@ impl Side {
             ..QpConfig::default()
         };
         let mut qp = driver.create_qp(&pd, &cq, &cq, config).unwrap();
-        let remote =
-            AccessFlags::REMOTE_READ | AccessFlags::REMOTE_WRITE | AccessFlags::REMOTE_ATOMIC;
+        let remote = AccessFlags::REMOTE_READ
+            | AccessFlags::REMOTE_WRITE
+            | AccessFlags::REMOTE_ATOMIC
+            | AccessFlags::FLUSH_GLOBAL;
         qp.to_init(remote).unwrap();
         let memory = driver.allocate(SIZE).unwrap();
         let config = MrConfig {
