@@ -174,8 +174,7 @@ impl<P: Platform> Driver<P> {
         self.create_from(pd, send_cq, Receive::Own(receive_cq), &config)
     }
 
-    /// Creates a queue pair in state RESET, of any type but XRC, whose receive requests come from
-    /// `srq`.
+    /// Creates an RC, UC or UD queue pair in state RESET whose receive requests come from `srq`.
     pub fn create_qp_with_srq(
         &self,
         pd: &ProtectionDomain<P>,
@@ -184,7 +183,11 @@ impl<P: Platform> Driver<P> {
         srq: &SharedReceiveQueue<P>,
         config: QpConfig,
     ) -> Result<QueuePair<P>, Error> {
-        refuse_xrc(config.qp_type)?;
+        if !matches!(config.qp_type, QpType::Rc | QpType::Uc | QpType::Ud) {
+            return Err(Error::BadArgument(
+                "type, which has no shared receive queue",
+            ));
+        }
         self.require(Capabilities::SRQ, "shared receive queues")?;
         self.create_from(pd, send_cq, Receive::Shared(receive_cq, srq), &config)
     }

@@ -1,6 +1,6 @@
 //! Shared receive queues: requests that complete in any order, on any queue pair.
 
-use vrnic_driver::abi::admin::{AdminOpcode, CreateSrq, ModifySrq, SrqType, Status};
+use vrnic_driver::abi::admin::{AdminOpcode, CreateSrq, ModifySrq, QpType, SrqType, Status};
 use vrnic_driver::abi::eqe::EventType;
 use vrnic_driver::abi::object::QpState;
 use vrnic_driver::{
@@ -153,6 +153,20 @@ fn a_queue_pair_with_a_shared_queue_has_no_own() {
     qp.modify_state(QpState::Error).expect("ERROR");
     qp.modify_state(QpState::Reset).expect("RESET");
     assert_eq!(qp.post_receive(&request), Err(PostError::Unsupported));
+}
+
+#[test]
+fn only_some_types_share_a_receive_queue() {
+    let (bench, srq) = bench(4);
+    let (driver, pd, cq) = (&bench.driver, &bench.pd, &bench.cq);
+    for qp_type in [QpType::Gsi, QpType::RawPacket, QpType::XrcInitiator] {
+        let config = QpConfig {
+            qp_type,
+            ..QpConfig::default()
+        };
+        let error = driver.create_qp_with_srq(pd, cq, cq, &srq, config).err();
+        assert!(matches!(error, Some(Error::BadArgument(_))), "{qp_type:?}");
+    }
 }
 
 #[test]
