@@ -164,7 +164,8 @@ impl<P: Platform> QueuePair<P> {
 /// States and their attributes. Sleepable context.
 impl<P: Platform> QueuePair<P> {
     /// Changes attributes and state. A queue pair that goes to RESET loses its work requests, and
-    /// the completions that were not polled yet.
+    /// the completions that were not polled yet. So does a shared receive queue lose the request
+    /// that the queue pair has taken, unless that goes to ERROR first.
     pub fn modify(&mut self, attributes: &QpAttributes, mask: QpMask) -> Result<(), Error> {
         self.enter((*attributes, mask))
     }
@@ -269,10 +270,14 @@ impl<P: Platform> QueuePair<P> {
         self.control.query()
     }
 
-    /// Destroys the queue pair; its completions that were not polled yet are dropped. A request of
-    /// a shared receive queue that it has taken and not completed is lost for that queue: to avoid
-    /// it, go to ERROR and wait for the event LastWqeReached first.
+    /// Destroys the queue pair; its completions that were not polled yet are dropped.
     pub fn destroy(&mut self) -> Result<(), Error> {
+        let shares = self.send.queue.tables.srq.is_some();
+        if shares && self.control.handle.check().is_ok() {
+            // On the way to RESET nothing completes: a shared receive queue would never hear of a
+            // request that this queue pair has taken.
+            self.modify_state(QpState::Error)?;
+        }
         // In RESET the device writes no more completions, and the number is still ours: only now
         // can old completions be told from those of a later queue pair of the same number.
         if self.control.handle.check().is_ok() {

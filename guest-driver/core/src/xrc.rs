@@ -77,8 +77,12 @@ impl<P: Platform> XrcTarget<P> {
         self.control.query()
     }
 
-    /// Destroys the queue pair.
+    /// Destroys the queue pair. A request of a shared receive queue that it has taken completes as
+    /// flushed.
     pub fn destroy(&mut self) -> Result<(), Error> {
+        if self.control.handle.check().is_ok() {
+            self.modify_state(QpState::Error)?;
+        }
         self.control.handle.destroy(AdminOpcode::DestroyQp)
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Srq {
     pub(crate) taken: u32,
     /// Of one for XRC.
     pub(crate) cq: u32,
+    /// An entry that a queue pair completes as flushed when it goes to ERROR.
+    pub(crate) in_use: Option<(u32, u32)>,
 }
 
 /// What a slot belongs to.

@@ -4,7 +4,7 @@ use vrnic_driver::abi::admin::{
     AdminOpcode, Buffer, Command, Completion, CreateCq, CreateEq, CreateMr, CreateQp, ModifyQp,
     ObjectOutput, ObjectReference, OutputBuffer, QpType, Status,
 };
-use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes, QpAttributes, QpMask};
+use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes, QpAttributes, QpMask, QpState};
 use vrnic_driver::abi::registers::{self, Capabilities};
 
 use crate::fake::{Device, Owner, Qp, Ring};
@@ -241,6 +241,8 @@ impl Device {
                 self.slots.insert(slot, 0);
             }
             self.fetched.retain(|(number, _)| *number != body.qp);
+        } else if attributes.state == QpState::Error.raw() {
+            self.flush_taken(body.qp);
         }
     }
 }

@@ -5,7 +5,7 @@ use vrnic_driver::abi::admin::{
     AdminOpcode, AllocMr, AllocMw, Command, ConfigureCongestion, CreateAh, CreateSrq, ModifyCq,
     ObjectOutput, ObjectReference, ResizeCq, Status,
 };
-use vrnic_driver::abi::cqe::{CompletionEntry, CompletionOpcode};
+use vrnic_driver::abi::cqe::{CompletionEntry, CompletionOpcode, CompletionStatus};
 use vrnic_driver::abi::doorbell;
 use vrnic_driver::abi::object::{
     AhAttributes, CongestionAttributes, CqAttributes, EqAttributes, MrAttributes, SrqAttributes,
@@ -71,6 +71,7 @@ impl Device {
             slot,
             taken: 0,
             cq: body.cq,
+            in_use: None,
         };
         self.srqs.insert(number, srq);
         (number.into(), slot.into())
@@ -104,6 +105,21 @@ impl Device {
 
     /// Completes an entry that `qpn` has taken.
     pub(crate) fn complete_taken(&mut self, qpn: u32, srqn: u32, index: u32) {
+        self.end_taken(qpn, srqn, index, CompletionStatus::Success);
+    }
+
+    /// Flushes the entry that `qpn` has in use.
+    pub(crate) fn flush_taken(&mut self, qpn: u32) {
+        let in_use = |(number, srq): (&u32, &mut Srq)| {
+            let (_, index) = srq.in_use.take_if(|(user, _)| *user == qpn)?;
+            Some((*number, index))
+        };
+        if let Some((srqn, index)) = self.srqs.iter_mut().find_map(in_use) {
+            self.end_taken(qpn, srqn, index, CompletionStatus::Flushed);
+        }
+    }
+
+    fn end_taken(&mut self, qpn: u32, srqn: u32, index: u32, status: CompletionStatus) {
         let cqn = match self.srqs[&srqn].cq {
             0 => self.qps[&qpn].cqs.1,
             cqn => cqn,
@@ -113,6 +129,7 @@ impl Device {
             srqn,
             wqe_index: index,
             opcode: CompletionOpcode::Receive.raw(),
+            status: status.raw(),
             ..CompletionEntry::default()
         };
         self.write_completion_to(cqn, entry);

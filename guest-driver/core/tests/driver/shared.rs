@@ -194,6 +194,24 @@ fn requests_of_a_destroyed_queue_pair_that_wait_in_the_ring_are_retired() {
 }
 
 #[test]
+fn a_destroyed_queue_pair_gives_back_what_it_has_taken() {
+    let (mut bench, mut srq) = bench(4);
+    let number = srq.number();
+    for wr_id in 0..20 {
+        let mut qp = user(&bench, &srq, &bench.cq, 0x200);
+        post(&mut srq, wr_id).expect("room");
+        bench.world.with(|device| {
+            let (index, _) = device.take(number).expect("posted");
+            let queue = device.srqs.get_mut(&number).expect("SRQ");
+            queue.in_use = Some((0x200, index));
+        });
+        qp.destroy().expect("destroy");
+        assert_eq!(polled(&mut bench.cq), []);
+        assert_eq!(srq.outstanding(), 0, "{wr_id}");
+    }
+}
+
+#[test]
 fn a_queue_in_use_is_not_destroyed() {
     let (bench, mut srq) = bench(4);
     let mut qp = user(&bench, &srq, &bench.cq, 0x200);
