@@ -7,8 +7,10 @@
 )]
 
 mod bring_up;
+mod keys;
 mod pair;
 mod reset;
 mod resize;
 mod services;
+mod shared;
 mod traffic;
