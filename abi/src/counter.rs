@@ -2,63 +2,73 @@
 //!
 //! Names are those that Linux and current RNICs use. New counters are added at the end; a driver
 //! gives the device as much room as it knows names.
+//!
+//! Queue pairs of one process count the same for what they exchange directly as for packets, packet
+//! by packet: only counters of the port (`Port…`) stand still, and `LocalBytes` grows instead. A
+//! counter of the requester or responder counts what it says for all queue pairs of the function.
 
 codes! {
     /// Counters, 64 bits each, that count from reset on and wrap around.
     Counter: u16 {
-        /// Octets sent, divided by 4, from the Ethernet header to the ICRC.
+        /// Octets of the packets sent, divided by 4, from the Ethernet header to the ICRC; each
+        /// packet rounded down.
         PortXmitData = 0,
-        /// Octets received, divided by 4.
+        /// Octets of the packets received, divided by 4; each packet rounded down.
         PortRcvData = 1,
-        /// Packets sent.
+        /// Packets sent through the port, also those to another function that take no direct
+        /// path.
         PortXmitPackets = 2,
-        /// Packets received.
+        /// Packets received through the port that are well-formed and have an address of the
+        /// function.
         PortRcvPackets = 3,
-        /// Requester: packet sequence error NAKs received.
+        /// Requester: packet sequence error NAKs received for requests in flight.
         PacketSeqErr = 4,
-        /// Responder: requests beyond the expected sequence number.
+        /// Responder: request packets beyond the expected sequence number; of unreliable
+        /// connections, gaps in the sequence.
         OutOfSequence = 5,
-        /// Responder: duplicate requests.
+        /// Responder: packets of duplicate requests.
         DuplicateRequest = 6,
-        /// Requester: RNR NAKs that used up the retries.
+        /// Requester: requests ended as the RNR retries were used up.
         RnrNakRetryErr = 7,
-        /// Responder: requests that found no receive buffer.
+        /// Responder: request packets of reliable services that found no receive request.
         OutOfBuffer = 8,
-        /// Requester: expired ack timeouts.
+        /// Requester: ack timeouts that expired with requests in flight.
         LocalAckTimeoutErr = 9,
-        /// Requester: read responses missing before a later response.
+        /// Requester: responses that showed that the response to an earlier READ or atomic
+        /// operation was lost, so that it was asked for again.
         ImpliedNakSeqErr = 10,
-        /// Responder: completions with error.
+        /// Responder: receive requests ended with an error, flushed ones not included.
         RespCqeError = 11,
-        /// Requester: completions with error.
+        /// Requester: requests ended with an error, flushed ones not included.
         ReqCqeError = 12,
-        /// Responder: requests with remote access errors.
+        /// Responder: requests of reliable services refused with a remote access error NAK.
         RespRemoteAccessErrors = 13,
-        /// Requester: remote access error NAKs.
+        /// Requester: requests ended by a remote access error.
         ReqRemoteAccessErrors = 14,
-        /// Requester: remote invalid request NAKs.
+        /// Requester: requests ended by a remote invalid request error.
         ReqRemoteInvalidRequest = 15,
-        /// Responder: local length errors.
+        /// Responder: receive requests that were too short, of reliable services or shared.
         RespLocalLengthError = 16,
-        /// Received READ requests.
+        /// READ requests carried out, duplicates not included.
         RxReadRequests = 17,
-        /// Received WRITE requests.
+        /// WRITE requests carried out, of all connected services.
         RxWriteRequests = 18,
-        /// Received atomic requests.
+        /// Atomic requests carried out, duplicates not included.
         RxAtomicRequests = 19,
-        /// Received SEND requests.
+        /// SEND requests carried out, of all connected services.
         RxSendRequests = 20,
         /// Packets with a wrong ICRC.
         RxIcrcEncapsulated = 21,
-        /// Packets for a queue pair that does not exist or is not in a state to receive.
+        /// Packets for a queue pair that does not exist, or whose function is not enabled.
         RxNoQp = 22,
-        /// Malformed packets.
+        /// Malformed packets: the sum of RxTruncated, RxIpHeader, RxLength, RxTransportVersion,
+        /// RxUnknownOpcode, RxUnexpectedPayload and RxReservedField.
         RxMalformed = 23,
-        /// Packets from an address that the queue pair is not connected to.
+        /// Packets for a queue pair that is connected to another address.
         RxWrongSource = 24,
-        /// Packets with another P_Key.
+        /// Packets with a P_Key that does not match that of the queue pair.
         RxBadPkey = 25,
-        /// Packets retransmitted.
+        /// Request packets sent again.
         TxRetransmits = 26,
         /// RNR NAKs sent.
         TxRnrNak = 27,
@@ -66,7 +76,7 @@ codes! {
         TxSeqNak = 28,
         /// Doorbells that named another queue than the slot's owner, or announced what cannot be.
         BadDoorbell = 29,
-        /// Bytes moved directly between two queue pairs of the process.
+        /// Bytes of payload sent directly to another queue pair of the process.
         LocalBytes = 30,
         /// Congestion notification packets sent.
         NpCnpSent = 31,
@@ -76,41 +86,44 @@ codes! {
         RpCnpIgnored = 33,
         /// Packets received that met congestion: marked so, and no notifications themselves.
         NpEcnMarkedRocePackets = 34,
-        /// Requester: completions as flushed.
+        /// Requester: requests ended as flushed.
         ReqCqeFlushError = 35,
-        /// Responder: completions as flushed.
+        /// Responder: receive requests ended as flushed.
         RespCqeFlushError = 36,
-        /// Requester: RNR NAKs received.
+        /// Requester: RNR NAKs received for requests in flight.
         RnrNakReceived = 37,
-        /// Requester: remote operational error NAKs.
+        /// Requester: requests ended by a remote operational error.
         ReqRemoteOperationErrors = 38,
-        /// Requester: transport retries used up.
+        /// Requester: requests ended as the retries were used up.
         ReqTransportRetriesExceeded = 39,
-        /// Requester: responses that the protocol does not allow.
+        /// Requester: requests ended by a response that the protocol does not allow.
         ReqBadResponse = 40,
-        /// Requester: local length errors.
+        /// Requester: requests ended by a local length error.
         ReqLocalLengthError = 41,
-        /// Requester: local protection errors.
+        /// Requester: requests ended by a local protection error.
         ReqLocalProtectionError = 42,
-        /// Responder: requests that are not valid.
+        /// Responder: requests of reliable services that are not valid, refused with a NAK; too
+        /// long ones count in RespLocalLengthError.
         RespInvalidRequest = 43,
-        /// Responder: local protection errors and unreadable receive requests.
+        /// Responder: requests that failed because of a receive request that cannot be read or
+        /// used, or of memory that DMA does not reach.
         RespLocalOperationErrors = 44,
-        /// Received flush requests.
+        /// Flush requests carried out, duplicates not included.
         RxFlushRequests = 45,
-        /// Received atomic writes.
+        /// Atomic writes carried out, duplicates not included.
         RxAtomicWriteRequests = 46,
         /// Packets dropped: another Q_Key.
         QkeyViolations = 47,
-        /// Packets dropped: the queue pair has another transport service.
+        /// Packets for a queue pair of another transport service, or for the half that it does
+        /// not have.
         RxWrongService = 48,
-        /// Packets dropped: the queue pair is not in a state to receive.
+        /// Packets for a queue pair that is not in a state to receive.
         RxBadState = 49,
         /// Packets dropped: the frame ends before its headers do, or before their lengths say.
         RxTruncated = 50,
         /// Packets dropped: version, header length or checksum of the IP header is wrong.
         RxIpHeader = 51,
-        /// Packets dropped: lengths contradict each other or the operation.
+        /// Packets dropped: lengths in the headers contradict each other or the operation.
         RxLength = 52,
         /// Packets dropped: the transport headers have an unknown version.
         RxTransportVersion = 53,
@@ -121,9 +134,12 @@ codes! {
         /// Packets dropped: the syndrome of an acknowledgement, or a field of another extended
         /// header, is reserved.
         RxReservedField = 56,
-        /// Packets dropped: a response that answers no request in flight.
+        /// Packets dropped: a response that answers no request in flight, or not of its kind.
+        /// After losses these are mostly ghosts, the second answer to a request that was sent
+        /// again.
         RxUnexpectedResponse = 57,
-        /// Packets of unreliable services dropped: a part of the message was lost before.
+        /// Packets of unreliable services dropped: the start of their message was lost or
+        /// dropped.
         RxUnreliableLost = 58,
         /// Packets of unreliable services dropped: no receive request was posted.
         RxUnreliableNoReceive = 59,
@@ -152,5 +168,11 @@ codes! {
         MulticastRcvPackets = 70,
         /// Sent multicast packets.
         MulticastXmitPackets = 71,
+        /// Physical function: RoCEv2 packets received by the port for an address that no function
+        /// has, malformed ones included.
+        RxNotForUs = 72,
+        /// Physical function: frames received by the port that are no RoCEv2 packets and that no
+        /// function takes.
+        RxNotRoce = 73,
     }
 }

@@ -251,6 +251,7 @@ impl<H: Host> Nic<H> {
         );
         let Some(to) = to else {
             self.drops.not_ours += 1;
+            self.count_stray(Counter::RxNotForUs);
             return;
         };
         let index = usize::from(to);
@@ -379,7 +380,7 @@ impl<H: Host> Nic<H> {
             pkey: local.path.pkey,
         };
         if let Err(reason) = admit(function, local.pdu.destination, &ends) {
-            function.count(reason, 1);
+            function.count(reason, local.pdu.packets.into());
             return;
         }
         let incoming = Incoming {
@@ -464,13 +465,28 @@ impl<H: Host> Nic<H> {
     fn count_drop(&mut self, frame: &[u8], reason: wire::DropReason) {
         let Some(counter) = reason.counter() else {
             self.drops.not_roce += 1;
+            self.count_stray(Counter::RxNotRoce);
             return;
         };
         let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
         let mut functions = self.functions.iter_mut().flatten();
         match functions.find(|function| Some(function.identity.mac) == target) {
-            Some(function) => function.count(counter, 1),
-            None => self.drops.malformed += 1,
+            Some(function) => {
+                function.count(counter, 1);
+                function.count(Counter::RxMalformed, reason.is_malformed().into());
+            }
+            None => {
+                self.drops.malformed += 1;
+                self.count_stray(Counter::RxNotForUs);
+            }
+        }
+    }
+
+    /// Counts a frame that reaches no function, at the physical function.
+    fn count_stray(&mut self, counter: Counter) {
+        let mut functions = self.functions.iter_mut().flatten();
+        if let Some(function) = functions.find(|function| function.identity.number == 0) {
+            function.count(counter, 1);
         }
     }
 }

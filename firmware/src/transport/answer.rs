@@ -275,6 +275,7 @@ impl Responder {
         match env.transmit(&link.path, &pdu, Payload::Chunks(chunks)) {
             Transmit::NoRoom => return Ok(None),
             Transmit::BadMemory => {
+                env.count(Counter::RespLocalOperationErrors, 1);
                 return self.fail_read(env, pdu.psn, NakCode::RemoteOperational, QpEvent::Fatal);
             }
             Transmit::Sent => {}

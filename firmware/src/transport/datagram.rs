@@ -7,6 +7,7 @@
 
 use vrnic_abi::counter::Counter;
 
+use super::failure::count_receive;
 use super::gather::{gather, total};
 use super::modify::Attributes;
 use super::{
@@ -167,7 +168,7 @@ impl Datagrams {
     /// the next message.
     fn too_long<E: Env>(&mut self, env: &mut E, work: ReceiveWork) {
         if env.shares_receives() {
-            env.count(Counter::RespLocalLengthError, 1);
+            count_receive(env, Outcome::LocalLength, true);
             env.complete_receive(ReceiveCompletion::without_data(
                 work.cookie,
                 Outcome::LocalLength,
@@ -187,7 +188,7 @@ impl Datagrams {
 
 /// The owner's buffers are at fault.
 fn fail<E: Env>(env: &mut E, work: &ReceiveWork, outcome: Outcome) -> Broken {
-    env.count(Counter::RespCqeError, 1);
+    count_receive(env, outcome, true);
     env.complete_receive(ReceiveCompletion::without_data(work.cookie, outcome));
     Broken
 }

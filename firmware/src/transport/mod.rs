@@ -12,6 +12,7 @@
 //!   `datagram` receives datagrams and Ethernet frames.
 //! * Congestion, of connections: `congestion` notifies peers and holds data back, at the rate that
 //!   `rate` computes.
+//! * `failure` says which counters an error goes to.
 //!
 //! Not here: headers, the ICRC, whether a packet comes from the right peer, and the formats that
 //! guests see.
@@ -20,6 +21,7 @@ mod answer;
 mod congestion;
 mod datagram;
 mod env;
+mod failure;
 mod gather;
 mod kind;
 mod message;

@@ -345,12 +345,13 @@ impl Qp {
 
     /// Handles a PDU that was sent to this queue pair by its peer, or, with datagrams, by anybody.
     pub fn receive<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
+        let packets = u64::from(pdu.packets);
         if !self.receives() {
-            env.count(Counter::RxBadState, 1);
+            env.count(Counter::RxBadState, packets);
             return;
         }
         if !self.speaks(pdu) {
-            env.count(Counter::RxWrongService, 1);
+            env.count(Counter::RxWrongService, packets);
             return;
         }
         if env.is_marked() {
@@ -411,7 +412,7 @@ impl Qp {
                 let result = requester.receive(env, &self.attributes, pdu);
                 self.sender_result(env, result);
             }
-            _ => env.count(Counter::RxUnexpectedResponse, 1),
+            _ => env.count(Counter::RxUnexpectedResponse, pdu.packets.into()),
         }
     }
 

@@ -14,6 +14,7 @@ use alloc::collections::VecDeque;
 use vrnic_abi::counter::Counter;
 
 use super::congestion::{Half, Pace};
+use super::failure::count_request;
 use super::gather::{gather, total, verify_list};
 use super::message::{MAX_LENGTH, Message, Run};
 use super::modify::Attributes;
@@ -468,7 +469,7 @@ impl Requester {
     /// Completes the front of the queue with an error, which breaks the queue pair.
     pub(super) fn fail<E: Env>(&mut self, env: &mut E, outcome: Outcome) -> Result<(), Broken> {
         if let Some(message) = self.pop() {
-            env.count(Counter::ReqCqeError, 1);
+            count_request(env, outcome);
             env.complete_send(&message.work, outcome, 0);
         }
         Err(Broken)

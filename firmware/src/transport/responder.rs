@@ -19,6 +19,7 @@ use alloc::collections::VecDeque;
 use vrnic_abi::counter::Counter;
 
 use super::answer::{Answer, AnswerKind};
+use super::failure::count_receive;
 use super::gather::{gather, total, verify};
 use super::message::{MAX_LENGTH, fills_packets};
 use super::modify::Attributes;
@@ -163,7 +164,8 @@ impl Responder {
             return Ok(());
         }
         if ahead > 0 {
-            self.out_of_sequence(env);
+            env.count(Counter::OutOfSequence, pdu.packets.into());
+            self.out_of_sequence();
             return Ok(());
         }
         match self.accept(env, link, pdu) {
@@ -185,8 +187,7 @@ impl Responder {
     }
 
     /// A request is missing: says so once for each gap (IBTA volume 1, 9.7.5.2.8).
-    fn out_of_sequence<E: Env>(&mut self, env: &mut E) {
-        env.count(Counter::OutOfSequence, 1);
+    fn out_of_sequence(&mut self) {
         if !self.gap_reported {
             self.reject(Syndrome::Nak(NakCode::PsnSequence));
         }
@@ -201,17 +202,9 @@ impl Responder {
 
     /// Ends the receive work request in use with an error, or raises an event, and queues the NAK.
     fn fault<E: Env>(&mut self, env: &mut E, fault: Fault) -> Result<(), Broken> {
-        let counter = match fault.outcome {
-            Outcome::LocalLength => Some(Counter::RespLocalLengthError),
-            Outcome::LocalAccess => Some(Counter::RespRemoteAccessErrors),
-            _ => None,
-        };
-        if let Some(counter) = counter {
-            env.count(counter, 1);
-        }
+        count_receive(env, fault.outcome, self.receive.is_some());
         self.reject(Syndrome::Nak(fault.code));
         if self.receive.is_some() {
-            env.count(Counter::RespCqeError, 1);
             self.end_receive(env, fault.outcome);
         } else {
             env.event(fault.event);
@@ -618,7 +611,7 @@ impl Responder {
     /// A request that was seen before: its response was lost, or the network doubled it
     /// (IBTA volume 1, 9.7.5.1.6).
     fn duplicate<E: Env>(&mut self, env: &mut E, link: &Attributes, pdu: &Pdu) {
-        env.count(Counter::DuplicateRequest, 1);
+        env.count(Counter::DuplicateRequest, pdu.packets.into());
         match pdu.body {
             Body::Read { source } => self.duplicate_read(env, link, pdu, source),
             Body::Atomic { .. } | Body::AtomicWrite { .. } | Body::Flush { .. } => {

@@ -25,6 +25,7 @@ impl Requester {
     ) -> Result<(), Broken> {
         let ahead = distance(self.unacked, pdu.psn);
         if ahead >= distance(self.unacked, self.high) {
+            env.count(Counter::RxUnexpectedResponse, pdu.packets.into());
             return Ok(());
         }
         match pdu.body {
@@ -153,6 +154,7 @@ impl Requester {
         ahead: u32,
         code: u8,
     ) -> Result<(), Broken> {
+        env.count(Counter::RnrNakReceived, 1);
         if self.advance(env, link, ahead)? {
             return self.implied_nak(env);
         }
@@ -160,7 +162,6 @@ impl Requester {
             return Ok(());
         }
         if self.rnr_retries == 0 {
-            env.count(Counter::RnrNakRetryErr, 1);
             return self.fail(env, Outcome::RnrRetryExceeded);
         }
         if self.rnr_retries < 7 {
@@ -182,6 +183,9 @@ impl Requester {
         ahead: u32,
         code: NakCode,
     ) -> Result<(), Broken> {
+        if code == NakCode::PsnSequence {
+            env.count(Counter::PacketSeqErr, 1);
+        }
         let psn = self.unacked.plus(ahead);
         let missing = self.advance(env, link, ahead)?;
         // A READ that failed after some of its responses were lost has failed all the same.
@@ -190,20 +194,13 @@ impl Requester {
         }
         let outcome = match code {
             NakCode::PsnSequence => {
-                env.count(Counter::PacketSeqErr, 1);
                 if !self.sent_since_going_back() {
                     return Ok(());
                 }
                 return self.retry(env);
             }
-            NakCode::InvalidRequest => {
-                env.count(Counter::ReqRemoteInvalidRequest, 1);
-                Outcome::RemoteInvalidRequest
-            }
-            NakCode::RemoteAccess => {
-                env.count(Counter::ReqRemoteAccessErrors, 1);
-                Outcome::RemoteAccess
-            }
+            NakCode::InvalidRequest => Outcome::RemoteInvalidRequest,
+            NakCode::RemoteAccess => Outcome::RemoteAccess,
             NakCode::RemoteOperational => Outcome::RemoteOperation,
             // No code of RC. Between two queue pairs of one process the receiving one says with it
             // that it could not read our memory, which on the wire we had noticed ourselves.
@@ -229,6 +226,7 @@ impl Requester {
         place: Place,
     ) -> Result<(), Broken> {
         if !self.names(ahead, true) {
+            env.count(Counter::RxUnexpectedResponse, pdu.packets.into());
             return Ok(());
         }
         if self.advance(env, link, ahead)? {
@@ -278,6 +276,7 @@ impl Requester {
         original: u64,
     ) -> Result<(), Broken> {
         if !self.names(ahead, false) {
+            env.count(Counter::RxUnexpectedResponse, 1);
             return Ok(());
         }
         if self.advance(env, link, ahead)? {

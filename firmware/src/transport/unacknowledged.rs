@@ -10,9 +10,8 @@
 
 use alloc::collections::VecDeque;
 
-use vrnic_abi::counter::Counter;
-
 use super::congestion::{Half, Pace};
+use super::failure::count_request;
 use super::gather::{gather, total};
 use super::message::{MAX_LENGTH, Message, Run};
 use super::modify::Attributes;
@@ -126,7 +125,7 @@ impl Unacknowledged {
         let Some((work, outcome)) = self.failed.take() else {
             return Ok(());
         };
-        env.count(Counter::ReqCqeError, 1);
+        count_request(env, outcome);
         env.complete_send(&work, outcome, 0);
         Err(Broken)
     }

@@ -7,6 +7,7 @@
 
 use vrnic_abi::counter::Counter;
 
+use super::failure::count_receive;
 use super::gather::{gather, total, verify};
 use super::message::{MAX_LENGTH, fills_packets};
 use super::modify::Attributes;
@@ -73,8 +74,9 @@ impl Unreliable {
         pdu: &Pdu,
     ) -> Result<(), Broken> {
         if pdu.psn != self.expected {
+            // What was placed of a message that is given up stays placed.
             env.count(Counter::OutOfSequence, 1);
-            self.abandon(env);
+            self.inbound = Inbound::None;
         }
         self.expected = pdu.psn.plus(pdu.packets);
         let result = match pdu.body {
@@ -94,10 +96,10 @@ impl Unreliable {
                 Ok(())
             }
             Err(Refusal::Owner(outcome)) => {
+                count_receive(env, outcome, self.receive.is_some());
                 if self.receive.is_none() {
                     env.event(QpEvent::Fatal);
                 } else {
-                    env.count(Counter::RespCqeError, 1);
                     self.end_receive(env, outcome);
                 }
                 Err(Broken)
@@ -105,24 +107,16 @@ impl Unreliable {
         }
     }
 
-    /// Gives the message up that was being received.
-    fn abandon<E: Env>(&mut self, env: &mut E) {
-        if core::mem::take(&mut self.inbound) != Inbound::None {
-            env.count(Counter::RxUnreliableLost, 1);
-        }
-    }
-
     /// Bytes of the message before this packet, which comes in its turn and fills its packets.
-    fn offset<E: Env>(
+    fn offset(
         &mut self,
-        env: &mut E,
         link: &Attributes,
         pdu: &Pdu,
         place: Place,
         continues: Option<u32>,
     ) -> Result<u32, Refusal> {
         let offset = if place.starts() {
-            self.abandon(env);
+            self.inbound = Inbound::None;
             Some(0)
         } else {
             continues
@@ -164,7 +158,7 @@ impl Unreliable {
             Inbound::Send(received) => Some(received),
             _ => None,
         };
-        let offset = self.offset(env, link, pdu, place, continues)?;
+        let offset = self.offset(link, pdu, place, continues)?;
         let room = self.take_receive(env)?;
         let end = u64::from(offset) + u64::from(pdu.length);
         if end > room || end > u64::from(MAX_LENGTH) {
@@ -196,8 +190,8 @@ impl Unreliable {
 
     /// A message does not fit: a request that others could have used tells so.
     fn too_long<E: Env>(&mut self, env: &mut E) {
-        env.count(Counter::RespLocalLengthError, 1);
         if env.shares_receives() {
+            count_receive(env, Outcome::LocalLength, true);
             self.end_receive(env, Outcome::LocalLength);
         }
     }
@@ -215,7 +209,7 @@ impl Unreliable {
             Inbound::Write(_, received) => Some(received),
             _ => None,
         };
-        let offset = self.offset(env, link, pdu, place, continues)?;
+        let offset = self.offset(link, pdu, place, continues)?;
         let target = match (self.inbound, target) {
             (Inbound::Write(target, _), None) => target,
             (Inbound::None, Some(target)) => target,

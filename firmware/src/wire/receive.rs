@@ -54,19 +54,22 @@ impl DropReason {
         match self {
             Self::NotRoce => None,
             Self::Icrc => Some(Counter::RxIcrcEncapsulated),
-            // No queue pair has that transport.
-            Self::UnsupportedOpcode => Some(Counter::RxNoQp),
-            Self::Truncated
-            | Self::IpHeader
-            | Self::Length
-            | Self::TransportVersion
-            | Self::UnknownOpcode
-            | Self::DatagramOperation
-            | Self::UnexpectedPayload
-            | Self::Syndrome
-            | Self::FlushHeader
-            | Self::AtomicWriteLength => Some(Counter::RxMalformed),
+            Self::Truncated => Some(Counter::RxTruncated),
+            Self::IpHeader => Some(Counter::RxIpHeader),
+            Self::Length | Self::AtomicWriteLength => Some(Counter::RxLength),
+            Self::TransportVersion => Some(Counter::RxTransportVersion),
+            Self::UnknownOpcode | Self::UnsupportedOpcode | Self::DatagramOperation => {
+                Some(Counter::RxUnknownOpcode)
+            }
+            Self::UnexpectedPayload => Some(Counter::RxUnexpectedPayload),
+            Self::Syndrome | Self::FlushHeader => Some(Counter::RxReservedField),
         }
+    }
+
+    /// Whether the packet is malformed, which has a counter of its own for all reasons together.
+    #[must_use]
+    pub const fn is_malformed(self) -> bool {
+        !matches!(self, Self::NotRoce | Self::Icrc)
     }
 }
 

@@ -218,7 +218,7 @@ fn flushes_ask_for_what_is_known() {
     assert_eq!(nothing, Some(DropReason::FlushHeader));
     assert_eq!(
         DropReason::FlushHeader.counter(),
-        Some(Counter::RxMalformed)
+        Some(Counter::RxReservedField)
     );
 }
 
