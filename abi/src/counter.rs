@@ -3,9 +3,9 @@
 //! Names are those that Linux and current RNICs use. New counters are added at the end; a driver
 //! gives the device as much room as it knows names.
 //!
-//! Queue pairs of one process count the same for what they exchange directly as for packets, packet
-//! by packet: only counters of the port (`Port…`) stand still, and `LocalBytes` grows instead. A
-//! counter of the requester or responder counts what it says for all queue pairs of the function.
+//! Queue pairs of one process count the same for what they exchange directly as for packets: only
+//! counters of the port (`Port…`) stand still, and `LocalBytes` grows instead. A run of packets that
+//! moves as one is dropped as one: all of them count by the cause of the first.
 
 codes! {
     /// Counters, 64 bits each, that count from reset on and wrap around.
@@ -30,7 +30,7 @@ codes! {
         DuplicateRequest = 6,
         /// Requester: requests ended as the RNR retries were used up.
         RnrNakRetryErr = 7,
-        /// Responder: request packets of reliable services that found no receive request.
+        /// Responder: requests of reliable services refused as there was no receive request.
         OutOfBuffer = 8,
         /// Requester: ack timeouts that expired with requests in flight.
         LocalAckTimeoutErr = 9,

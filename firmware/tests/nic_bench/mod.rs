@@ -25,8 +25,9 @@ use vrnic_abi::registers as reg;
 use vrnic_abi::wqe::{
     BASIC_BLOCK, ControlSegment, DataSegment, RemoteSegment, WqeFlags, WqeOpcode,
 };
-use vrnic_firmware::host::{CopyError, DmaError, Host, Memory, Wire};
+use vrnic_firmware::host::{CopyError, DmaError, Host, Memory, TraceEvent, Wire};
 use vrnic_firmware::nic::{FunctionConfig, FunctionId, Nic, NicConfig, Progress};
+use vrnic_firmware::pdu::Pdu;
 use vrnic_firmware::types::{Gid, Mac, Time};
 
 #[path = "../seeded/mod.rs"]
@@ -128,6 +129,8 @@ pub struct Hardware {
     /// Barriers do nothing.
     pub no_barriers: Cell<bool>,
     store_buffer: RefCell<Vec<(u32, bool)>>,
+    /// PDUs that the function's queue pairs have sent, if that is wanted.
+    pub sent: RefCell<Option<Vec<Pdu>>>,
 }
 
 impl Hardware {
@@ -149,6 +152,7 @@ impl Hardware {
             buffer_stores: Cell::new(false),
             no_barriers: Cell::new(false),
             store_buffer: RefCell::new(Vec::new()),
+            sent: RefCell::new(None),
         })
     }
 
@@ -253,6 +257,12 @@ impl Host for TestHost {
     fn raise(&self, vector: u16) {
         if let Some(count) = self.0.interrupts.borrow_mut().get_mut(usize::from(vector)) {
             *count += 1;
+        }
+    }
+
+    fn trace(&self, event: &TraceEvent<'_>) {
+        if let (TraceEvent::PacketSent(pdu), Some(sent)) = (event, &mut *self.0.sent.borrow_mut()) {
+            sent.push(**pdu);
         }
     }
 
