@@ -88,6 +88,11 @@ pub trait Port<M> {
 
     /// Most packets that a PDU along `path` may stand for.
     fn burst(&self, path: &Path) -> u32;
+
+    /// What is sent from now on comes from queue pair `qpn`.
+    fn set_sender(&mut self, qpn: u32) {
+        let _ = qpn;
+    }
 }
 
 /// A port for calls that send nothing.
@@ -320,7 +325,9 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
                 scatter(self.host.memory(), bytes, chunks)
             }
             Arrived::Memory(source, from) => {
-                copy_chunks(source, from, offset, self.host.memory(), chunks)
+                let placed = copy_chunks(source, from, offset, self.host.memory(), chunks);
+                self.objects.unreadable |= placed == Err(TransferError::Sender);
+                placed
             }
         }
     }

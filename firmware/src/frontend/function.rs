@@ -388,6 +388,15 @@ impl Function {
         self.after_call(host, now, qpn);
     }
 
+    /// Tells a queue pair that the payload of a PDU that it sent could not be read.
+    pub fn unreadable<H: Host>(&mut self, host: &H, now: Time, qpn: u32, pdu: &Pdu) {
+        let incoming = Incoming::none();
+        self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
+            qp.unreadable(env, pdu);
+        });
+        self.after_call(host, now, qpn);
+    }
+
     /// Handles up to `budget` expired timers; returns whether there were any.
     pub fn expire<H: Host>(&mut self, host: &H, now: Time, budget: u32) -> bool {
         let mut any = false;
@@ -477,6 +486,7 @@ impl Function {
             return;
         };
         let from = qp.transport.state();
+        port.set_sender(qpn);
         let mut env = QpEnv {
             now,
             host,

@@ -95,6 +95,8 @@ pub struct Objects {
     pub moderated_cqs: Vec<u32>,
     /// A completion was lost, as its queue has failed.
     pub dropped: bool,
+    /// The payload of the PDU that was handled could not be read from its sender's memory.
+    pub unreadable: bool,
     /// Event queues hold events back.
     pub events_held: bool,
     /// What ends the function, if anything.
@@ -120,6 +122,7 @@ impl Default for Objects {
             failed_cqs: Vec::new(),
             moderated_cqs: Vec::new(),
             dropped: false,
+            unreadable: false,
             events_held: false,
             fault: None,
         }

@@ -21,6 +21,8 @@ const MAX_BYTES: u64 = 8 << 20;
 pub(super) struct LocalPdu {
     /// Sending function.
     pub(super) from: u16,
+    /// Sending queue pair.
+    pub(super) sender: u32,
     /// Receiving function.
     pub(super) to: u16,
     /// The way that it takes.
@@ -46,10 +48,11 @@ impl LocalQueue {
         self.queue.is_empty()
     }
 
-    /// Queues a PDU from function `from` to function `to`; `false` if there is no room.
+    /// Queues a PDU from queue pair `sender` of function `from` to function `to`; `false` if there
+    /// is no room.
     pub(super) fn push(
         &mut self,
-        (from, to): (u16, u16),
+        (from, sender, to): (u16, u32, u16),
         path: &Path,
         pdu: &Pdu,
         payload: Payload<'_>,
@@ -65,6 +68,7 @@ impl LocalQueue {
         self.bytes += u64::from(pdu.length);
         self.queue.push_back(LocalPdu {
             from,
+            sender,
             to,
             path: *path,
             pdu: *pdu,

@@ -395,6 +395,11 @@ impl<H: Host> Nic<H> {
         function.receive(host, now, &mut port, &local.pdu, incoming);
         let tally = port.tally;
         add(function, tally);
+        if core::mem::take(&mut function.objects.unreadable) {
+            if let Some(function) = self.functions.get_mut(from).and_then(Option::as_mut) {
+                function.unreadable(sender, now, local.sender, &local.pdu);
+            }
+        }
     }
 
     /// Handles all PDUs that are on their way between functions, so that memory maps may change.

@@ -46,6 +46,8 @@ pub(super) struct FunctionPort<'a, W> {
     shared: &'a mut Shared,
     wire: &'a mut W,
     function: u16,
+    /// Queue pair of the function.
+    sender: u32,
     pub(super) tally: Tally,
     /// The last path looked up and the function at its end.
     route: Cell<Option<Route>>,
@@ -65,6 +67,7 @@ impl<'a, W> FunctionPort<'a, W> {
             shared,
             wire,
             function,
+            sender: 0,
             tally: Tally::default(),
             route: Cell::new(None),
         }
@@ -89,7 +92,7 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
     fn transmit(&mut self, memory: &M, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit {
         match self.neighbour(path) {
             Some(to) if self.shared.direct => {
-                let ends = (self.function, to);
+                let ends = (self.function, self.sender, to);
                 if !self.shared.local.push(ends, path, pdu, payload) {
                     return Transmit::NoRoom;
                 }
@@ -107,6 +110,10 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
         } else {
             1
         }
+    }
+
+    fn set_sender(&mut self, qpn: u32) {
+        self.sender = qpn;
     }
 }
 

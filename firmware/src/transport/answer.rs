@@ -270,14 +270,12 @@ impl Responder {
         .is_err()
         {
             env.count(Counter::RespRemoteAccessErrors, 1);
-            return self.fail_read(env, pdu.psn, NakCode::RemoteAccess, QpEvent::AccessError);
+            let (code, event) = (NakCode::RemoteAccess, QpEvent::AccessError);
+            return Err(self.fail_read(env, pdu.psn, code, event));
         }
         match env.transmit(&link.path, &pdu, Payload::Chunks(chunks)) {
             Transmit::NoRoom => return Ok(None),
-            Transmit::BadMemory => {
-                env.count(Counter::RespLocalOperationErrors, 1);
-                return self.fail_read(env, pdu.psn, NakCode::RemoteOperational, QpEvent::Fatal);
-            }
+            Transmit::BadMemory => return Err(self.unreadable(env, pdu.psn)),
             Transmit::Sent => {}
         }
         if part.place.ends() {
@@ -292,6 +290,12 @@ impl Responder {
         Ok(Some(part))
     }
 
+    /// The data of the response with sequence number `psn`, which was sent, cannot be read.
+    pub(super) fn unreadable<E: Env>(&mut self, env: &mut E, psn: Psn) -> Broken {
+        env.count(Counter::RespLocalOperationErrors, 1);
+        self.fail_read(env, psn, NakCode::RemoteOperational, QpEvent::Fatal)
+    }
+
     /// The memory of a READ has gone while it was being answered.
     fn fail_read<E: Env>(
         &mut self,
@@ -299,11 +303,11 @@ impl Responder {
         psn: Psn,
         code: NakCode,
         event: QpEvent,
-    ) -> Result<Option<Part>, Broken> {
+    ) -> Broken {
         self.silence();
         self.answer(psn, AnswerKind::Nak(Syndrome::Nak(code)));
         env.event(event);
-        Err(Broken)
+        Broken
     }
 
     fn pop_answer(&mut self) {

@@ -383,6 +383,30 @@ impl Qp {
         }
     }
 
+    /// The payload of a PDU that this queue pair sent directly to another one of the process cannot
+    /// be read, which on the wire it had noticed when it sent it. Call it before anything else.
+    pub fn unreadable<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
+        if let Body::ReadResponse { .. } = pdu.body {
+            let receives = self.receives();
+            if let (Receiver::Reliable(responder), true) = (&mut self.receiver, receives) {
+                let Broken = responder.unreadable(env, pdu.psn);
+                self.enter_error(env);
+            }
+            return;
+        }
+        if !self.sends() {
+            return;
+        }
+        match &mut self.sender {
+            Sender::None => {}
+            Sender::Acknowledged(requester) => {
+                let result = requester.unreadable(env, pdu.psn);
+                self.sender_result(env, result);
+            }
+            Sender::Unacknowledged(sender) => sender.unreadable(pdu.psn),
+        }
+    }
+
     fn receive_request<E: Env>(&mut self, env: &mut E, pdu: &Pdu) {
         if !self.config.kind.takes_requests() {
             env.count(Counter::RxWrongService, 1);

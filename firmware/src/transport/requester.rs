@@ -82,8 +82,6 @@ pub(super) struct Requester {
     pub(super) rnr_deadline: Option<Time>,
     /// The work queue may have more.
     more: bool,
-    /// Most packets that a PDU could stand for when one was last sent.
-    pub(super) burst: u32,
     /// The queue pair has sent responses in this call, whose data may still be read on the direct
     /// path.
     pub(super) responses_under_way: bool,
@@ -369,14 +367,13 @@ impl Requester {
     }
 
     /// The packets to send next of the message under the cursor, if the window has room.
-    fn next_run<E: Env>(&mut self, env: &E, link: &Attributes) -> Option<Run> {
-        self.burst = env.burst(&link.path).max(1);
+    fn next_run<E: Env>(&self, env: &E, link: &Attributes) -> Option<Run> {
         let message = self.messages.get(self.cursor.message)?;
         let room = self.room(message);
         if room == 0 {
             return None;
         }
-        let most = room.min(self.burst);
+        let most = room.min(env.burst(&link.path).max(1));
         Some(message.run(self.cursor.packet, most, link.path_mtu))
     }
 
@@ -445,6 +442,23 @@ impl Requester {
         if self.ack_deadline.is_none() {
             self.ack_deadline = ack_timeout(link.timeout).map(|after| env.now().after(after));
         }
+    }
+
+    /// The data of the packet with sequence number `psn` that was sent cannot be read: its request
+    /// fails when its turn comes, and nothing behind it is sent.
+    pub(super) fn unreadable<E: Env>(&mut self, env: &mut E, psn: Psn) -> Result<(), Broken> {
+        let includes = |message: &Message| distance(message.first, psn) < message.packets;
+        let mut started = self.messages.iter().take_while(|message| message.started);
+        if let Some(at) = started.position(includes) {
+            if let Some(message) = self.messages.get_mut(at) {
+                message.failed = Some(Outcome::LocalProtection);
+            }
+            self.cursor = Cursor {
+                message: at,
+                packet: 0,
+            };
+        }
+        self.retire(env)
     }
 
     /// Completes what is done at the front of the queue.

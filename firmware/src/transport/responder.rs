@@ -10,9 +10,8 @@
 //!
 //! Faults (9.9.3): a peer's invalid request or access is answered with a NAK and breaks the queue
 //! pair; the receive work request in use tells the owner, else an event does. Between two queue
-//! pairs of one process the sender's memory may turn out to be unreachable only here. That is not
-//! the receiver's fault: the packet counts as not received, and the sender is told with the NAK
-//! code that RC does not use, `InvalidRdRequest`.
+//! pairs of one process the sender's memory may turn out to be unreachable only here. Then the
+//! packet counts as never sent; the front end tells the sender.
 
 use alloc::collections::VecDeque;
 
@@ -178,10 +177,7 @@ impl Responder {
                 self.reject(Syndrome::RnrNak(link.min_rnr_timer));
                 Ok(())
             }
-            Err(Refusal::SenderMemory) => {
-                self.reject(Syndrome::Nak(NakCode::InvalidRdRequest));
-                Ok(())
-            }
+            Err(Refusal::SenderMemory) => Ok(()),
             Err(Refusal::Fatal(fault)) => self.fault(env, fault),
         }
     }

@@ -202,15 +202,10 @@ impl Requester {
             NakCode::InvalidRequest => Outcome::RemoteInvalidRequest,
             NakCode::RemoteAccess => Outcome::RemoteAccess,
             NakCode::RemoteOperational => Outcome::RemoteOperation,
-            // No code of RC. Between two queue pairs of one process the receiving one says with it
-            // that it could not read our memory, which on the wire we had noticed ourselves.
-            NakCode::InvalidRdRequest if self.burst > 1 => Outcome::LocalProtection,
             // Adapters are known to tell an initiator so that a shared receive queue does not exist
             // or is of another domain, as RD did of its domains.
-            NakCode::InvalidRdRequest if self.is_extended() => {
-                env.count(Counter::ReqRemoteInvalidRequest, 1);
-                Outcome::RemoteInvalidRequest
-            }
+            NakCode::InvalidRdRequest if self.is_extended() => Outcome::RemoteInvalidRequest,
+            // No code of RC.
             NakCode::InvalidRdRequest => Outcome::BadResponse,
         };
         self.fail(env, outcome)
@@ -262,8 +257,8 @@ impl Requester {
         match placed {
             Ok(()) => self.answered(env, link, pdu.packets),
             Err(TransferError::Local) => self.fail(env, Outcome::LocalProtection),
-            // On the wire the responder had failed to read its memory, and said so.
-            Err(TransferError::Sender) => self.fail(env, Outcome::RemoteOperation),
+            // The responder is told, and will say so as it does on the wire.
+            Err(TransferError::Sender) => Ok(()),
         }
     }
 

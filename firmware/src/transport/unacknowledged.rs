@@ -4,7 +4,7 @@
 //! One request at a time is taken from the work queue, checked, sent, and complete when its last
 //! packet is on its way. On the wire its data has been copied by then. Between two queue pairs of
 //! one process it is copied when the PDU is handled, after this call, so that such requests wait
-//! for the next one to complete.
+//! for the next one to complete, or to fail.
 //!
 //! Sequence numbers only let a receiver find losses; nothing is sent twice.
 
@@ -15,6 +15,7 @@ use super::failure::count_request;
 use super::gather::{gather, total};
 use super::message::{MAX_LENGTH, Message, Run};
 use super::modify::Attributes;
+use super::requester::distance;
 use super::{
     Broken, Env, Kind, Offload, Path, Payload, Poll, QpConfig, Remote, SendOperation, SendWork,
     Transmit,
@@ -33,15 +34,28 @@ pub(super) struct Unacknowledged {
     /// The request that is being sent, and where to.
     current: Option<(Message, Target)>,
     /// Requests that are sent, whose data may still be read.
-    sent: VecDeque<(SendWork, u32)>,
+    sent: VecDeque<Sent>,
     /// The request that failed, after those.
     failed: Option<(SendWork, Outcome)>,
+    /// Requests that were sent behind it, which do not count.
+    void: VecDeque<SendWork>,
     /// Sequence number of the next packet.
     pub(super) next: Psn,
     /// The work queue may have more.
     more: bool,
     /// Scratch.
     chunks: Chunks,
+}
+
+/// A request that is sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    work: SendWork,
+    /// Its length.
+    bytes: u32,
+    /// Its sequence numbers.
+    first: Psn,
+    packets: u32,
 }
 
 /// Where a request goes.
@@ -115,7 +129,7 @@ impl Unacknowledged {
 
     /// Completes what was sent before this call.
     fn complete_sent<E: Env>(&mut self, env: &mut E) {
-        while let Some((work, bytes)) = self.sent.pop_front() {
+        while let Some(Sent { work, bytes, .. }) = self.sent.pop_front() {
             env.complete_send(&work, Outcome::Success, bytes);
         }
     }
@@ -193,7 +207,12 @@ impl Unacknowledged {
             if copied && self.is_settled() {
                 env.complete_send(&message.work, Outcome::Success, message.length);
             } else {
-                self.sent.push_back((message.work, message.length));
+                self.sent.push_back(Sent {
+                    work: message.work,
+                    bytes: message.length,
+                    first: message.first,
+                    packets: message.packets,
+                });
             }
         }
     }
@@ -202,11 +221,35 @@ impl Unacknowledged {
     /// be called in the call in which it was sent.
     pub(super) fn flush<E: Env>(&mut self, env: &mut E) {
         self.complete_sent(env);
-        let current = self.current.take().map(|(message, _)| message.work);
         let failed = self.failed.take().map(|(work, _)| work);
-        for work in current.into_iter().chain(failed) {
+        let current = self.current.take().map(|(message, _)| message.work);
+        let void = core::mem::take(&mut self.void);
+        for work in failed.into_iter().chain(void).chain(current) {
             env.complete_send(&work, Outcome::Flushed, 0);
         }
+    }
+
+    /// The data of the packet with sequence number `psn`, sent in the last call, cannot be read: its
+    /// request fails, and what was sent behind it with it.
+    pub(super) fn unreadable(&mut self, psn: Psn) {
+        let includes = |first: Psn, packets: u32| distance(first, psn) < packets;
+        let sent = self.sent.iter();
+        let at = sent.take_while(|sent| !includes(sent.first, sent.packets));
+        let at = at.count();
+        let mut behind = self.sent.split_off(at).into_iter().map(|sent| sent.work);
+        let work = behind.next().or_else(|| {
+            let (message, _) = self
+                .current
+                .take_if(|(message, _)| includes(message.first, message.packets))?;
+            Some(message.work)
+        });
+        let Some(work) = work else {
+            return;
+        };
+        let failed = self.failed.replace((work, Outcome::LocalProtection));
+        let failed = failed.map(|(work, _)| work);
+        let void = behind.chain(failed).chain(self.void.drain(..));
+        self.void = void.collect();
     }
 }
 

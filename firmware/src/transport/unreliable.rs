@@ -46,6 +46,8 @@ enum Refusal {
     Drop(Counter),
     /// The owner's buffers are at fault.
     Owner(Outcome),
+    /// The sender's memory could not be read: the packet was never sent.
+    SenderMemory,
 }
 
 const INVALID: Refusal = Refusal::Drop(Counter::RxUnreliableInvalid);
@@ -54,8 +56,7 @@ impl From<TransferError> for Refusal {
     fn from(error: TransferError) -> Self {
         match error {
             TransferError::Local => Self::Owner(Outcome::LocalProtection),
-            // The sender finds out by itself.
-            TransferError::Sender => Self::Drop(Counter::RxUnreliableLost),
+            TransferError::Sender => Self::SenderMemory,
         }
     }
 }
@@ -93,6 +94,10 @@ impl Unreliable {
             Err(Refusal::Drop(counter)) => {
                 env.count(counter, u64::from(pdu.packets));
                 self.inbound = Inbound::None;
+                Ok(())
+            }
+            Err(Refusal::SenderMemory) => {
+                self.expected = pdu.psn;
                 Ok(())
             }
             Err(Refusal::Owner(outcome)) => {

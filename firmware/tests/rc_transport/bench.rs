@@ -695,6 +695,11 @@ impl Solo {
         self.response(psn, acknowledge(Syndrome::Ack(31)), &[]);
     }
 
+    /// Says that the payload of a packet that was sent could not be read.
+    pub fn unreadable(&mut self, packet: &Packet) {
+        self.call(|qp, side| qp.unreadable(side, &packet.pdu));
+    }
+
     pub fn nak(&mut self, psn: i32, code: NakCode) {
         self.response(psn, acknowledge(Syndrome::Nak(code)), &[]);
     }

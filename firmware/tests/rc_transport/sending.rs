@@ -329,7 +329,7 @@ mod local_errors {
         lost.lost_source = true;
         receiver.deliver(&lost);
         assert_eq!(receiver.qp.state(), State::Rts);
-        assert_eq!(receiver.answers(), [(0, nak(NakCode::InvalidRdRequest))]);
+        assert!(receiver.answers().is_empty());
         receiver.request(0, send(Place::Only), b"abc");
         assert_receives(&receiver, &[Outcome::Success]);
         assert_eq!(receiver.node.bytes(0, 4), [b'a', b'b', b'c', PATTERN]);
@@ -339,10 +339,15 @@ mod local_errors {
             ..Setup::default()
         };
         let mut sender = Solo::rts(setup);
-        sender.post(1, SEND, 0, 3);
-        sender.run();
-        sender.nak(0, NakCode::InvalidRdRequest);
-        assert_sends(&sender, &[Outcome::LocalProtection]);
+        for cookie in 1..4 {
+            sender.post(cookie, SEND, 0, 3);
+        }
+        let sent = sender.run();
+        sender.unreadable(&sent[1]);
+        assert_sends(&sender, &[]);
+        sender.ack(0);
+        let expected = [Outcome::Success, Outcome::LocalProtection, Outcome::Flushed];
+        assert_sends(&sender, &expected);
     }
 }
 
