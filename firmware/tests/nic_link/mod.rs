@@ -4,6 +4,7 @@
 //! do to frames is done by the same code.
 
 #![allow(dead_code, reason = "not every test looks at everything")]
+#![allow(missing_docs, unreachable_pub, clippy::expect_used)]
 
 use vrnic_firmware::impair::{Direction, Impairment, Spec};
 use vrnic_firmware::nic::Progress;
@@ -16,14 +17,26 @@ pub struct Link {
     pub nics: [Bench; 2],
     /// From the first NIC to the second, and back.
     pub wires: [Impairment; 2],
-    /// Every frame that a NIC handed to its wire, if that is wanted.
-    pub log: Option<Vec<Sent>>,
+    /// Every frame at both ends of its wire, in the order of things, if that is wanted.
+    pub log: Option<Vec<Seen>>,
 }
 
-/// A frame that a NIC sent.
-pub struct Sent {
+/// Where a frame was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// A NIC handed it to its wire.
+    Sent,
+    /// The other NIC got it.
+    Arrived,
+}
+
+/// A frame at one end of its wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
     pub at: Time,
+    /// The NIC that sent it.
     pub from: usize,
+    pub point: Point,
     pub frame: Vec<u8>,
 }
 
@@ -92,6 +105,19 @@ impl Link {
         true
     }
 
+    /// Lets time pass until `over`, of which `end` is a bound.
+    #[track_caller]
+    pub fn run(&mut self, end: Time, mut over: impl FnMut(&mut Self) -> bool) {
+        loop {
+            self.settle();
+            if over(self) {
+                return;
+            }
+            assert!(self.pass(), "nothing is left that could end it");
+            assert!(self.now() < end, "it does not end");
+        }
+    }
+
     /// Frames on the way.
     pub fn in_flight(&self) -> usize {
         self.wires.iter().map(Impairment::in_flight).sum()
@@ -104,13 +130,27 @@ impl Link {
             let at = self.nics[from].now;
             wire.handle(at, &frame);
             if let Some(log) = &mut self.log {
-                log.push(Sent { at, from, frame });
+                let point = Point::Sent;
+                log.push(Seen {
+                    at,
+                    from,
+                    point,
+                    frame,
+                });
             }
             any = true;
         }
         let to = &mut self.nics[1 - from];
         while let Some(frame) = wire.peek(to.now) {
             to.nic.receive(to.now, frame, &mut to.wire);
+            if let Some(log) = &mut self.log {
+                log.push(Seen {
+                    at: to.now,
+                    from,
+                    point: Point::Arrived,
+                    frame: frame.to_vec(),
+                });
+            }
             wire.pop();
             any = true;
         }
