@@ -25,6 +25,8 @@ pub(super) struct Answer {
     /// Messages completed when it was queued.
     msn: Msn,
     kind: AnswerKind,
+    /// It answers a duplicate.
+    again: bool,
 }
 
 /// What to say.
@@ -96,7 +98,12 @@ impl Responder {
         }
         self.due += u32::from(kind.is_response());
         let msn = self.msn;
-        self.answers.push_back(Answer { psn, msn, kind });
+        self.answers.push_back(Answer {
+            psn,
+            msn,
+            kind,
+            again: false,
+        });
     }
 
     /// Queues the acknowledgement of all that has arrived.
@@ -129,7 +136,28 @@ impl Responder {
         }
         if self.due < u32::from(link.responder_resources) {
             self.answer(psn, kind);
+            if let Some(answer) = self.answers.back_mut().filter(|last| last.psn == psn) {
+                answer.again = true;
+            }
         }
+    }
+
+    /// Whether the responder resources suffice for the response to one more new request.
+    ///
+    /// A requester that keeps to them has the response to its oldest operation when it sends a new
+    /// request. If an answer to a duplicate of that operation is what takes the room, the first
+    /// response has come through after all, and nobody waits for another.
+    pub(super) fn has_room(&mut self, link: &Attributes) -> bool {
+        let most = u32::from(link.responder_resources);
+        if self.due >= most {
+            let mut answers = self.answers.iter();
+            let oldest = answers.position(|answer| answer.kind.is_response());
+            let oldest = oldest.filter(|n| self.answers.get(*n).is_some_and(|oldest| oldest.again));
+            if oldest.and_then(|n| self.answers.remove(n)).is_some() {
+                self.due -= 1;
+            }
+        }
+        self.due < most
     }
 
     /// Whether there is something to say now: of what waits for its time, the rest waits too.

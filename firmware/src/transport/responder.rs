@@ -452,9 +452,9 @@ impl Responder {
     }
 
     /// Checks a request that takes responder resources.
-    fn check_resources(&self, link: &Attributes, access: Access) -> Result<(), Refusal> {
-        let fits = self.due < u32::from(link.responder_resources);
-        if self.inbound == Inbound::None && link.access.contains(access) && fits {
+    fn check_resources(&mut self, link: &Attributes, access: Access) -> Result<(), Refusal> {
+        let allowed = self.inbound == Inbound::None && link.access.contains(access);
+        if allowed && self.has_room(link) {
             Ok(())
         } else {
             Err(INVALID)

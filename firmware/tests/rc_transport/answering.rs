@@ -377,6 +377,29 @@ mod duplicates {
         assert_eq!(solo.node.memory[0], 20, "each was executed once");
     }
 
+    /// Four READs are answered, three are asked for again, and then their first responses arrive
+    /// after all: the requester goes on while the answers to the duplicates wait.
+    #[test]
+    fn leave_room_for_new_requests() {
+        let read = |solo: &mut Solo, psn| {
+            let source = range(0, 1);
+            solo.request(psn, Body::Read { source }, &[]);
+        };
+        let mut solo = Solo::new();
+        (0..4).for_each(|psn| read(&mut solo, psn));
+        assert_eq!(solo.run().len(), 4);
+        (0..4).for_each(|psn| read(&mut solo, psn));
+        (4..6).for_each(|psn| read(&mut solo, psn));
+        let psns = places(&solo.pdus()).into_iter().map(|(psn, _)| psn);
+        assert_eq!(psns.collect::<Vec<_>>(), [2, 3, 4, 5]);
+        // There is no more room than that.
+        (2..6).for_each(|psn| read(&mut solo, psn));
+        (6..10).for_each(|psn| read(&mut solo, psn));
+        assert_eq!(solo.qp.state(), State::Rts);
+        read(&mut solo, 10);
+        assert_broken(&mut solo);
+    }
+
     #[test]
     fn do_not_pile_up() {
         let mut solo = Solo::new();
