@@ -40,16 +40,16 @@ pub struct Seen {
     pub frame: Vec<u8>,
 }
 
-/// A wire with impairments and at most one exact event as `--impair` and `--impair-event` take
-/// them; empty texts for none.
+/// A wire with impairments and exact events as `--impair` and `--impair-event` take them; an empty
+/// text for none, a semicolon between events.
 #[track_caller]
-pub fn wire(settings: &str, event: &str, direction: Direction) -> Impairment {
+pub fn wire(settings: &str, events: &str, direction: Direction) -> Impairment {
     let mut spec = Spec::default();
     if !settings.is_empty() {
         spec.set(&settings.parse().expect("settings"))
             .expect("settings");
     }
-    if !event.is_empty() {
+    for event in events.split(';').filter(|event| !event.is_empty()) {
         spec.add(&event.parse().expect("an event"));
     }
     let none = || Impairment::new(direction, Default::default(), &[]);
@@ -86,7 +86,9 @@ impl Link {
             let mut busy = x.step() == Progress::Busy;
             y.now = x.now;
             busy |= y.nic.step(y.now, &mut y.wire) == Progress::Busy;
-            busy |= self.cross(0) | self.cross(1);
+            // What a NIC sent in its step, it sent before anything else arrives.
+            busy |= self.depart(0) | self.depart(1);
+            busy |= self.arrive(0) | self.arrive(1);
             if !busy {
                 return;
             }
@@ -123,37 +125,43 @@ impl Link {
         self.wires.iter().map(Impairment::in_flight).sum()
     }
 
-    fn cross(&mut self, from: usize) -> bool {
+    /// Puts what a NIC sent on its wire.
+    fn depart(&mut self, from: usize) -> bool {
         let mut any = false;
-        let wire = &mut self.wires[from];
+        let at = self.nics[from].now;
         while let Some(frame) = self.nics[from].wire.sent.pop_front() {
-            let at = self.nics[from].now;
-            wire.handle(at, &frame);
-            if let Some(log) = &mut self.log {
-                let point = Point::Sent;
-                log.push(Seen {
-                    at,
-                    from,
-                    point,
-                    frame,
-                });
-            }
-            any = true;
-        }
-        let to = &mut self.nics[1 - from];
-        while let Some(frame) = wire.peek(to.now) {
-            to.nic.receive(to.now, frame, &mut to.wire);
-            if let Some(log) = &mut self.log {
-                log.push(Seen {
-                    at: to.now,
-                    from,
-                    point: Point::Arrived,
-                    frame: frame.to_vec(),
-                });
-            }
-            wire.pop();
+            self.wires[from].handle(at, &frame);
+            self.note(at, from, Point::Sent, frame);
             any = true;
         }
         any
+    }
+
+    /// Hands what has come through a NIC's wire to the other.
+    fn arrive(&mut self, from: usize) -> bool {
+        let mut any = false;
+        let at = self.nics[1 - from].now;
+        while let Some(frame) = self.wires[from].peek(at) {
+            let to = &mut self.nics[1 - from];
+            to.nic.receive(at, frame, &mut to.wire);
+            if self.log.is_some() {
+                let frame = frame.to_vec();
+                self.note(at, from, Point::Arrived, frame);
+            }
+            self.wires[from].pop();
+            any = true;
+        }
+        any
+    }
+
+    fn note(&mut self, at: Time, from: usize, point: Point, frame: Vec<u8>) {
+        if let Some(log) = &mut self.log {
+            log.push(Seen {
+                at,
+                from,
+                point,
+                frame,
+            });
+        }
     }
 }
