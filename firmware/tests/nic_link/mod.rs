@@ -19,7 +19,19 @@ pub struct Link {
     pub wires: [Impairment; 2],
     /// Every frame at both ends of its wire, in the order of things, if that is wanted.
     pub log: Option<Vec<Seen>>,
+    ports: Option<Ports>,
 }
+
+/// Ports that send at a rate, and hold up their NIC when it is faster.
+struct Ports {
+    /// Bits per second.
+    rate: u64,
+    /// When the last bit of the last frame has left, for each NIC.
+    free: [Time; 2],
+}
+
+/// Frames that a port of a rate takes before it sends them.
+const PORT_FRAMES: usize = 8;
 
 /// Where a frame was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +75,17 @@ impl Link {
             nics: [Bench::default(), Bench::default()],
             wires,
             log: None,
+            ports: None,
+        }
+    }
+
+    /// Both NICs' ports send `rate` bits per second. Unlike the rate of an impairment, which is one
+    /// of a wire further down, this loses nothing: a NIC waits for room in its port.
+    pub fn set_rate(&mut self, rate: u64) {
+        let free = [self.now(); 2];
+        self.ports = Some(Ports { rate, free });
+        for nic in &mut self.nics {
+            nic.wire.limit = Some(PORT_FRAMES);
         }
     }
 
@@ -81,25 +104,28 @@ impl Link {
 
     /// Does everything that can be done without waiting; each round takes a microsecond.
     pub fn settle(&mut self) {
-        loop {
-            let [x, y] = &mut self.nics;
-            let mut busy = x.step() == Progress::Busy;
-            y.now = x.now;
-            busy |= y.nic.step(y.now, &mut y.wire) == Progress::Busy;
-            // What a NIC sent in its step, it sent before anything else arrives.
-            busy |= self.depart(0) | self.depart(1);
-            busy |= self.arrive(0) | self.arrive(1);
-            if !busy {
-                return;
-            }
-        }
+        while self.round() {}
+    }
+
+    /// One step of both NICs and their wires; `false` if there was nothing to do.
+    pub fn round(&mut self) -> bool {
+        let [x, y] = &mut self.nics;
+        let mut busy = x.step() == Progress::Busy;
+        y.now = x.now;
+        busy |= y.nic.step(y.now, &mut y.wire) == Progress::Busy;
+        // What a NIC sent in its step, it sent before anything else arrives.
+        busy |= self.depart(0) | self.depart(1);
+        busy |= self.arrive(0) | self.arrive(1);
+        busy
     }
 
     /// Lets time pass to the next thing that happens by itself; `false` if there is none.
     pub fn pass(&mut self) -> bool {
         let timers = self.nics.iter().map(|bench| bench.nic.next_timeout());
         let wires = self.wires.iter().map(Impairment::next_timeout);
-        let Some(next) = timers.chain(wires).flatten().min() else {
+        let nics = [0, 1].into_iter();
+        let ports = nics.map(|nic| self.ports.as_ref()?.next(nic, &self.nics[nic]));
+        let Some(next) = timers.chain(wires).chain(ports).flatten().min() else {
             return false;
         };
         let now = next.max(self.now());
@@ -128,8 +154,16 @@ impl Link {
     /// Puts what a NIC sent on its wire.
     fn depart(&mut self, from: usize) -> bool {
         let mut any = false;
-        let at = self.nics[from].now;
-        while let Some(frame) = self.nics[from].wire.sent.pop_front() {
+        let now = self.nics[from].now;
+        while let Some(length) = self.nics[from].wire.sent.front().map(Vec::len) {
+            let at = match &mut self.ports {
+                None => Some(now),
+                Some(ports) => ports.send(now, from, length),
+            };
+            let Some(at) = at else {
+                return true;
+            };
+            let frame = self.nics[from].wire.sent.pop_front().unwrap_or_default();
             self.wires[from].handle(at, &frame);
             self.note(at, from, Point::Sent, frame);
             any = true;
@@ -163,5 +197,24 @@ impl Link {
                 frame,
             });
         }
+    }
+}
+
+impl Ports {
+    /// When the last bit of the next frame leaves, if the one before has left.
+    fn send(&mut self, now: Time, nic: usize, length: usize) -> Option<Time> {
+        let free = &mut self.free[nic];
+        if *free > now {
+            return None;
+        }
+        let idle = Time(now.0.saturating_sub(1_000));
+        let takes = length as u64 * 8_000_000_000 / self.rate;
+        *free = Time(idle.max(*free).0 + takes);
+        Some(*free)
+    }
+
+    /// When the next frame can leave.
+    fn next(&self, nic: usize, bench: &Bench) -> Option<Time> {
+        (!bench.wire.sent.is_empty()).then_some(self.free[nic])
     }
 }

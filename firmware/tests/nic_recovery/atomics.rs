@@ -1,5 +1,5 @@
 //! Operations that are carried out exactly once, whatever is lost: atomics, atomic writes, flushes
-//! (IBTA volume 1, 9.7.5.1.7 and annex A19).
+//! (IBTA volume 1, 9.7.5.1 and annex A19).
 
 use crate::packet::SEQUENCE;
 use crate::world::{FIRSTS, Op, Setup, Tally, World};

@@ -1,5 +1,5 @@
 //! What is sent again after one loss: everything from the lost packet on, nothing before it (IBTA
-//! volume 1, 9.7.5.1.4).
+//! volume 1, 9.7.5).
 
 use crate::packet::{SEQUENCE, Says};
 use crate::world::{FIRSTS, Op, Setup, Tally, World};

@@ -1,4 +1,4 @@
-//! RNR NAKs: SENDs without a receive buffer (IBTA volume 1, 9.7.5.2.8, 9.9.2.4.2 and table 45).
+//! RNR NAKs: SENDs without a receive buffer (IBTA volume 1, 9.7.5.2, 9.9.2 and table 45).
 
 use crate::packet::{Packet, Says};
 use crate::rules::{STEP, rnr_wait};

@@ -33,7 +33,7 @@ pub enum Says {
     },
 }
 
-/// NAK code "PSN sequence error" (IBTA volume 1, table 46).
+/// NAK code "PSN sequence error" (IBTA volume 1, 9.7.5.2.2).
 pub const SEQUENCE: Says = Says::Nak { code: 0 };
 
 /// A RoCEv2 packet at one end of its wire.

@@ -1,4 +1,4 @@
-//! RDMA READ: lost requests and lost responses (IBTA volume 1, 9.7.5.2.1, implied NAKs, and 9.7.5.1.9).
+//! RDMA READ: lost requests and lost responses (IBTA volume 1, 9.7.5.1 and 9.7.5.2).
 
 use crate::packet::{SEQUENCE, Says};
 use crate::world::{FIRSTS, Op, Setup, Tally, World};

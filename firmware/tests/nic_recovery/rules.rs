@@ -3,7 +3,7 @@
 //! The requester sends packets in order. It goes back only to the oldest packet that is not done,
 //! and only because of a NAK, of a response that shows a gap, or because the ack timer has run out
 //! exactly now; after an RNR NAK it is quiet for exactly the time that the NAK asks for (IBTA
-//! volume 1, 9.7.5.1.4, 9.7.5.2, 9.7.6.1.3). The responder acknowledges only what arrived and never
+//! volume 1, 9.7.5, 9.7.5.2, 9.7.6.1.3). The responder acknowledges only what arrived and never
 //! less than before, and reports a gap once, by the sequence number that it expects (9.7.5.2.8).
 
 use crate::nic_link::Point;

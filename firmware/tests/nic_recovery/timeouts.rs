@@ -1,4 +1,4 @@
-//! The ack timer and the retry counter (IBTA volume 1, 9.7.6.1.3 and 9.9.2.4.1).
+//! The ack timer and the retry counter (IBTA volume 1, 9.7.6 and 9.9.2).
 
 use crate::nic_link::Point;
 use crate::packet::{Packet, Says};
