@@ -28,7 +28,7 @@ const MAX_MESSAGES: usize = 256;
 /// Messages that a queue pair keeps memory for once it has had so many.
 const KEPT_MESSAGES: usize = 64;
 /// Packets of SEND and WRITE that may wait for acknowledgement: at first, at least and at most.
-/// Losses halve the number, progress lets it grow.
+/// Losses narrow it, progress lets it grow, slowly beyond the first number once there was a loss.
 const WINDOW: u32 = 256;
 const MIN_WINDOW: u32 = 8;
 const MAX_WINDOW: u32 = 1024;
@@ -68,6 +68,8 @@ pub(super) struct Requester {
     pub(super) responses_due: u32,
     /// Packets that may wait for acknowledgement.
     pub(super) window: u32,
+    /// Up to here the window widens fast; beyond, a buffer on the way may be full again.
+    eager: u32,
     /// Packets sent since an acknowledgement was last asked for.
     unrequested: u32,
     /// Retries left before the queue pair fails.
@@ -108,6 +110,7 @@ impl Requester {
         self.high = link.send_psn;
         self.next = link.send_psn;
         self.window = WINDOW;
+        self.eager = MAX_WINDOW;
         self.retries = link.retry_count;
         self.rnr_retries = link.rnr_retry;
         self.more = true;
@@ -533,17 +536,27 @@ impl Requester {
         self.unrequested = 0;
     }
 
-    /// Narrows the window after a loss.
+    /// Narrows the window after silence of the peer, which may be a sign of congestion.
     pub(super) fn narrow(&mut self) {
-        self.window = (self.window / 2).max(MIN_WINDOW);
+        self.narrow_to(self.window / 2);
+    }
+
+    /// Narrows the window after a loss that an answer has shown. Links lose packets by accident too,
+    /// and then a window that halves each time soon is too small for the round trip.
+    pub(super) fn narrow_a_little(&mut self) {
+        self.narrow_to(self.window - self.window / 4);
+    }
+
+    fn narrow_to(&mut self, window: u32) {
+        self.window = window.max(MIN_WINDOW);
+        self.eager = WINDOW;
     }
 
     /// Widens the window after `acked` packets arrived.
     pub(super) fn widen(&mut self, acked: u32) {
-        self.window = self
-            .window
-            .saturating_add(acked.div_ceil(8))
-            .min(MAX_WINDOW);
+        let part = if self.window < self.eager { 8 } else { 32 };
+        let wider = self.window.saturating_add(acked.div_ceil(part));
+        self.window = wider.min(MAX_WINDOW);
     }
 }
 

@@ -120,7 +120,6 @@ impl Requester {
         self.retries = left;
         // The retransmission has as much time as the first transmission had.
         self.ack_deadline = None;
-        self.narrow();
         self.go_back();
         Ok(())
     }
@@ -132,6 +131,7 @@ impl Requester {
         }
         env.count(Counter::ImpliedNakSeqErr, 1);
         self.recovering = true;
+        self.narrow_a_little();
         self.retry(env)
     }
 
@@ -143,6 +143,7 @@ impl Requester {
             return Ok(());
         }
         env.count(Counter::LocalAckTimeoutErr, 1);
+        self.narrow();
         self.retry(env)
     }
 
@@ -197,6 +198,7 @@ impl Requester {
                 if !self.sent_since_going_back() {
                     return Ok(());
                 }
+                self.narrow_a_little();
                 return self.retry(env);
             }
             NakCode::InvalidRequest => Outcome::RemoteInvalidRequest,
