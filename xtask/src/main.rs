@@ -5,7 +5,8 @@
 //!   bare target, and whether KVM runs a guest. Nothing is installed outside `target/vm`.
 //! - [`guest`] makes what a guest boots: a stock Debian kernel and an initramfs of ours.
 //! - [`vm`] starts the scenarios of `qemu-configs/` and waits for what their guests say.
-//! - [`demo`], [`mod@test`], [`mod@bench`] and [`check`] are the subcommands built on them.
+//! - [`demo`], [`softroce`], [`mod@test`], [`mod@bench`] and [`check`] are the subcommands built on
+//!   them.
 //!
 //! Guests and QEMU are only ever waited for by events (a line on a console, an exit); times are
 //! bounds after which a wait is a failure.
@@ -24,6 +25,7 @@ mod hands_on;
 mod host;
 mod paths;
 mod process;
+mod softroce;
 mod test;
 mod vm;
 
@@ -64,6 +66,15 @@ enum Task {
     },
     /// Formatting, lints, documentation and the build for a bare target
     Check,
+    /// Frames of Linux Soft-RoCE, as data for the tests of the firmware
+    CaptureSoftroce {
+        /// Where to write them
+        #[arg(
+            value_name = "FILE",
+            default_value = "firmware/tests/data/softroce.hex"
+        )]
+        file: PathBuf,
+    },
     /// A scenario of qemu-configs/ with a shell in the guest
     Vm {
         /// Name of the scenario; `cargo xtask vm list` shows them
@@ -101,6 +112,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { only } => test::run(only.as_deref()),
         Task::Bench { json } => bench::run(json.as_deref()),
         Task::Check => check::run(),
+        Task::CaptureSoftroce { file } => softroce::capture(&file),
         Task::Vm {
             scenario,
             console,

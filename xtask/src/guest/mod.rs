@@ -4,7 +4,8 @@
 //! once per set of packages: kernel modules, busybox, `lspci`. The overlay is made for each run:
 //! our `init`, the guest program, and what a test wants to put there.
 //! - [`cpio`] writes the archives, [`modules`] picks kernel modules with what they need,
-//! - [`programs`] builds our programs so that they run in a guest without libraries.
+//! - [`programs`] builds our programs so that they run in a guest without libraries,
+//! - [`softroce`] makes a third part, for the guests that have Linux Soft-RoCE.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::{paths, process};
 pub(crate) mod cpio;
 pub(crate) mod modules;
 pub(crate) mod programs;
+pub(crate) mod softroce;
 
 use cpio::Archive;
 
@@ -38,12 +40,14 @@ const PACKAGES: Request = Request {
     provided: &["initramfs-tools", "linux-base", "debconf"],
 };
 
-/// Modules a guest can load, with all they depend on.
-const MODULES: [&str; 8] = [
+/// Modules a guest can load, with all they depend on. `rdma_rxe` asks for `crc32_generic` by the
+/// name of its algorithm when it runs, which no index says.
+const MODULES: [&str; 9] = [
     "vfio-pci",
     "vfio_iommu_type1",
     "virtio_net",
     "rdma_rxe",
+    "crc32_generic",
     "rdma_cm",
     "rdma_ucm",
     "ib_uverbs",
@@ -131,7 +135,12 @@ fn add_program(archive: &mut Archive, root: &Root, program: &str) -> Result<()> 
         .context("a program has a name")?;
     let inside = format!("bin/{}", name.to_string_lossy());
     archive.host_file(&inside, 0o755, &root.path(program))?;
-    for library in root.libraries_of(program)? {
+    add_libraries(archive, root, program)
+}
+
+/// The libraries that a program or library loads, the loader included.
+fn add_libraries(archive: &mut Archive, root: &Root, of: &str) -> Result<()> {
+    for library in root.libraries_of(of)? {
         let name = library
             .file_name()
             .context("a library has a name")?

@@ -1,4 +1,5 @@
-//! Building our programs: those of the guest without libraries, those of this machine as usual.
+//! Building our programs: those of the guest without libraries, those of this machine as usual,
+//! of which a guest that has libraries can run one, too.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +14,8 @@ const INIT: &str = "vrnic-guest-init";
 /// Drives a vrnic inside a guest.
 const GUEST: &str = "vrnic-guest";
 const VRNIC: &str = "vrnic";
+/// Drives a vrnic on this machine, and Soft-RoCE inside a guest.
+const PEER: &str = "vrnic-softroce";
 
 /// Our programs, built.
 pub(crate) struct Programs {
@@ -20,6 +23,8 @@ pub(crate) struct Programs {
     guest: PathBuf,
     /// The RNIC itself.
     pub vrnic: PathBuf,
+    /// Drives a vrnic on this machine, and Soft-RoCE inside a guest that has the libraries.
+    pub peer: PathBuf,
 }
 
 impl Programs {
@@ -30,12 +35,14 @@ impl Programs {
     pub(crate) fn build() -> Result<Programs> {
         let guest_dir = paths::target().join("guest");
         run(for_guest(&mut cargo_build(&[INIT, GUEST], &guest_dir)))?;
-        run(&mut cargo_build(&[VRNIC], &paths::target()))?;
+        run(&mut cargo_build(&[VRNIC, PEER], &paths::target()))?;
         let in_guest = guest_dir.join(TARGET).join("release");
+        let here = paths::target().join("release");
         Ok(Programs {
             init: in_guest.join(INIT),
             guest: in_guest.join(GUEST),
-            vrnic: paths::target().join("release").join(VRNIC),
+            vrnic: here.join(VRNIC),
+            peer: here.join(PEER),
         })
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::host::lock::Lock;
 use crate::host::root::Roots;
@@ -107,6 +108,21 @@ fn all_opcodes() -> BTreeSet<u8> {
 fn tshark() -> Result<PathBuf> {
     let _lock = Lock::take(&paths::vm().join("lock"))?;
     tools::tshark(&mut Roots::default())
+}
+
+/// The frames of a capture that pass a filter, each as hexadecimal digits.
+///
+/// # Errors
+/// There is no tshark, or it cannot read the capture.
+pub(crate) fn frames(file: &Path, filter: &str) -> Result<Vec<String>> {
+    let packets = list(&tshark()?, file, filter, &["-T", "jsonraw"])?;
+    let packets: Vec<Value> = serde_json::from_str(&packets)?;
+    let frame = |packet: &Value| {
+        let digits = packet["_source"]["layers"]["frame_raw"][0].as_str();
+        digits.map(str::to_owned)
+    };
+    let frames: Option<_> = packets.iter().map(frame).collect();
+    frames.context("tshark shows a packet without its bytes")
 }
 
 /// What tshark prints of the packets that a filter selects.

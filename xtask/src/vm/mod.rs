@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::guest::Guest;
 use crate::guest::programs::Programs;
+use crate::guest::{Guest, softroce};
 use crate::host::accel::{self, Accel};
 use crate::host::lock::Lock;
 use crate::host::root::{self, Roots, quote};
@@ -40,6 +40,8 @@ pub(crate) struct Prepared {
     pub qemu: PathBuf,
     /// A guest's kernel and the base of its initramfs.
     pub guest: Guest,
+    /// What a guest's initramfs has beyond that if it is to have Soft-RoCE's user space.
+    softroce: PathBuf,
     /// Our programs.
     pub programs: Programs,
     /// How guests run.
@@ -60,9 +62,12 @@ impl Prepared {
         let mut roots = Roots::default();
         let qemu = tools::qemu(&mut roots)?;
         let guest = Guest::get(&mut roots)?;
+        let softroce = paths::vm().join("softroce.cpio");
+        fs::write(&softroce, softroce::part(&mut roots, &programs.peer)?)?;
         let mut prepared = Prepared {
             qemu,
             guest,
+            softroce,
             programs,
             accel: Accel::Kvm,
         };
@@ -99,11 +104,17 @@ impl Prepared {
         ]
     }
 
-    /// What a person who runs a scenario by hand needs: the initramfs, and defaults for the
-    /// environment.
+    /// What a person who runs a scenario by hand needs: the initramfs of each kind, and defaults
+    /// for the environment.
     fn write_environment(&self) -> Result<()> {
-        let initramfs = paths::vm().join("initramfs.cpio");
-        fs::write(&initramfs, self.initramfs(&[])?)?;
+        for (name, softroce) in [("initramfs", false), ("softroce-initramfs", true)] {
+            let vm = Vm {
+                softroce,
+                ..Vm::default()
+            };
+            let initramfs = paths::vm().join(name).with_extension("cpio");
+            fs::write(&initramfs, self.initramfs(&vm)?)?;
+        }
         let line = |(name, value): &(&str, String)| {
             format!(": \"${{{name}:=$(printf %s {})}}\"\n", quote(value))
         };
@@ -112,13 +123,16 @@ impl Prepared {
         Ok(())
     }
 
-    /// An initramfs with further files in it.
+    /// The initramfs of a virtual machine.
     ///
     /// # Errors
     /// A part of it cannot be read.
-    pub(crate) fn initramfs(&self, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    pub(crate) fn initramfs(&self, vm: &Vm) -> Result<Vec<u8>> {
         let mut bytes = fs::read(&self.guest.base)?;
-        bytes.extend(self.programs.overlay(files)?);
+        if vm.softroce {
+            bytes.extend(fs::read(&self.softroce)?);
+        }
+        bytes.extend(self.programs.overlay(&vm.files)?);
         Ok(bytes)
     }
 }

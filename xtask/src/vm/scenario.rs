@@ -28,9 +28,14 @@ pub(crate) struct Scenario {
     pub vms: Vec<Vm>,
 }
 
-/// One virtual machine of a scenario.
+/// One virtual machine of a scenario, or a program of this machine that takes the place of one.
 #[derive(Clone, Default)]
 pub(crate) struct Vm {
+    /// Command that runs on this machine instead, in the folder of the run, with the path of our
+    /// program for Soft-RoCE in `$PEER`. Nothing else here matters then.
+    pub host: Option<String>,
+    /// Whether the guest has Soft-RoCE's user space.
+    pub softroce: bool,
     /// Which RNIC it has, by its place in [`Scenario::nics`].
     pub nic: Option<usize>,
     /// Ids of the function that `vfio-pci` takes.

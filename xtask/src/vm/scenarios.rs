@@ -8,7 +8,7 @@ use super::scenario::{Scenario, Vm, name};
 
 /// Name of each file of `qemu-configs/` without its ending, what it shows, and its number of
 /// virtual machines.
-pub(crate) const FILES: [(&str, &str, usize); 4] = [
+pub(crate) const FILES: [(&str, &str, usize); 5] = [
     ("one-vm", "one VM with one vrnic", 1),
     ("two-vms", "two VMs, each with a vrnic, over a link", 2),
     (
@@ -21,7 +21,15 @@ pub(crate) const FILES: [(&str, &str, usize); 4] = [
         "one VM whose memory the vrnic cannot map",
         1,
     ),
+    (
+        SOFTROCE,
+        "one VM whose Linux Soft-RoCE is on the wire of a vrnic",
+        1,
+    ),
 ];
+
+/// The scenario with Soft-RoCE.
+pub(crate) const SOFTROCE: &str = "softroce";
 
 /// Time after which a run has failed; most take a tenth of it.
 pub(crate) const BOUND: Duration = Duration::from_secs(120);
@@ -33,10 +41,12 @@ pub(crate) fn by_hand(
     command: Option<&str>,
     qemu: &[String],
 ) -> Scenario {
-    // VFIO in the guest needs the guest's IOMMU.
-    let vfio = (file != "one-vm").then(rnic_ids);
+    // VFIO in the guest needs the guest's IOMMU, and the RNIC.
+    let softroce = file == SOFTROCE;
+    let vfio = (file != "one-vm" && !softroce).then(rnic_ids);
     let vm = |index| Vm {
-        nic: Some(index),
+        nic: (!softroce).then_some(index),
+        softroce,
         vfio: vfio.clone(),
         run: command.map(str::to_owned),
         qemu: qemu.to_vec(),
@@ -47,9 +57,19 @@ pub(crate) fn by_hand(
         name: file,
         file,
         bound: BOUND,
-        nics: links(count),
+        nics: match softroce {
+            true => vec![wire()],
+            false => links(count),
+        },
         vms,
     }
+}
+
+/// Arguments of an RNIC on whose wire a virtual machine's network interface is.
+pub(crate) fn wire() -> Vec<String> {
+    ["--link", "stream:listen=link.sock", "--capture", "a.pcapng"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// One virtual machine without an RNIC.

@@ -159,19 +159,24 @@ impl<'a> Session<'a> {
         self.nics.into_iter().try_for_each(Nic::stop)
     }
 
-    /// The command that starts one of the virtual machines, its console on standard output.
+    /// The command that starts one of the virtual machines, its console on standard output, or
+    /// the program that stands for one.
     ///
     /// # Errors
     /// The guest's initramfs cannot be written.
     pub(crate) fn command(&self, index: usize, vm: &Vm) -> Result<Command> {
+        if let Some(host) = &vm.host {
+            return Ok(self.host_command(host));
+        }
         let role = name(index);
         let mut command = Command::new("/bin/sh");
         command.arg(paths::scenarios().join(format!("{}.sh", self.scenario.file)));
-        if self.scenario.vms.len() > 1 {
+        let machines = self.scenario.vms.iter().filter(|vm| vm.host.is_none());
+        if machines.count() > 1 {
             command.arg(role);
         }
         let initrd = self.dir.path.join(format!("{role}.initramfs"));
-        fs::write(&initrd, self.prepared.initramfs(&vm.files)?)?;
+        fs::write(&initrd, self.prepared.initramfs(vm)?)?;
         command.args(&vm.qemu).current_dir(&self.dir.path);
         command
             .envs(self.prepared.environment())
@@ -185,6 +190,16 @@ impl<'a> Session<'a> {
             None => command.env_remove("SOCKET"),
         };
         Ok(command)
+    }
+
+    /// A command on this machine, which says at its end what a guest's `init` would.
+    fn host_command(&self, host: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", &format!("{host}\necho @vrnic exit $?")])
+            .env("PEER", &self.prepared.programs.peer)
+            .current_dir(&self.dir.path);
+        command
     }
 }
 

@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
 use super::{Prepared, capture};
-use crate::demo;
+use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
 pub(crate) type Test = (&'static str, fn(&Prepared) -> Result<()>);
 
 /// All tests, in the order they run.
-pub(crate) const ALL: [Test; 14] = [
+pub(crate) const ALL: [Test; 16] = [
     ("vm: a stock kernel boots", boots),
     ("vm: the RDMA modules load", rdma_modules),
     (
@@ -43,6 +43,14 @@ pub(crate) const ALL: [Test; 14] = [
     ),
     ("vm: demo, its capture without a malformed packet", demo),
     ("tshark reads every opcode of every service", every_opcode),
+    (
+        "vm: Linux Soft-RoCE exchanges data with a vrnic",
+        softroce::test,
+    ),
+    (
+        "vm: Linux Soft-RoCE exchanges data over a wire that loses packets",
+        softroce::lossy_test,
+    ),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {
