@@ -601,7 +601,8 @@ codes! {
         Broadcast = 1,
         /// Frames to all multicast addresses, the broadcast address included.
         AllMulticast = 2,
-        /// All frames that reach the function's port, also those to unicast addresses of others.
+        /// All frames that reach the function's port: to its own addresses, to groups, and to unicast
+        /// addresses that no function of the device has.
         Promiscuous = 3,
     }
 }

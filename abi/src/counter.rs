@@ -148,11 +148,11 @@ codes! {
         /// Packets of unreliable services dropped: the request is not valid, or may not access the
         /// memory that it names.
         RxUnreliableInvalid = 61,
-        /// Multicast packets dropped: no queue pair is attached to the group.
+        /// Multicast packets dropped: no queue pair of the device is attached to the group.
         RxNoMulticastMember = 62,
         /// Ethernet frames received by raw packet queues.
         RxFrames = 63,
-        /// Ethernet frames dropped: no filter wants them.
+        /// Ethernet frames to an address of the function dropped: no filter wants them.
         RxFrameNoFilter = 64,
         /// Ethernet frames dropped: no receive request was posted, or it is too short.
         RxFrameNoReceive = 65,
@@ -164,9 +164,9 @@ codes! {
         PortXmitDiscards = 68,
         /// Received datagrams.
         RxDatagrams = 69,
-        /// Received multicast packets.
+        /// Received datagrams to multicast groups.
         MulticastRcvPackets = 70,
-        /// Sent multicast packets.
+        /// Sent datagrams to multicast groups.
         MulticastXmitPackets = 71,
         /// Physical function: RoCEv2 packets received by the port for an address that no function
         /// has, malformed ones included.

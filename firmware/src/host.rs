@@ -149,6 +149,18 @@ pub enum TraceEvent<'a> {
     PacketSent(&'a crate::pdu::Pdu),
     /// A packet was received for a queue pair.
     PacketReceived(&'a crate::pdu::Pdu),
+    /// An Ethernet frame of a raw packet queue was sent.
+    FrameSent {
+        /// Length in bytes as the guest gave it.
+        length: u32,
+    },
+    /// An Ethernet frame was received for a raw packet queue.
+    FrameReceived {
+        /// Queue pair.
+        qpn: u32,
+        /// The frame as it came.
+        frame: &'a [u8],
+    },
     /// A completion was written.
     Completion {
         /// Completion queue.

@@ -61,6 +61,9 @@ pub type Msn = Psn;
 pub struct Qpn(u32);
 
 impl Qpn {
+    /// Stands for all members of a multicast group (IBTA volume 1, 10.5.2).
+    pub const MULTICAST: Self = Self(0xff_ffff);
+
     /// The low 24 bits of `value`.
     #[must_use]
     pub const fn new(value: u32) -> Self {
@@ -129,6 +132,18 @@ impl Gid {
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The broadcast address.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Whether it stands for a group: multicast or broadcast.
+    #[must_use]
+    #[inline]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
 
 /// Path MTU (IBTA volume 1, 9.4.3): the largest payload of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -351,15 +351,7 @@ mod bad_arguments {
             let known = AdminOpcode::from_raw(opcode);
             let wanted = match known {
                 None => Status::BadOpcode,
-                Some(
-                    Op::AttachMulticast
-                    | Op::DetachMulticast
-                    | Op::SetFilter
-                    | Op::ClearFilter
-                    | Op::ConfigureVf
-                    | Op::QueryVf
-                    | Op::SetVfQuota,
-                ) => Unsupported,
+                Some(Op::ConfigureVf | Op::QueryVf | Op::SetVfQuota) => Unsupported,
                 Some(_) => continue,
             };
             let completion = node.driver.raw(&mut bench, opcode, &[]);
@@ -927,11 +919,6 @@ mod bad_arguments {
                 offset_of!(CreateQp, doorbell_page),
             ),
             (
-                |b| b.qp_type = 4,
-                Unsupported,
-                offset_of!(CreateQp, qp_type),
-            ),
-            (
                 |b| b.qp_type = 7,
                 BadArgument,
                 offset_of!(CreateQp, qp_type),
@@ -952,6 +939,7 @@ mod bad_arguments {
                 offset_of!(CreateQp, log_receive_segments),
             ),
             (|b| b.flags = 8, BadArgument, offset_of!(CreateQp, flags)),
+            (|b| b.flags = 4, BadArgument, offset_of!(CreateQp, flags)),
             (|b| b.xrcd = 1, BadArgument, offset_of!(CreateQp, xrcd)),
         ];
         for (change, status, offset) in cases {

@@ -6,6 +6,7 @@ use vrnic_abi::eqe::EventType;
 use vrnic_abi::wqe::RESERVED_LKEY;
 
 use super::address::{resolve, udp_source};
+use super::frame::FrameCopy;
 use super::keys;
 use super::objects::Objects;
 use super::ring::{ReceiveRing, SendRing};
@@ -18,7 +19,7 @@ use crate::transport::{
     Payload, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, Route, SendWork, TransferError,
     Transmit,
 };
-use crate::types::{Access, AccessError, Chunk, Chunks, Gid, Mac, Mtu, Outcome, Time};
+use crate::types::{Access, AccessError, Chunk, Chunks, Gid, Mac, Mtu, Outcome, Qpn, Time};
 use crate::wire::{self, Received};
 
 /// Length of an Ethernet header with a VLAN tag.
@@ -45,6 +46,10 @@ pub struct WorkQueues {
     pub signal_all: bool,
     /// The reserved local key is allowed.
     pub privileged: bool,
+    /// The VLAN tag of received frames is taken out.
+    pub strip_vlan: bool,
+    /// A packet waits for room in the port.
+    pub waits: bool,
     /// Type of the queue pair.
     pub kind: Kind,
     /// Memory windows of type 2 that are bound to the queue pair.
@@ -86,6 +91,15 @@ pub trait Port<M> {
     /// Sends a PDU whose payload lies in `memory`.
     fn transmit(&mut self, memory: &M, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit;
 
+    /// Sends an Ethernet frame of `length` bytes that lie in `memory`.
+    fn transmit_frame(
+        &mut self,
+        memory: &M,
+        offload: Offload,
+        length: u32,
+        payload: Payload<'_>,
+    ) -> Transmit;
+
     /// Most packets that a PDU along `path` may stand for.
     fn burst(&self, path: &Path) -> u32;
 
@@ -101,6 +115,10 @@ pub struct NoPort;
 
 impl<M> Port<M> for NoPort {
     fn transmit(&mut self, _: &M, _: &Path, _: &Pdu, _: Payload<'_>) -> Transmit {
+        Transmit::NoRoom
+    }
+
+    fn transmit_frame(&mut self, _: &M, _: Offload, _: u32, _: Payload<'_>) -> Transmit {
         Transmit::NoRoom
     }
 
@@ -123,6 +141,8 @@ pub struct Incoming<'a, M> {
 pub enum Arrived<'a, M> {
     /// Bytes of a frame, or inline data of the sender.
     Bytes(&'a [u8]),
+    /// Two pieces of a frame, one behind the other.
+    Pieces([&'a [u8]; 2]),
     /// Pieces of the sender's memory.
     Memory(&'a M, &'a [Chunk]),
 }
@@ -136,6 +156,8 @@ pub enum Origin<'a> {
     Packet(&'a Received<'a>),
     /// Along a path between two functions of the NIC.
     Direct(&'a Path, &'a Pdu),
+    /// As an Ethernet frame for a raw packet queue pair.
+    Frame(&'a FrameCopy<'a>),
 }
 
 impl<M> Incoming<'_, M> {
@@ -324,6 +346,9 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
                 let bytes = bytes.get(offset..).ok_or(TransferError::Sender)?;
                 scatter(self.host.memory(), bytes, chunks)
             }
+            // Frames are placed whole.
+            Arrived::Pieces(_) if offset != 0 => Err(TransferError::Sender),
+            Arrived::Pieces(pieces) => scatter_pieces(self.host.memory(), pieces, chunks),
             Arrived::Memory(source, from) => {
                 let placed = copy_chunks(source, from, offset, self.host.memory(), chunks);
                 self.objects.unreadable |= placed == Err(TransferError::Sender);
@@ -368,6 +393,10 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
                 .map(|handle| handle.path),
         }
         .ok_or(Outcome::LocalQpOperation)?;
+        // A group has the queue pair number of groups, and nobody else has.
+        if path.destination_mac.is_group() != (target.qpn == Qpn::MULTICAST) {
+            return Err(Outcome::LocalQpOperation);
+        }
         path.udp_source = udp_source(path.flow_label, self.queues.qpn, target.qpn.get());
         Ok(path)
     }
@@ -384,7 +413,7 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         match self.incoming.origin {
             Origin::Packet(packet) => packet.route_header(),
             Origin::Direct(path, pdu) => wire::route_header(path, pdu),
-            Origin::Nowhere => [0; 40],
+            Origin::Nowhere | Origin::Frame(_) => [0; 40],
         }
     }
 
@@ -406,17 +435,20 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         if sent == Transmit::Sent {
             self.host.trace(&TraceEvent::PacketSent(pdu));
         }
-        sent
+        self.note_room(sent)
     }
 
-    fn transmit_frame(
-        &mut self,
-        _offload: Offload,
-        _length: u32,
-        _payload: Payload<'_>,
-    ) -> Transmit {
-        // No raw packet queue pair can be created.
-        Transmit::BadMemory
+    fn transmit_frame(&mut self, offload: Offload, length: u32, payload: Payload<'_>) -> Transmit {
+        if let Payload::Chunks(chunks) = payload {
+            self.host.trace(&TraceEvent::DmaRead(chunks));
+        }
+        let memory = self.host.memory();
+        let sent = self.port.transmit_frame(memory, offload, length, payload);
+        if sent == Transmit::Sent {
+            self.host.trace(&TraceEvent::FrameSent { length });
+            self.objects.count(Counter::TxFrames, 1);
+        }
+        self.note_room(sent)
     }
 
     fn burst(&self, path: &Path) -> u32 {
@@ -457,6 +489,17 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 }
 
 impl<H: Host, P> QpEnv<'_, H, P> {
+    /// Counts a packet that has to wait for room, once.
+    #[inline]
+    fn note_room(&mut self, sent: Transmit) -> Transmit {
+        let waits = sent == Transmit::NoRoom;
+        if waits && !self.queues.waits {
+            self.objects.count(Counter::PortXmitWait, 1);
+        }
+        self.queues.waits = waits;
+        sent
+    }
+
     /// Gives up the receive work request with `cookie`: returns the number of its shared receive
     /// queue, or 0, its index, and the completion queue that is told.
     fn end_receive(&mut self, cookie: u64) -> Option<(u32, u32, u32)> {
@@ -506,6 +549,34 @@ fn scatter<M: Memory>(memory: &M, data: &[u8], chunks: &[Chunk]) -> Result<(), T
             .write(chunk.address, bytes)
             .map_err(|_| TransferError::Local)?;
         rest = after;
+    }
+    Ok(())
+}
+
+/// As [`scatter`], of two pieces of data, one behind the other.
+fn scatter_pieces<M: Memory>(
+    memory: &M,
+    [mut rest, mut next]: [&[u8]; 2],
+    chunks: &[Chunk],
+) -> Result<(), TransferError> {
+    for chunk in chunks {
+        let mut left = *chunk;
+        while left.length > 0 {
+            if rest.is_empty() {
+                rest = core::mem::take(&mut next);
+            }
+            let wanted = usize::try_from(left.length).map_err(|_| TransferError::Sender)?;
+            let (bytes, after) = rest.split_at(wanted.min(rest.len()));
+            if bytes.is_empty() {
+                return Err(TransferError::Sender);
+            }
+            memory
+                .write(left.address, bytes)
+                .map_err(|_| TransferError::Local)?;
+            rest = after;
+            // CAST: no longer than the chunk.
+            advance(&mut left, bytes.len() as u32);
+        }
     }
     Ok(())
 }
@@ -576,11 +647,14 @@ fn received(completion: &ReceiveCompletion, origin: &Origin<'_>) -> CompletionEn
         opcode: opcode.raw(),
         ..CompletionEntry::default()
     };
+    if let (ReceiveKind::Frame, Origin::Frame(frame)) = (completion.kind, origin) {
+        frame.describe(&mut flags, &mut entry);
+    }
     if let ReceiveKind::Datagram { source, .. } = completion.kind {
         let (mac, vlan, gid) = match origin {
             Origin::Packet(packet) => (packet.source_mac, packet.vlan, packet.source),
             Origin::Direct(path, _) => (path.source_mac, path.vlan, path.source),
-            Origin::Nowhere => (Mac::default(), 0, Gid::default()),
+            Origin::Nowhere | Origin::Frame(_) => (Mac::default(), 0, Gid::default()),
         };
         flags |= CompletionFlags::GRH;
         flags.set(CompletionFlags::IPV4, gid.to_v4().is_some());

@@ -14,7 +14,8 @@ use vrnic_abi::eqe::EventType;
 use vrnic_abi::registers::DeviceState;
 
 use super::admin::{AdminQueue, PendingCreate};
-use super::env::{Incoming, NoPort, Port, QpEnv};
+use super::env::{Incoming, NoPort, Origin, Port, QpEnv};
+use super::frame::ReceivedFrame;
 use super::objects::Objects;
 use super::queue_pairs::QueuePairs;
 use super::registers::{Action, Fault, Registers};
@@ -393,6 +394,31 @@ impl Function {
         let incoming = Incoming::none();
         self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
             qp.unreadable(env, pdu);
+        });
+        self.after_call(host, now, qpn);
+    }
+
+    /// Hands an Ethernet frame to a raw packet queue pair.
+    pub fn receive_frame<H: Host, P: Port<H::Memory>>(
+        &mut self,
+        host: &H,
+        now: Time,
+        port: &mut P,
+        qpn: u32,
+        frame: &ReceivedFrame<'_>,
+    ) {
+        let Some(qp) = self.qps.get(qpn) else {
+            return;
+        };
+        let bytes = frame.bytes();
+        host.trace(&TraceEvent::FrameReceived { qpn, frame: bytes });
+        let copy = frame.copy(qp.queues.strip_vlan);
+        let incoming = Incoming {
+            payload: copy.payload(),
+            origin: Origin::Frame(&copy),
+        };
+        self.call(host, now, qpn, port, incoming, |qp, env| {
+            qp.receive_frame(env, copy.length());
         });
         self.after_call(host, now, qpn);
     }

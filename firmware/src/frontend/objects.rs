@@ -17,7 +17,9 @@ use super::moderation::Moderation;
 use super::registers::Fault;
 use super::shared_receive::{Look, SharedReceiveQueue};
 use crate::host::Host;
-use crate::resource::{DoorbellPages, GidTable, Keys, Numbering, Table, limits};
+use crate::resource::{
+    DoorbellPages, Filters, GidTable, Keys, Memberships, Numbering, Table, limits,
+};
 use crate::transport::{Congestion, NoReceive, Path, ReceiveWork};
 use crate::types::Time;
 
@@ -81,6 +83,10 @@ pub struct Objects {
     pub handles: Table<AddressHandle>,
     /// Addresses.
     pub gids: GidTable,
+    /// Filters of received frames.
+    pub filters: Filters,
+    /// Multicast groups.
+    pub memberships: Memberships,
     /// Doorbell pages.
     pub doorbells: DoorbellPages,
     /// What the port does about congestion.
@@ -115,6 +121,8 @@ impl Default for Objects {
             async_eq: None,
             handles: Table::new(Numbering::PLAIN, limits::ADDRESS_HANDLES),
             gids: GidTable::default(),
+            filters: Filters::default(),
+            memberships: Memberships::default(),
             doorbells: DoorbellPages::default(),
             congestion: Congestion::OFF,
             counters: [0; COUNTERS],

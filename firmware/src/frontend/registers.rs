@@ -17,6 +17,8 @@ pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::GSI)
     .union(Capabilities::SRQ)
     .union(Capabilities::XRC)
+    .union(Capabilities::RAW_PACKET)
+    .union(Capabilities::MULTICAST)
     .union(Capabilities::ATOMIC_WRITE)
     .union(Capabilities::FLUSH)
     .union(Capabilities::ATOMICS)

@@ -2,12 +2,18 @@
 
 use alloc::collections::BTreeMap;
 
+use super::group::Groups;
+use super::switch::Switch;
 use crate::resource::GidEntry;
 use crate::types::{Gid, Mac};
 
 /// Addresses of all functions of the port. A GID belongs to one function in each VLAN.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
+    /// Ethernet addresses.
+    pub switch: Switch,
+    /// Multicast groups.
+    pub groups: Groups,
     owners: BTreeMap<(u16, Gid), (u16, Mac)>,
 }
 
@@ -32,8 +38,10 @@ impl Addresses {
         true
     }
 
-    /// Takes all addresses away from function `owner`.
+    /// Takes all addresses away from function `owner`, but the one that it has from the start.
     pub fn remove_all(&mut self, owner: u16) {
+        self.switch.remove_filters(owner);
+        self.groups.remove_all(owner);
         self.owners.retain(|_, (o, _)| *o != owner);
     }
 

@@ -8,13 +8,20 @@
 //! Queue pairs that have something to do wait in a list of their function; every step gives each
 //! function the same number of turns, and every turn the same number of PDUs. PDUs between two
 //! functions of the NIC take the direct path: they are handled right after the turn that sent them,
-//! and their payload is copied once, from the sender's memory to its destination.
+//! and their payload is copied once, from the sender's memory to its destination. Frames of raw
+//! packet queues and packets to multicast groups go where the embedded switch says (`switch`,
+//! `egress`, `ingress`).
 //!
 //! What happens to one function's rings, memory or state never stops another function.
 
 mod address;
+mod egress;
+mod group;
+mod ingress;
 mod local;
+mod looped;
 mod port;
+mod switch;
 
 use alloc::vec::Vec;
 
@@ -24,13 +31,16 @@ use vrnic_abi::eqe::EventType;
 use crate::frontend::env::{Arrived, Incoming, Origin};
 use crate::frontend::{Context, Function, Identity};
 use crate::host::{Host, Wire};
-use crate::transport::{Path, Poll};
+use crate::transport::{Kind, Path, Poll};
 use crate::types::{Gid, Mac, Qpn, Time};
-use crate::wire;
+use crate::wire::{self, Received};
 
 pub use address::Addresses;
+pub use group::Groups;
 use local::LocalPdu;
+use looped::Sender;
 use port::{FunctionPort, Shared, Tally};
+pub use switch::{Sorting, Switch};
 
 /// Turns that a function gets in one step.
 const TURNS: u32 = 8;
@@ -86,12 +96,12 @@ pub enum Progress {
     Idle,
 }
 
-/// Frames that were received for no function.
+/// Frames that nobody received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortDrops {
-    /// Frames that are not RoCEv2.
+    /// Frames that are not RoCEv2 and that no filter wants.
     pub not_roce: u64,
-    /// RoCEv2 packets to addresses that no function has.
+    /// RoCEv2 packets to addresses that no function has and that no filter wants.
     pub not_ours: u64,
     /// Malformed ones that could not be assigned to a function.
     pub malformed: u64,
@@ -107,6 +117,8 @@ pub struct Nic<H> {
     functions: Vec<Option<Function>>,
     shared: Shared,
     drops: PortDrops,
+    /// Scratch: the queue pairs that a frame goes to.
+    receivers: Vec<(u16, u32)>,
     now: Time,
     /// The function whose turn is first in the next step.
     first: usize,
@@ -126,6 +138,7 @@ impl<H: Host> Nic<H> {
                 ..Shared::default()
             },
             drops: PortDrops::default(),
+            receivers: Vec::new(),
             now: Time::default(),
             first: 0,
         }
@@ -149,12 +162,14 @@ impl<H: Host> Nic<H> {
         }
         *self.hosts.get_mut(index)? = Some(host);
         *self.functions.get_mut(index)? = Some(function);
+        self.shared.addresses.switch.add_station(id.0, config.mac);
         Some(id)
     }
 
     /// Removes a function and returns its surroundings. Nothing of it is in flight afterwards.
     pub fn remove_function(&mut self, id: FunctionId) -> Option<H> {
         self.forget(id.0);
+        self.shared.addresses.switch.remove_station(id.0);
         self.functions.get_mut(usize::from(id.0))?.take();
         self.hosts.get_mut(usize::from(id.0))?.take()
     }
@@ -236,11 +251,16 @@ impl<H: Host> Nic<H> {
 
     /// Takes a received frame.
     pub fn receive<W: Wire>(&mut self, now: Time, frame: &[u8], wire: &mut W) {
+        self.take(now, frame, None, wire);
+    }
+
+    /// Takes a frame, `from` a function of this NIC or from the link.
+    fn take<W: Wire>(&mut self, now: Time, frame: &[u8], from: Option<Sender>, wire: &mut W) {
         self.now = now;
         let received = match wire::parse(frame) {
             Ok(received) => received,
             Err(reason) => {
-                self.count_drop(frame, reason);
+                self.receive_other(now, frame, reason, from, wire);
                 return;
             }
         };
@@ -250,18 +270,33 @@ impl<H: Host> Nic<H> {
             received.destination_mac,
         );
         let Some(to) = to else {
-            self.drops.not_ours += 1;
-            self.count_stray(Counter::RxNotForUs);
+            self.receive_stray(now, frame, &received, from, wire);
             return;
         };
+        self.hand_over(now, to, &received, Some(frame.len()), wire);
+    }
+
+    /// Hands a packet to the queue pair of function `to` that it names, which counts `length` bytes
+    /// unless it has done so before.
+    #[inline]
+    fn hand_over<W: Wire>(
+        &mut self,
+        now: Time,
+        to: u16,
+        received: &Received<'_>,
+        length: Option<usize>,
+        wire: &mut W,
+    ) {
         let index = usize::from(to);
         let host = self.hosts.get(index).and_then(Option::as_ref);
         let function = self.functions.get_mut(index).and_then(Option::as_mut);
         let (Some(host), Some(function)) = (host, function) else {
             return;
         };
-        function.count(Counter::PortRcvPackets, 1);
-        function.count(Counter::PortRcvData, frame.len() as u64 / 4);
+        if let Some(length) = length {
+            function.count(Counter::PortRcvPackets, 1);
+            function.count(Counter::PortRcvData, length as u64 / 4);
+        }
         let from = Ends {
             vlan: received.vlan,
             source: received.source,
@@ -275,7 +310,7 @@ impl<H: Host> Nic<H> {
         let mut port = FunctionPort::new(&mut self.shared, wire, to);
         let incoming = Incoming {
             payload: Arrived::Bytes(received.payload),
-            origin: Origin::Packet(&received),
+            origin: Origin::Packet(received),
         };
         function.receive(host, now, &mut port, &received.pdu, incoming);
         let tally = port.tally;
@@ -355,8 +390,9 @@ impl<H: Host> Nic<H> {
             if let Some(local) = self.shared.local.pop() {
                 self.deliver(now, &local, wire);
                 self.shared.local.recycle(local);
-            } else if let Some(frame) = self.shared.looped.pop_front() {
-                self.receive(now, &frame, wire);
+            } else if let Some((from, frame)) = self.shared.looped.pop() {
+                self.take(now, &frame, Some(from), wire);
+                self.shared.looped.recycle(frame);
             } else {
                 break;
             }
@@ -465,35 +501,6 @@ impl<H: Host> Nic<H> {
             }
         }
     }
-
-    /// Counts a frame that is not received, at the function that it was addressed to.
-    fn count_drop(&mut self, frame: &[u8], reason: wire::DropReason) {
-        let Some(counter) = reason.counter() else {
-            self.drops.not_roce += 1;
-            self.count_stray(Counter::RxNotRoce);
-            return;
-        };
-        let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
-        let mut functions = self.functions.iter_mut().flatten();
-        match functions.find(|function| Some(function.identity.mac) == target) {
-            Some(function) => {
-                function.count(counter, 1);
-                function.count(Counter::RxMalformed, reason.is_malformed().into());
-            }
-            None => {
-                self.drops.malformed += 1;
-                self.count_stray(Counter::RxNotForUs);
-            }
-        }
-    }
-
-    /// Counts a frame that reaches no function, at the physical function.
-    fn count_stray(&mut self, counter: Counter) {
-        let mut functions = self.functions.iter_mut().flatten();
-        if let Some(function) = functions.find(|function| function.identity.number == 0) {
-            function.count(counter, 1);
-        }
-    }
 }
 
 /// Where a PDU comes from and goes to.
@@ -521,6 +528,10 @@ fn admit(function: &Function, qpn: Qpn, from: &Ends) -> Result<(), Counter> {
         }
     }
     if !pkeys_match(qp.transport.pkey(), from.pkey) {
+        // Raw packet queue pairs are in no partition.
+        if qp.transport.kind() == Kind::Raw {
+            return Err(Counter::RxWrongService);
+        }
         return Err(Counter::RxBadPkey);
     }
     Ok(())
@@ -538,6 +549,10 @@ fn add(function: &mut Function, tally: Tally) {
     if tally.packets > 0 {
         function.count(Counter::PortXmitPackets, tally.packets);
         function.count(Counter::PortXmitData, tally.data);
+    }
+    if tally.discards | tally.multicast != 0 {
+        function.count(Counter::PortXmitDiscards, tally.discards);
+        function.count(Counter::MulticastXmitPackets, tally.multicast);
     }
     if tally.local_bytes > 0 {
         function.count(Counter::LocalBytes, tally.local_bytes);

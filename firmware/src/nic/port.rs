@@ -1,30 +1,27 @@
 //! The port's transmit side: to another function of this NIC, or out on the wire.
 
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::cell::Cell;
 
 use super::address::Addresses;
 use super::local::LocalQueue;
+use super::looped::{LoopedQueue, Sender};
 use crate::frontend::env::Port;
 use crate::host::{Memory, Wire};
 use crate::pdu::Pdu;
-use crate::transport::{Path, Payload, Transmit};
+use crate::transport::{Offload, Path, Payload, Transmit};
 use crate::types::{Chunk, Gid, Mac};
 use crate::wire::{emit_headers, frame_length};
 
 /// Most packets that one PDU between two functions stands for.
 const BURST: u32 = 64;
-/// Frames that can be on their way between functions when they do not take the direct path.
-const MAX_LOOPED: usize = 256;
 
 /// What all functions share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
     pub(super) addresses: Addresses,
     pub(super) local: LocalQueue,
-    /// Frames between functions that do not take the direct path.
-    pub(super) looped: VecDeque<Vec<u8>>,
+    /// Frames between functions.
+    pub(super) looped: LoopedQueue,
     /// PDUs between functions move without frames.
     pub(super) direct: bool,
     pub(super) link_up: bool,
@@ -39,15 +36,19 @@ pub(super) struct Tally {
     /// Octets, divided by 4.
     pub(super) data: u64,
     pub(super) local_bytes: u64,
+    /// Frames that were lost because the link was down.
+    pub(super) discards: u64,
+    /// Packets to multicast groups.
+    pub(super) multicast: u64,
 }
 
 /// The port as one function sees it during a call.
 pub(super) struct FunctionPort<'a, W> {
-    shared: &'a mut Shared,
-    wire: &'a mut W,
-    function: u16,
+    pub(super) shared: &'a mut Shared,
+    pub(super) wire: &'a mut W,
+    pub(super) function: u16,
     /// Queue pair of the function.
-    sender: u32,
+    pub(super) sender: u32,
     pub(super) tally: Tally,
     /// The last path looked up and the function at its end.
     route: Cell<Option<Route>>,
@@ -100,8 +101,21 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
                 Transmit::Sent
             }
             Some(_) => self.transmit_looped(memory, path, pdu, payload),
-            None => self.transmit_frame(memory, path, pdu, payload),
+            None if path.destination_mac.is_group() => {
+                self.transmit_multicast(memory, path, pdu, payload)
+            }
+            None => self.transmit_packet(memory, path, pdu, payload),
         }
+    }
+
+    fn transmit_frame(
+        &mut self,
+        memory: &M,
+        offload: Offload,
+        length: u32,
+        payload: Payload<'_>,
+    ) -> Transmit {
+        self.transmit_raw(memory, offload, length, payload)
     }
 
     fn burst(&self, path: &Path) -> u32 {
@@ -118,7 +132,8 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
 }
 
 impl<W: Wire> FunctionPort<'_, W> {
-    fn transmit_frame<M: Memory>(
+    /// Sends a packet on the link.
+    pub(super) fn transmit_packet<M: Memory>(
         &mut self,
         memory: &M,
         path: &Path,
@@ -126,6 +141,7 @@ impl<W: Wire> FunctionPort<'_, W> {
         payload: Payload<'_>,
     ) -> Transmit {
         if !self.shared.link_up {
+            self.tally.discards += 1;
             return Transmit::Sent;
         }
         let length = frame_length(path, pdu);
@@ -151,11 +167,11 @@ impl<W: Wire> FunctionPort<'_, W> {
         pdu: &Pdu,
         payload: Payload<'_>,
     ) -> Transmit {
-        if self.shared.looped.len() >= MAX_LOOPED {
+        if self.shared.looped.is_full() {
             return Transmit::NoRoom;
         }
         let length = frame_length(path, pdu);
-        let mut frame = alloc::vec![0; length];
+        let mut frame = self.shared.looped.buffer(length);
         let identification = self.shared.identification;
         let built = build(memory, path, pdu, payload, identification, &mut frame);
         if built == Transmit::Sent {
@@ -163,14 +179,21 @@ impl<W: Wire> FunctionPort<'_, W> {
             self.tally.packets += 1;
             self.tally.data += length as u64 / 4;
             self.wire.looped(&frame);
-            self.shared.looped.push_back(frame);
+            let function = self.function;
+            let from = Sender {
+                function,
+                raw: false,
+            };
+            self.shared.looped.push(from, frame);
+        } else {
+            self.shared.looped.recycle(frame);
         }
         built
     }
 }
 
 /// Builds a frame, the payload copied straight to its place.
-fn build<M: Memory>(
+pub(super) fn build<M: Memory>(
     memory: &M,
     path: &Path,
     pdu: &Pdu,
@@ -186,18 +209,26 @@ fn build<M: Memory>(
     let Some(room) = frame.get_mut(headers.payload()) else {
         return Transmit::BadMemory;
     };
-    let filled = match payload {
+    if copy_payload(memory, payload, room).is_none() || headers.finish(frame).is_err() {
+        return Transmit::BadMemory;
+    }
+    Transmit::Sent
+}
+
+/// Copies a payload into `room`, which it fills exactly.
+pub(super) fn copy_payload<M: Memory>(
+    memory: &M,
+    payload: Payload<'_>,
+    room: &mut [u8],
+) -> Option<()> {
+    match payload {
         Payload::Bytes(bytes) if bytes.len() == room.len() => {
             room.copy_from_slice(bytes);
             Some(())
         }
         Payload::Bytes(_) => None,
         Payload::Chunks(chunks) => gather(memory, chunks, room),
-    };
-    if filled.is_none() || headers.finish(frame).is_err() {
-        return Transmit::BadMemory;
     }
-    Transmit::Sent
 }
 
 /// Copies guest memory into `room`, which it fills exactly.

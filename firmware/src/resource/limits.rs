@@ -25,6 +25,17 @@ pub const GIDS: u32 = 256;
 /// Entries of the P_Key table.
 pub const PKEYS: u16 = 1;
 
+/// Filters of received frames.
+pub const FILTERS: u32 = 256;
+/// Copies of a frame that filters for the same addresses can ask for.
+pub const FILTER_COPIES: usize = 16;
+/// Multicast groups that queue pairs are attached to.
+pub const MULTICAST_GROUPS: usize = 256;
+/// Queue pairs that are attached to one multicast group.
+pub const GROUP_MEMBERS: usize = 64;
+/// Attachments of queue pairs to multicast groups, all groups together.
+pub const MULTICAST_ATTACHMENTS: usize = 1024;
+
 /// Pages of one region or queue that is described by a page list.
 pub const PAGES: u32 = 1 << 20;
 /// Entries of all page lists of a function together: 32 MiB of the process's memory.

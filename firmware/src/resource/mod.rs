@@ -1,5 +1,5 @@
 //! What a function owns besides its queues: protection domains, memory regions and windows, GIDs,
-//! doorbell pages, and the tables that give all objects their numbers.
+//! doorbell pages, filters, multicast groups, and the tables that give all objects their numbers.
 //!
 //! Nothing here knows a guest-visible format or touches guest memory: a front end validates and
 //! fetches, then asks for an entry. The invariants that others rely on:
@@ -11,17 +11,21 @@
 //! * every table is bounded ([`limits`]), so that a guest cannot make the process grow.
 
 mod doorbell;
+mod filter;
 mod gid;
 mod key;
 pub mod limits;
+mod membership;
 mod pages;
 mod region;
 mod table;
 mod window;
 
 pub use doorbell::{DoorbellPages, Owner, PageError};
+pub use filter::{Filter, Filters, Wanted};
 pub use gid::{GidEntry, GidTable};
 pub use key::{KeyError, KeyUser, Keys, MemoryKey};
+pub use membership::{Group, Memberships};
 pub use pages::{PageMap, append};
 pub use region::{FastRegion, Region, RegionOptions, Registration};
 pub use table::{Numbering, Table};

@@ -11,7 +11,7 @@ pub(super) const LENGTH: usize = 14;
 /// Length of a VLAN tag.
 pub(super) const TAG_LENGTH: usize = 4;
 /// Shortest frame; shorter ones are padded.
-pub(super) const SHORTEST_FRAME: usize = 60;
+pub const SHORTEST_FRAME: usize = 60;
 
 /// Ethertype of IPv4.
 pub(super) const IPV4: u16 = 0x0800;
@@ -48,7 +48,8 @@ impl Tag {
     const DROP_ELIGIBLE: u16 = 1 << 12;
 
     /// From its control information.
-    pub(super) const fn from_control(control: u16) -> Self {
+    #[must_use]
+    pub const fn from_control(control: u16) -> Self {
         Self {
             id: control & 0xfff,
             priority: (control >> 13) as u8,
@@ -57,7 +58,8 @@ impl Tag {
     }
 
     /// Its control information.
-    pub(super) fn control(self) -> u16 {
+    #[must_use]
+    pub fn control(self) -> u16 {
         let drop_eligible = if self.drop_eligible {
             Self::DROP_ELIGIBLE
         } else {

@@ -42,6 +42,7 @@ mod xrceth;
 #[cfg(test)]
 mod tests;
 
+pub use ethernet::SHORTEST_FRAME;
 pub use network::{ROUTE_HEADER_LENGTH, route_header};
 pub use receive::{DropReason, Received, parse};
 pub use transmit::{EmitError, Headers, emit, emit_headers, frame_length};

@@ -30,6 +30,11 @@ use vrnic_firmware::nic::{FunctionConfig, FunctionId, Nic, NicConfig, Progress};
 use vrnic_firmware::pdu::Pdu;
 use vrnic_firmware::types::{Gid, Mac, Time};
 
+mod kinds;
+
+#[allow(unused_imports, reason = "not every test has other queue pairs")]
+pub use kinds::{datagram, filter, group, with_flags};
+
 #[path = "../seeded/mod.rs"]
 mod seeded;
 

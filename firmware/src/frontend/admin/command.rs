@@ -3,8 +3,8 @@
 use bytemuck::Pod;
 use vrnic_abi::admin::{
     AdminOpcode, AllocMr, AllocMw, Command, ConfigureCongestion, CreateAh, CreateCq, CreateEq,
-    CreateMr, CreateQp, CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq, ObjectOutput,
-    ObjectReference, OutputBuffer, ResizeCq, SetGid, Status,
+    CreateMr, CreateQp, CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq, MulticastGroup,
+    ObjectOutput, ObjectReference, OutputBuffer, ResizeCq, SetFilter, SetGid, Status,
 };
 
 /// Why a command is refused.
@@ -132,6 +132,14 @@ pub(super) enum Request {
     DestroyAh(u32),
     /// QueryAh.
     QueryAh(ObjectOutput),
+    /// AttachMulticast.
+    AttachMulticast(MulticastGroup),
+    /// DetachMulticast.
+    DetachMulticast(MulticastGroup),
+    /// SetFilter.
+    SetFilter(SetFilter),
+    /// ClearFilter.
+    ClearFilter(u32),
 }
 
 /// A command that brings an object's pages.
@@ -201,13 +209,13 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::CreateAh => Request::CreateAh(body(command)),
         Op::DestroyAh => Request::DestroyAh(object()),
         Op::QueryAh => Request::QueryAh(body(command)),
-        Op::AttachMulticast
-        | Op::DetachMulticast
-        | Op::SetFilter
-        | Op::ClearFilter
-        | Op::ConfigureVf
-        | Op::QueryVf
-        | Op::SetVfQuota => return Err(Refusal::new(Status::Unsupported, 0)),
+        Op::AttachMulticast => Request::AttachMulticast(body(command)),
+        Op::DetachMulticast => Request::DetachMulticast(body(command)),
+        Op::SetFilter => Request::SetFilter(body(command)),
+        Op::ClearFilter => Request::ClearFilter(object()),
+        Op::ConfigureVf | Op::QueryVf | Op::SetVfQuota => {
+            return Err(Refusal::new(Status::Unsupported, 0));
+        }
     })
 }
 

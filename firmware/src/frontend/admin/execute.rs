@@ -174,12 +174,16 @@ impl Function {
             Request::QuerySrq(body) => self.query_srq(cx.host, body),
             Request::AllocXrcd => self.alloc_xrcd(),
             Request::FreeXrcd(xrcd) => self.free_xrcd(*xrcd),
-            Request::DestroyQp(qpn) => self.destroy_qp(*qpn),
+            Request::DestroyQp(qpn) => self.destroy_qp(cx, *qpn),
             Request::ModifyQp(body) => self.modify_qp(cx.host, cx.now, body),
             Request::QueryQp(body) => self.query_qp(cx.host, cx.now, body),
             Request::CreateAh(body) => self.create_ah(body),
             Request::DestroyAh(number) => self.destroy_ah(*number),
             Request::QueryAh(body) => self.query_ah(cx.host, body),
+            Request::AttachMulticast(body) => self.attach_multicast(cx, body),
+            Request::DetachMulticast(body) => self.detach_multicast(cx, body),
+            Request::SetFilter(body) => self.set_filter(cx, body),
+            Request::ClearFilter(number) => self.clear_filter(cx, *number),
         };
         reply.map(Executed::Done)
     }

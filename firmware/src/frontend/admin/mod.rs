@@ -2,8 +2,8 @@
 //!
 //! `ring` fetches commands and writes completions, `command` parses, `execute` carries out; what a
 //! command does stands with its objects: `regions`, `windows`, `queues`, `shared_receive`,
-//! `queue_pairs`, `modify`, `handles`, `port`, `congestion`, `doorbells`; `query` writes
-//! descriptions, `buffer` reads page lists.
+//! `queue_pairs`, `modify`, `handles`, `multicast`, `filters`, `port`, `congestion`, `doorbells`;
+//! `query` writes descriptions, `buffer` reads page lists.
 //!
 //! Every argument is checked before anything changes, and a refusal names the argument.
 
@@ -12,8 +12,10 @@ mod command;
 mod congestion;
 mod doorbells;
 mod execute;
+mod filters;
 mod handles;
 mod modify;
+mod multicast;
 mod port;
 mod query;
 mod queue_pairs;

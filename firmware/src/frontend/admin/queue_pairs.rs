@@ -8,6 +8,7 @@
 use vrnic_abi::admin::{CreateQp, ObjectReference, QpFlags, QpType, Status};
 use vrnic_abi::wqe::{BASIC_BLOCK, SEGMENT};
 
+use super::Context;
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::env::WorkQueues;
 use crate::frontend::function::Function;
@@ -140,10 +141,15 @@ impl Function {
         Ok(slots)
     }
 
-    pub(super) fn destroy_qp(&mut self, qpn: u32) -> Result<Reply, Refusal> {
+    pub(super) fn destroy_qp<H>(
+        &mut self,
+        cx: &mut Context<'_, H>,
+        qpn: u32,
+    ) -> Result<Reply, Refusal> {
         let at = argument!(ObjectReference, object);
         let mut qp = self.qps.remove(qpn).ok_or(no_such(at))?;
         self.objects.keys.unbind_all(&mut qp.queues.windows);
+        self.forget_receiver(cx, qpn);
         let queues = &qp.queues;
         for cqn in [queues.send_cq, queues.receive_cq] {
             if let Some(cq) = self.objects.cqs.get_mut(cqn) {
@@ -269,6 +275,8 @@ fn new_qp(qpn: u32, kind: Kind, body: &CreateQp, pages: PageMap, slots: Slots) -
         receive_cq: body.receive_cq,
         signal_all: flags.contains(QpFlags::SIGNAL_ALL),
         privileged: flags.contains(QpFlags::PRIVILEGED),
+        strip_vlan: flags.contains(QpFlags::STRIP_VLAN),
+        waits: false,
         kind,
         windows: WindowList::default(),
         pages,
@@ -289,9 +297,9 @@ fn kind(body: &CreateQp) -> Result<Kind, Refusal> {
         QpType::Uc => Ok(Kind::Uc),
         QpType::Ud => Ok(Kind::Ud),
         QpType::Gsi => Ok(Kind::Gsi),
+        QpType::RawPacket => Ok(Kind::Raw),
         QpType::XrcInitiator => Ok(Kind::XrcInitiator),
         QpType::XrcTarget => Ok(Kind::XrcTarget),
-        QpType::RawPacket => Err(Refusal::new(Status::Unsupported, at)),
     }
 }
 

@@ -1,0 +1,189 @@
+//! Received frames that are not for one queue pair of one function: those for multicast groups, and
+//! those that filters decide about.
+//!
+//! Filters see what is no RoCEv2 packet, and RoCEv2 packets that are not addressed to a GID of this
+//! NIC, those to multicast groups included. A damaged RoCEv2 packet is counted by the function whose
+//! Ethernet address it names; if that is nobody's, filters decide about it too, as about any frame
+//! between strangers.
+
+use vrnic_abi::counter::Counter;
+
+use super::looped::Sender;
+use super::port::FunctionPort;
+use super::switch::Sorting;
+use super::{Nic, add};
+use crate::frontend::address::is_multicast;
+use crate::frontend::frame::ReceivedFrame;
+use crate::host::{Host, Wire};
+use crate::resource::Group;
+use crate::types::{Mac, Qpn, Time};
+use crate::wire::frame::Frame;
+use crate::wire::{DropReason, Received};
+
+impl<H: Host> Nic<H> {
+    /// Takes a RoCEv2 packet that is not addressed to a GID of this NIC.
+    pub(super) fn receive_stray<W: Wire>(
+        &mut self,
+        now: Time,
+        frame: &[u8],
+        packet: &Received<'_>,
+        from: Option<Sender>,
+        wire: &mut W,
+    ) {
+        let group = packet.pdu.destination == Qpn::MULTICAST
+            && packet.destination_mac.is_group()
+            && is_multicast(packet.destination);
+        let mut received = group && self.receive_multicast(now, frame, packet, from, wire);
+        received |= self.offer(now, frame, from, wire);
+        if received {
+            return;
+        }
+        self.drops.not_ours += 1;
+        if group {
+            let functions = self.functions.iter_mut().flatten();
+            for function in functions.filter(|function| function.is_ready()) {
+                function.count(Counter::RxNoMulticastMember, 1);
+            }
+        } else {
+            self.count_stray(Counter::RxNotForUs);
+        }
+    }
+
+    /// Takes a frame that is not a sound RoCEv2 packet.
+    pub(super) fn receive_other<W: Wire>(
+        &mut self,
+        now: Time,
+        frame: &[u8],
+        reason: DropReason,
+        from: Option<Sender>,
+        wire: &mut W,
+    ) {
+        let Some(counter) = reason.counter() else {
+            if !self.offer(now, frame, from, wire) {
+                self.drops.not_roce += 1;
+                self.count_stray(Counter::RxNotRoce);
+            }
+            return;
+        };
+        let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
+        let owner = target.and_then(|mac| self.shared.addresses.switch.owner(mac));
+        if let Some(owner) = owner {
+            self.count_at(owner, counter, 1);
+            self.count_at(owner, Counter::RxMalformed, reason.is_malformed().into());
+        } else if !self.offer(now, frame, from, wire) {
+            self.drops.malformed += 1;
+            self.count_stray(Counter::RxNotForUs);
+        }
+    }
+
+    /// Hands a packet to the members of its group; returns whether there is any. A sender that is a
+    /// member gets its own packets too, as from channel adapters that replicate them.
+    fn receive_multicast<W: Wire>(
+        &mut self,
+        now: Time,
+        frame: &[u8],
+        packet: &Received<'_>,
+        from: Option<Sender>,
+        wire: &mut W,
+    ) -> bool {
+        let group = Group {
+            vlan: packet.vlan,
+            gid: packet.destination,
+        };
+        let mut receivers = core::mem::take(&mut self.receivers);
+        receivers.clear();
+        let members = self.shared.addresses.groups.members(group).iter();
+        let apart = from.filter(|sender| sender.raw).map(|s| s.function);
+        receivers.extend(members.filter(|(function, _)| Some(*function) != apart));
+        let mut last = None;
+        for (to, qpn) in receivers.iter().copied() {
+            let first = last.replace(to) != Some(to);
+            if first {
+                self.count_at(to, Counter::MulticastRcvPackets, 1);
+            }
+            let mut copy = *packet;
+            copy.pdu.destination = Qpn::new(qpn);
+            self.hand_over(now, to, &copy, first.then_some(frame.len()), wire);
+        }
+        let any = !receivers.is_empty();
+        self.receivers = receivers;
+        any
+    }
+
+    /// Hands a frame to the queue pairs whose filters want it; returns whether there are any. The
+    /// function that it is addressed to counts it otherwise.
+    fn offer<W: Wire>(
+        &mut self,
+        now: Time,
+        frame: &[u8],
+        from: Option<Sender>,
+        wire: &mut W,
+    ) -> bool {
+        let Some(parts) = Frame::parse(frame) else {
+            return false;
+        };
+        let sorting = Sorting {
+            destination: parts.destination,
+            vlan: parts.tag.map_or(0, |tag| tag.id),
+            hash: parts.flow().map_or(0, |flow| flow.hash()),
+        };
+        let from = from.map(|sender| sender.function);
+        let mut receivers = core::mem::take(&mut self.receivers);
+        let switch = &self.shared.addresses.switch;
+        switch.receivers(sorting, from, &mut receivers);
+        let any = !receivers.is_empty();
+        if any {
+            let received = ReceivedFrame::new(frame, &parts, sorting.hash);
+            let mut last = None;
+            for (to, qpn) in receivers.iter().copied() {
+                if last.replace(to) != Some(to) {
+                    self.count_at(to, Counter::PortRcvPackets, 1);
+                    self.count_at(to, Counter::PortRcvData, frame.len() as u64 / 4);
+                }
+                self.hand_over_frame(now, (to, qpn), &received, wire);
+            }
+        } else if let Some(owner) = switch.owner(parts.destination) {
+            if from != Some(owner) {
+                self.count_at(owner, Counter::RxFrameNoFilter, 1);
+            }
+        }
+        self.receivers = receivers;
+        any
+    }
+
+    fn hand_over_frame<W: Wire>(
+        &mut self,
+        now: Time,
+        (to, qpn): (u16, u32),
+        frame: &ReceivedFrame<'_>,
+        wire: &mut W,
+    ) {
+        let index = usize::from(to);
+        let host = self.hosts.get(index).and_then(Option::as_ref);
+        let function = self.functions.get_mut(index).and_then(Option::as_mut);
+        let (Some(host), Some(function)) = (host, function) else {
+            return;
+        };
+        if !function.is_ready() {
+            return;
+        }
+        let mut port = FunctionPort::new(&mut self.shared, wire, to);
+        function.receive_frame(host, now, &mut port, qpn, frame);
+        let tally = port.tally;
+        add(function, tally);
+    }
+
+    /// Counts a frame that reaches no function, at the physical function.
+    fn count_stray(&mut self, counter: Counter) {
+        let mut functions = self.functions.iter_mut().flatten();
+        if let Some(function) = functions.find(|function| function.identity.number == 0) {
+            function.count(counter, 1);
+        }
+    }
+
+    fn count_at(&mut self, function: u16, counter: Counter, n: u64) {
+        if let Some(Some(function)) = self.functions.get_mut(usize::from(function)) {
+            function.count(counter, n);
+        }
+    }
+}
