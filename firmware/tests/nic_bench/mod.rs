@@ -31,6 +31,7 @@ use vrnic_firmware::pdu::Pdu;
 use vrnic_firmware::types::{Gid, Mac, Time};
 
 mod kinds;
+pub mod net;
 
 #[allow(unused_imports, reason = "not every test has other queue pairs")]
 pub use kinds::{datagram, filter, group, with_flags};
