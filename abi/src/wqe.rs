@@ -2,10 +2,10 @@
 //!
 //! A send queue is a ring of 64-byte basic blocks. A work request takes one to eight of them,
 //! contiguous modulo the ring's size, and consists of 16-byte segments: [`ControlSegment`]; then,
-//! by type of the queue pair, [`DatagramSegment`] (four segments long) or [`XrcSegment`]; by opcode,
-//! [`RemoteSegment`], [`AtomicSegment`], [`FlushSegment`], [`FastRegisterSegment`] or
-//! [`BindSegment`] (three each); then either [`DataSegment`]s or, if the INLINE flag is set,
-//! [`ControlSegment::inline_length`] bytes of data.
+//! unless it is a NOP, by type of the queue pair, [`DatagramSegment`] (four segments long) or
+//! [`XrcSegment`]; by opcode, [`RemoteSegment`], [`AtomicSegment`], [`FlushSegment`],
+//! [`FastRegisterSegment`] or [`BindSegment`] (three each); then either [`DataSegment`]s or, if the
+//! INLINE flag is set, [`ControlSegment::inline_length`] bytes of data.
 //!
 //! A receive queue is a ring of entries of equal size, a power of two of 16-byte data segments. A
 //! segment with key [`END_OF_LIST`] ends the list early.
@@ -100,7 +100,7 @@ layout! {
 }
 
 layout! {
-    /// The peer's receive queue, in all requests of XRC initiators.
+    /// The peer's receive queue, in all requests of XRC initiators but NOP.
     XrcSegment [16] {
         /// Shared receive queue number at the peer, 24 bits.
         0x00 remote_srqn: u32,
@@ -228,7 +228,7 @@ codes! {
         FastRegister = 0x0a,
         /// Binds a memory window.
         BindWindow = 0x0b,
-        /// Atomic write of 8 bytes to an address that is a multiple of 8.
+        /// Atomic write of 8 bytes, which are inline data, to an address that is a multiple of 8.
         AtomicWrite = 0x0c,
         /// Flush.
         Flush = 0x0d,
