@@ -8,12 +8,14 @@ use vrnic_abi::object::{QpAttributes, QpState};
 use vrnic_firmware::types::Time;
 
 use crate::end::End;
-use crate::nic_bench::{PATTERN, Random};
+use crate::nic_bench::{PATTERN, Random, mac};
 use crate::nic_link::Link;
 use crate::operation::{
     BATCH, COUNTER, Kind, LIBRARY, Operation, RECEIVE, RECEIVES, RESULT, SLOT, SOURCE, TARGET,
 };
 
+/// Ethertype for private use (IEEE 802, local experimental).
+const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 /// Bytes before the data of a datagram.
 const ROUTE_HEADER: usize = 40;
 
@@ -50,8 +52,9 @@ impl Trial {
         let [x, y] = &mut link.nics;
         let mut a = End::new(x, 1, service);
         let mut b = End::new(y, 2, service);
-        a.connect(x, 2, b.qp.number);
-        b.connect(y, 1, a.qp.number);
+        let (first, second) = (a.identity(), b.identity());
+        a.connect(x, &second);
+        b.connect(y, &first);
         y.now = x.now.max(y.now);
         x.now = y.now;
         Self {
@@ -67,7 +70,7 @@ impl Trial {
     }
 
     fn reliable(&self) -> bool {
-        self.service == QpType::Rc
+        matches!(self.service, QpType::Rc | QpType::XrcInitiator)
     }
 
     /// One batch, both ways at once.
@@ -107,6 +110,14 @@ impl Trial {
         let mut operations: Vec<_> = (0..count)
             .map(|_| Operation::random(self.service, &mut self.random, counter))
             .collect();
+        if self.service == QpType::RawPacket {
+            let (own, peer) = (&self.ends[from].driver, &self.ends[1 - from].driver);
+            for operation in &mut operations {
+                operation.data[..6].copy_from_slice(&mac(peer.n).0);
+                operation.data[6..12].copy_from_slice(&mac(own.n).0);
+                operation.data[12..14].copy_from_slice(&EXPERIMENTAL);
+            }
+        }
         // Its completion says that all are over.
         if let Some(last) = operations.last_mut() {
             last.signaled = true;
@@ -152,7 +163,7 @@ impl Trial {
     /// Makes sure that `count` receives are posted beyond those that have completed.
     fn post_receives(&mut self, to: usize, count: u64) {
         let end = &mut self.ends[to];
-        while u64::from(end.qp.received) - self.received[to] < count.min(RECEIVES) {
+        while end.posted_receives() - self.received[to] < count.min(RECEIVES) {
             end.post_receive();
         }
     }
@@ -230,6 +241,9 @@ impl Trial {
         let datagram = self.service == QpType::Ud;
         let header = if datagram { ROUTE_HEADER } else { 0 };
         let (opcode, immediate, placed) = match message.kind {
+            Kind::Send { .. } if self.service == QpType::RawPacket => {
+                (CompletionOpcode::ReceiveFrame, 0, true)
+            }
             Kind::Send { immediate: None } => (CompletionOpcode::Receive, 0, true),
             Kind::Send {
                 immediate: Some(data),
@@ -294,9 +308,10 @@ impl Trial {
         for to in 0..2 {
             let bench = &mut self.link.nics[to];
             let end = &mut self.ends[to];
-            let number = end.qp.number;
-            let state: QpAttributes = end.driver.query(bench, AdminOpcode::QueryQp, number);
-            assert_eq!(state.state, QpState::Rts.raw());
+            for number in end.queue_pairs() {
+                let now: QpAttributes = end.driver.query(bench, AdminOpcode::QueryQp, number);
+                assert_eq!(now.state, QpState::Rts.raw());
+            }
             let counter = end.bytes(COUNTER, 8);
             assert_eq!(counter, self.counters[to].to_le_bytes());
             let (got, sent) = (self.received[to], self.sent_to[to]);

@@ -1,12 +1,15 @@
 //! One end: a function with a queue pair of the service, and how its driver posts and polls.
 
 use bytemuck::{bytes_of, cast_slice};
-use vrnic_abi::admin::{AccessFlags, AdminOpcode, Buffer, CreateMr, CreateQp, QpType};
+use vrnic_abi::admin::{
+    AccessFlags, AdminOpcode, Buffer, CreateMr, CreateQp, CreateSrq, FilterType, QpType, SetFilter,
+    SrqType,
+};
 use vrnic_abi::cqe::{CompletionEntry, CompletionFlags};
-use vrnic_abi::object::{AddressVector, QpAttributes, QpMask, QpState};
+use vrnic_abi::object::AddressVector;
 use vrnic_abi::wqe::{
     AtomicSegment, ControlSegment, DatagramSegment, FlushPlacement, FlushSegment, RemoteSegment,
-    WqeFlags, WqeOpcode,
+    WqeFlags, WqeOpcode, XrcSegment,
 };
 use vrnic_firmware::host::Memory;
 
@@ -14,9 +17,8 @@ use crate::nic_bench::*;
 use crate::operation::{
     COUNTER, Kind, LIBRARY, Operation, RECEIVE, RECEIVES, RESULT, SLOT, SOURCE, TARGET,
 };
+use crate::srq_bench::{QKEY, Srq, steps};
 
-/// Queue key of the datagrams.
-const QKEY: u32 = 0x1234;
 const ACCESS: AccessFlags = AccessFlags::REMOTE_WRITE
     .union(AccessFlags::REMOTE_READ)
     .union(AccessFlags::REMOTE_ATOMIC)
@@ -30,7 +32,8 @@ pub struct End {
     pub memory: u64,
     pub key: u32,
     service: QpType,
-    pd: u32,
+    /// With XRC: the queue pair that takes the peer's requests, and the queue of its receives.
+    target: Option<(u32, Srq)>,
 }
 
 impl End {
@@ -40,7 +43,12 @@ impl End {
         let eq = driver.eq(bench, 6, 3);
         let cq = driver.cq(bench, &eq, 8);
         let pd = driver.ok(bench, AdminOpcode::AllocPd, &0u64) as u32;
+        let extended = service == QpType::XrcInitiator;
+        let target = extended.then(|| target(&mut driver, bench, pd, &cq));
         let qp = queue_pair(&mut driver, bench, pd, &cq, service);
+        if service == QpType::RawPacket {
+            listen(&mut driver, bench, qp.number);
+        }
         let memory = driver.memory(BUFFER, false);
         let key = region(&mut driver, bench, pd, memory);
         driver.hw.ram.write(memory + COUNTER, &[0; 8]).unwrap();
@@ -51,50 +59,39 @@ impl End {
             memory,
             key,
             service,
-            pd,
+            target,
         }
     }
 
-    /// Takes the queue pair to RTS; connected to queue pair `remote` of function `peer`.
+    /// Takes the queue pairs to RTS, connected to those of the peer.
     #[track_caller]
-    pub fn connect(&mut self, bench: &mut Bench, peer: u8, remote: u32) {
-        let qp = self.qp.number;
-        if self.service == QpType::Ud {
-            for (state, mask) in [
-                (
-                    QpState::Init,
-                    QpMask::PORT | QpMask::PKEY_INDEX | QpMask::QKEY,
-                ),
-                (QpState::Rtr, QpMask::empty()),
-                (QpState::Rts, QpMask::SEND_PSN),
-            ] {
-                let given = QpAttributes {
-                    state: state.raw(),
-                    port: 1,
-                    qkey: QKEY,
-                    ..QpAttributes::default()
-                };
-                self.driver
-                    .modify_ok(bench, qp, mask | QpMask::STATE, &given);
+    pub fn connect(&mut self, bench: &mut Bench, peer: &Peer) {
+        let mut qps = vec![(self.service, self.qp.number, peer.takes)];
+        if let Some((target, _)) = &self.target {
+            qps.push((QpType::XrcTarget, *target, peer.qp));
+        }
+        for (service, qp, remote) in qps {
+            for (mask, mut given) in steps(service, peer.n, remote) {
+                given.access = ACCESS.bits();
+                given.responder_resources = 16;
+                given.initiator_depth = 16;
+                self.driver.modify_ok(bench, qp, mask, &given);
             }
-            return;
         }
-        let reliable = self.service == QpType::Rc;
-        let (mask, mut given) = to_init();
-        given.access = ACCESS.bits();
-        self.driver.modify_ok(bench, qp, mask, &given);
-        let (mut mask, mut given) = to_rtr(peer, remote);
-        given.responder_resources = 16;
-        if !reliable {
-            mask -= QpMask::RESPONDER_RESOURCES | QpMask::MIN_RNR_TIMER;
+    }
+
+    /// Numbers of the queue pairs.
+    pub fn queue_pairs(&self) -> impl Iterator<Item = u32> + use<> {
+        let target = self.target.as_ref().map(|(qpn, _)| *qpn);
+        [self.qp.number].into_iter().chain(target)
+    }
+
+    /// Receives ever posted.
+    pub fn posted_receives(&self) -> u64 {
+        match &self.target {
+            Some((_, srq)) => srq.posted.into(),
+            None => self.qp.received.into(),
         }
-        self.driver.modify_ok(bench, qp, mask, &given);
-        let (mut mask, mut given) = to_rts();
-        given.initiator_depth = 16;
-        if !reliable {
-            mask = QpMask::STATE | QpMask::SEND_PSN;
-        }
-        self.driver.modify_ok(bench, qp, mask, &given);
     }
 
     /// Posts operation `n` of a batch. For datagrams, `peer` says where to.
@@ -102,8 +99,14 @@ impl End {
         let hw = self.driver.hw.clone();
         let length = operation.data.len() as u32;
         let mut segments = Vec::new();
-        if self.service == QpType::Ud && operation.kind != Kind::Nop {
-            segments.extend_from_slice(bytes_of(&peer.destination()));
+        match self.service {
+            _ if operation.kind == Kind::Nop => {}
+            QpType::Ud => segments.extend_from_slice(bytes_of(&peer.destination())),
+            QpType::XrcInitiator => segments.extend_from_slice(bytes_of(&XrcSegment {
+                remote_srqn: peer.srq,
+                ..XrcSegment::default()
+            })),
+            _ => {}
         }
         let remote = |offset: u64| RemoteSegment {
             address: peer.memory + offset,
@@ -181,11 +184,14 @@ impl End {
 
     /// Posts the next receive.
     pub fn post_receive(&mut self) {
-        let slot = RECEIVE + u64::from(self.qp.received) % RECEIVES * SLOT;
+        let slot = RECEIVE + self.posted_receives() % RECEIVES * SLOT;
         let piece = data(self.memory + slot, SLOT as u32 - 16, self.key);
         let hw = self.driver.hw.clone();
         self.fill(slot, SLOT);
-        self.qp.receive(&hw, &[piece]);
+        match &mut self.target {
+            Some((_, srq)) => srq.post(&hw, &[piece]),
+            None => self.qp.receive(&hw, &[piece]),
+        }
     }
 
     /// Fills a part of memory with the pattern.
@@ -219,17 +225,15 @@ impl End {
 
     /// Who this end is to the other.
     pub fn identity(&self) -> Peer {
+        let target = self.target.as_ref();
         Peer {
             n: self.driver.n,
             qp: self.qp.number,
+            takes: target.map_or(self.qp.number, |(qpn, _)| *qpn),
+            srq: target.map_or(0, |(_, srq)| srq.number),
             memory: self.memory,
             key: self.key,
         }
-    }
-
-    #[allow(dead_code, reason = "for messages of failures")]
-    pub fn pd(&self) -> u32 {
-        self.pd
     }
 }
 
@@ -237,7 +241,11 @@ impl End {
 #[derive(Clone, Copy)]
 pub struct Peer {
     pub n: u8,
+    /// The queue pair that sends.
     pub qp: u32,
+    /// The queue pair that takes requests.
+    pub takes: u32,
+    pub srq: u32,
     pub memory: u64,
     pub key: u32,
 }
@@ -276,30 +284,70 @@ fn flags(operation: &Operation) -> WqeFlags {
 
 #[track_caller]
 fn queue_pair(driver: &mut Driver, bench: &mut Bench, pd: u32, cq: &Cq, service: QpType) -> Qp {
+    let extended = service == QpType::XrcInitiator;
     let buffer = driver.scattered((64 << 6) + (64 << 6));
-    let body = CreateQp {
+    let mut body = CreateQp {
         pd,
         send_cq: cq.number,
-        receive_cq: cq.number,
         buffer,
         qp_type: service.raw(),
         log_send_blocks: 6,
-        log_receive_entries: 6,
-        log_receive_segments: 2,
         ..CreateQp::default()
     };
+    if !extended {
+        body.receive_cq = cq.number;
+        body.log_receive_entries = 6;
+        body.log_receive_segments = 2;
+    }
     let completion = driver.command(bench, AdminOpcode::CreateQp, &body);
     assert_eq!(completion.status, 0, "at {:#x}", completion.syndrome);
     let list = buffer.address;
+    let send_at = list + if extended { 0 } else { 8 };
     Qp {
         number: completion.result0 as u32,
         send_slot: completion.result1 as u32 & 0xffff,
         receive_slot: (completion.result1 >> 16) as u32,
         receive_page: driver.hw.read(list),
-        send_page: driver.hw.read(list + 8),
+        send_page: driver.hw.read(send_at),
         posted: 0,
         received: 0,
     }
+}
+
+/// An XRC target with the queue that it receives from.
+#[track_caller]
+fn target(driver: &mut Driver, bench: &mut Bench, pd: u32, cq: &Cq) -> (u32, Srq) {
+    let xrcd = driver.ok(bench, AdminOpcode::AllocXrcd, &0u64) as u32;
+    let body = CreateSrq {
+        pd,
+        log_entries: 6,
+        log_segments: 1,
+        srq_type: SrqType::Xrc.raw(),
+        xrcd,
+        cq: cq.number,
+        ..CreateSrq::default()
+    };
+    let srq = Srq::create(driver, bench, body);
+    let body = CreateQp {
+        pd,
+        qp_type: QpType::XrcTarget.raw(),
+        xrcd,
+        ..CreateQp::default()
+    };
+    let qpn = driver.ok(bench, AdminOpcode::CreateQp, &body) as u32;
+    (qpn, srq)
+}
+
+/// Directs frames to the function's address to a raw packet queue pair.
+#[track_caller]
+fn listen(driver: &mut Driver, bench: &mut Bench, qp: u32) {
+    let body = SetFilter {
+        qp,
+        filter_type: FilterType::Address.raw(),
+        mac: mac(driver.n).0,
+        ..SetFilter::default()
+    };
+    driver.ok(bench, AdminOpcode::SetFilter, &body);
 }
 
 #[track_caller]

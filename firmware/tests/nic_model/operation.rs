@@ -14,6 +14,8 @@ pub const BATCH: u64 = 20;
 pub const SLOT: u64 = 4096;
 /// Longest message: leaves room in the slot for bytes that stay as they are.
 pub const LONGEST: u64 = SLOT - 64;
+/// Shortest Ethernet frame: others are filled up.
+pub const SHORTEST_FRAME: u64 = 60;
 /// Receives that can be posted.
 pub const RECEIVES: u64 = 64;
 /// Where the slots start.
@@ -53,9 +55,10 @@ impl Operation {
     /// One that the service has. `counter` is what the peer's number will be when it arrives.
     pub fn random(service: QpType, random: &mut Random, counter: &mut u64) -> Self {
         let immediate = Some(random.next() as u32).filter(|_| random.percent(50));
+        let immediate = immediate.filter(|_| service != QpType::RawPacket);
         let kinds = match service {
             QpType::Uc => 5,
-            QpType::Ud => 3,
+            QpType::Ud | QpType::RawPacket => 3,
             _ => 10,
         };
         let kind = match random.below(kinds) {
@@ -89,7 +92,7 @@ impl Operation {
             inline: small && random.percent(30) && kind.has_data(),
             fence: random.percent(10),
             signaled: random.percent(80),
-            solicited: random.percent(30),
+            solicited: random.percent(30) && service != QpType::RawPacket,
         }
     }
 }
@@ -98,6 +101,9 @@ impl Kind {
     fn length(self, service: QpType, random: &mut Random) -> u64 {
         match self {
             Self::AtomicWrite => 8,
+            Self::Send { .. } if service == QpType::RawPacket => {
+                SHORTEST_FRAME + random.below(1500 - SHORTEST_FRAME)
+            }
             Self::Send { .. } | Self::Write { .. } | Self::Read => {
                 let most = match service {
                     QpType::Ud => 1024,

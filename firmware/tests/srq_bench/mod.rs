@@ -174,6 +174,11 @@ pub fn steps(qp_type: QpType, peer: u8, remote: u32) -> [(QpMask, QpAttributes);
             (QpMask::STATE, rtr.1),
             (QpMask::STATE | QpMask::SEND_PSN, rts.1),
         ],
+        QpType::RawPacket => [
+            (QpMask::STATE | QpMask::PORT, init.1),
+            (QpMask::STATE, rtr.1),
+            (QpMask::STATE, rts.1),
+        ],
         _ => [init, rtr, rts],
     }
 }
