@@ -71,6 +71,7 @@ pub fn resolve(gids: &GidTable, vector: &Vector, groups: bool) -> Result<Path, B
         traffic_class: vector.traffic_class,
         service_level: vector.service_level,
         pkey: DEFAULT_PKEY,
+        armed: false,
     })
 }
 

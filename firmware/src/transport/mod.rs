@@ -102,4 +102,8 @@ pub struct Path {
     pub service_level: u8,
     /// Partition key.
     pub pkey: u16,
+    /// Automatic path migration is armed, or is being armed again: packets then carry the migration
+    /// request bit 0 (IBTA volume 1, 17.2.8). Our queue pairs are always in the state Migrated, where
+    /// it is 1; some adapters send 0 nevertheless.
+    pub armed: bool,
 }

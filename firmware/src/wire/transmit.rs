@@ -204,8 +204,7 @@ fn base(path: &Path, pdu: &Pdu, opcode: u8) -> bth::Repr {
     bth::Repr {
         opcode,
         solicited: pdu.solicited,
-        // Queue pairs without automatic path migration are in the state Migrated (17.2.8).
-        migrated: !congestion,
+        migrated: !congestion && !path.armed,
         pad: pad(pdu.length),
         pkey: path.pkey,
         fecn: false,

@@ -333,7 +333,7 @@ fn assert_received(received: &Received<'_>, path: &Path, pdu: &Pdu) {
         flow_label: path.flow_label,
         udp_source: path.udp_source,
         pkey: path.pkey,
-        migrated: pdu.body != Body::Congestion,
+        migrated: pdu.body != Body::Congestion && !path.armed,
         fecn: false,
         becn: pdu.body == Body::Congestion,
         pdu: *pdu,
