@@ -1,6 +1,7 @@
-//! Scatter/gather lists: their length, and the memory behind a part of a message.
+//! The memory behind a message: scatter/gather lists, and the targets of RDMA WRITEs.
 
 use super::{Domain, Env};
+use crate::pdu::{Pdu, Place, RemoteRange};
 use crate::types::{Access, AccessError, Chunks, Sge};
 
 /// Sum of the elements' lengths.
@@ -79,4 +80,40 @@ pub(super) fn verify_list<E: Env>(
         let (key, address, length) = (sge.lkey, sge.address, sge.length);
         verify(env, domain, key, access, address, length, chunks)
     })
+}
+
+/// Why a part of an RDMA WRITE may not be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadTarget {
+    /// The memory may not be written.
+    Access,
+    /// The message ends before or after the last byte that was announced.
+    Length,
+}
+
+/// Checks that all of an RDMA WRITE may be written before its first byte is, and that it ends with
+/// the last byte that was announced, and not before. `offset` bytes of it came before; `chunks` is
+/// scratch.
+pub(super) fn check_target<E: Env>(
+    env: &mut E,
+    chunks: &mut Chunks,
+    pdu: &Pdu,
+    place: Place,
+    target: RemoteRange,
+    offset: u32,
+) -> Result<(), BadTarget> {
+    // What is one PDU is checked when it is placed.
+    if place == Place::First {
+        let (key, address, length) = (target.rkey, target.address, target.length);
+        let domain = env.domain();
+        let access = Access::REMOTE_WRITE;
+        verify(env, domain, key, access, address, length, chunks).map_err(|_| BadTarget::Access)?;
+    }
+    let left = target.length.saturating_sub(offset);
+    let fits = if place.ends() {
+        pdu.length == left
+    } else {
+        pdu.length < left
+    };
+    if fits { Ok(()) } else { Err(BadTarget::Length) }
 }

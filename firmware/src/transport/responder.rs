@@ -19,7 +19,7 @@ use vrnic_abi::counter::Counter;
 
 use super::answer::{Answer, AnswerKind};
 use super::failure::count_receive;
-use super::gather::{gather, total, verify};
+use super::gather::{BadTarget, check_target, gather, total, verify};
 use super::message::{MAX_LENGTH, fills_packets};
 use super::modify::Attributes;
 use super::requester::distance;
@@ -399,7 +399,12 @@ impl Responder {
         if immediate.is_some() {
             self.take_receive(env, pdu)?;
         }
-        self.check_target(env, pdu, place, target, offset)?;
+        check_target(env, &mut self.chunks, pdu, place, target, offset).map_err(
+            |bad| match bad {
+                BadTarget::Access => NO_ACCESS,
+                BadTarget::Length => INVALID,
+            },
+        )?;
         let received = offset.wrapping_add(pdu.length);
         if pdu.length > 0 {
             let address = target.address.wrapping_add(u64::from(offset));
@@ -415,40 +420,6 @@ impl Responder {
             self.complete(env, pdu, received, ReceiveKind::Write(immediate));
         }
         Ok(())
-    }
-
-    /// Checks that all of an RDMA WRITE may be written before its first byte is, and that it ends
-    /// with the last byte that was announced, and not before.
-    fn check_target<E: Env>(
-        &mut self,
-        env: &mut E,
-        pdu: &Pdu,
-        place: Place,
-        target: RemoteRange,
-        offset: u32,
-    ) -> Result<(), Refusal> {
-        // What is one PDU is checked when it is placed.
-        if place == Place::First {
-            let (key, address, length) = (target.rkey, target.address, target.length);
-            let (domain, chunks) = (env.domain(), &mut self.chunks);
-            verify(
-                env,
-                domain,
-                key,
-                Access::REMOTE_WRITE,
-                address,
-                length,
-                chunks,
-            )
-            .map_err(|_| NO_ACCESS)?;
-        }
-        let left = target.length.saturating_sub(offset);
-        let fits = if place.ends() {
-            pdu.length == left
-        } else {
-            pdu.length < left
-        };
-        if fits { Ok(()) } else { Err(INVALID) }
     }
 
     /// Checks a request that takes responder resources.

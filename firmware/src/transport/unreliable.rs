@@ -8,7 +8,7 @@
 use vrnic_abi::counter::Counter;
 
 use super::failure::count_receive;
-use super::gather::{gather, total, verify};
+use super::gather::{check_target, gather, total};
 use super::message::{MAX_LENGTH, fills_packets};
 use super::modify::Attributes;
 use super::{
@@ -220,7 +220,10 @@ impl Unreliable {
             (Inbound::None, Some(target)) => target,
             _ => return Err(INVALID),
         };
-        self.check_target(env, link, pdu, place, target, offset)?;
+        if !link.access.contains(Access::REMOTE_WRITE) || target.length > MAX_LENGTH {
+            return Err(INVALID);
+        }
+        check_target(env, &mut self.chunks, pdu, place, target, offset).map_err(|_| INVALID)?;
         if pdu.length > 0 {
             let address = target.address.wrapping_add(u64::from(offset));
             let (domain, chunks) = (env.domain(), &mut self.chunks);
@@ -247,43 +250,6 @@ impl Unreliable {
             env.count(Counter::RxWriteRequests, 1);
         }
         Ok(())
-    }
-
-    /// Checks that all of an RDMA WRITE may be written before its first byte is, and that it ends
-    /// with the last byte that was announced, and not before.
-    fn check_target<E: Env>(
-        &mut self,
-        env: &mut E,
-        link: &Attributes,
-        pdu: &Pdu,
-        place: Place,
-        target: RemoteRange,
-        offset: u32,
-    ) -> Result<(), Refusal> {
-        if !link.access.contains(Access::REMOTE_WRITE) || target.length > MAX_LENGTH {
-            return Err(INVALID);
-        }
-        if place == Place::First {
-            let (key, address, length) = (target.rkey, target.address, target.length);
-            let (domain, chunks) = (env.domain(), &mut self.chunks);
-            verify(
-                env,
-                domain,
-                key,
-                Access::REMOTE_WRITE,
-                address,
-                length,
-                chunks,
-            )
-            .map_err(|_| INVALID)?;
-        }
-        let left = target.length.saturating_sub(offset);
-        let fits = if place.ends() {
-            pdu.length == left
-        } else {
-            pdu.length < left
-        };
-        if fits { Ok(()) } else { Err(INVALID) }
     }
 
     /// Ends the receive work request in use with data.
