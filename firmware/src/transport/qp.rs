@@ -551,12 +551,16 @@ impl Qp {
 
     /// When [`Self::expire`] is to be called.
     #[must_use]
+    #[inline]
     pub fn deadline(&self) -> Option<Time> {
-        let (ack, rnr) = match &self.sender {
-            Sender::Acknowledged(requester) => (requester.ack_deadline, requester.rnr_deadline),
-            Sender::None | Sender::Unacknowledged(_) => (None, None),
-        };
-        [ack, rnr, self.pace.deadline()].into_iter().flatten().min()
+        let paced = self.pace.deadline();
+        match &self.sender {
+            Sender::Acknowledged(requester) => earlier(
+                earlier(requester.ack_deadline, requester.rnr_deadline),
+                paced,
+            ),
+            Sender::None | Sender::Unacknowledged(_) => paced,
+        }
     }
 
     /// Handles timers that have expired; does nothing if there are none.
@@ -675,5 +679,13 @@ impl Qp {
             env.complete_send(&work, Outcome::Flushed, 0);
             *budget -= 1;
         }
+    }
+}
+
+/// The earlier of two deadlines that may not be.
+fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
     }
 }
