@@ -450,3 +450,35 @@ fn inline_data_is_sent_at_once() {
         assert_eq!(node.hw().bytes(node.memory + 40, 16), b"sixteen bytes!!!");
     }
 }
+
+/// The general services interface has the same number each time: what was to happen to one that is
+/// gone does not happen to the next.
+#[test]
+fn a_failed_completion_queue_does_not_fail_the_next_interface() {
+    let mut bench = Bench::default();
+    let mut node = Node::new(&mut bench, 1);
+    let (pd, small) = (node.pd, node.driver.cq(&mut bench, &node.eq, 2));
+    // They fail a few in each step, in the order in which they were created.
+    let mut others: Vec<Qp> = (0..60)
+        .map(|_| {
+            let driver = &mut node.driver;
+            driver.datagram_qp(&mut bench, pd, &small, QpType::Ud, QKEY)
+        })
+        .collect();
+    let driver = &mut node.driver;
+    driver.datagram_qp(&mut bench, pd, &small, QpType::Gsi, QKEY);
+    for _ in 0..5 {
+        others[0].post(&driver.hw, control(WqeOpcode::Nop, 0, 0), &[]);
+    }
+    bench.step();
+    bench.step();
+    driver.destroy(&mut bench, AdminOpcode::DestroyQp, 1);
+    let next = driver.datagram_qp(&mut bench, pd, &node.cq, QpType::Gsi, QKEY);
+    assert_eq!(next.number, 1);
+    bench.run();
+    let last = others[59].number;
+    for (number, state) in [(last, QpState::Error), (1, QpState::Rts)] {
+        let found: QpAttributes = driver.query(&mut bench, AdminOpcode::QueryQp, number);
+        assert_eq!(found.state, state.raw());
+    }
+}

@@ -17,7 +17,7 @@ use super::admin::{AdminQueue, PendingCreate};
 use super::env::{Incoming, NoPort, Origin, Port, QpEnv};
 use super::frame::ReceivedFrame;
 use super::objects::Objects;
-use super::queue_pairs::QueuePairs;
+use super::queue_pairs::{QueuePair, QueuePairs};
 use super::registers::{Action, Fault, Registers};
 use super::ring::Rung;
 use crate::host::{Host, TraceEvent};
@@ -331,6 +331,17 @@ impl Function {
             if !core::mem::replace(&mut qp.scheduled, true) {
                 self.ready.push_back(qpn);
             }
+        }
+    }
+
+    /// Takes a queue pair that has been removed out of all lists: its number may be given out again.
+    pub(super) fn unlist(&mut self, qpn: u32, qp: &QueuePair) {
+        if qp.scheduled {
+            self.ready.retain(|ready| *ready != qpn);
+            self.blocked.retain(|blocked| *blocked != qpn);
+        }
+        if qp.doomed {
+            self.doomed.retain(|doomed| *doomed != qpn);
         }
     }
 

@@ -150,6 +150,7 @@ impl Function {
         let mut qp = self.qps.remove(qpn).ok_or(no_such(at))?;
         self.objects.keys.unbind_all(&mut qp.queues.windows);
         self.forget_receiver(cx, qpn);
+        self.unlist(qpn, &qp);
         let queues = &qp.queues;
         for cqn in [queues.send_cq, queues.receive_cq] {
             if let Some(cq) = self.objects.cqs.get_mut(cqn) {
