@@ -216,6 +216,18 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         Some(work)
     }
 
+    fn hold_sends(&mut self) {
+        if let Some(send) = &mut self.queues.send {
+            send.hold();
+        }
+    }
+
+    fn release_sends(&mut self) {
+        if let Some(send) = &mut self.queues.send {
+            send.release();
+        }
+    }
+
     fn next_receive(&mut self, srqn: Option<u32>) -> Result<ReceiveWork, NoReceive> {
         if let Some(srqn) = srqn {
             let xrcd = self.queues.xrcd.ok_or(NoReceive::NoQueue)?;

@@ -45,6 +45,8 @@ pub struct SendRing {
     pub doorbell: (u32, u32),
     mask: u32,
     producer: u32,
+    /// No request is handed out from this index on, if it is set.
+    held_at: Option<u32>,
     fetched: u32,
     consumer: u32,
     window: Box<[u8; WINDOW_BYTES]>,
@@ -62,6 +64,7 @@ impl SendRing {
             doorbell,
             mask: (1u32 << log_blocks) - 1,
             producer: 0,
+            held_at: None,
             fetched: 0,
             consumer: 0,
             window: Box::new([0; WINDOW_BYTES]),
@@ -73,9 +76,20 @@ impl SendRing {
     /// Starts over with an empty ring.
     pub fn reset(&mut self) {
         self.producer = 0;
+        self.held_at = None;
         self.fetched = 0;
         self.consumer = 0;
         self.window_blocks = 0;
+    }
+
+    /// Hands out nothing that is posted from now on, until [`Self::release`].
+    pub const fn hold(&mut self) {
+        self.held_at = Some(self.producer);
+    }
+
+    /// Hands out everything again.
+    pub const fn release(&mut self) {
+        self.held_at = None;
     }
 
     /// Blocks ever posted, as last seen.
@@ -128,7 +142,8 @@ impl SendRing {
         pages: &PageMap,
         (kind, qpn): (Kind, u32),
     ) -> Option<SendWork> {
-        let posted = self.producer.wrapping_sub(self.fetched);
+        let end = self.held_at.unwrap_or(self.producer);
+        let posted = end.wrapping_sub(self.fetched);
         if posted == 0 {
             return None;
         }

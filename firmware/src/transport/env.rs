@@ -26,6 +26,13 @@ pub trait Env {
     /// handed out once; it stays in the queue until [`Self::complete_send`] is called for it.
     fn next_send(&mut self) -> Option<SendWork>;
 
+    /// From now on [`Self::next_send`] returns only requests that have been posted by now, until
+    /// [`Self::release_sends`].
+    fn hold_sends(&mut self) {}
+
+    /// Ends that.
+    fn release_sends(&mut self) {}
+
     /// Consumes the next receive work request of the queue pair, or of the shared receive queue that
     /// it uses, or, with `srqn`, of the one that an XRC request names.
     ///

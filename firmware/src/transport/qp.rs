@@ -53,7 +53,7 @@ pub struct Qp {
     draining: bool,
     /// Report when they are.
     sqd_notify: bool,
-    /// In an error state, the work queues may still hold requests.
+    /// In an error state, or since state SQE, the work queues may still hold requests to flush.
     flushing: bool,
 }
 
@@ -306,9 +306,10 @@ impl Qp {
                 self.sqd_notify = false;
             }
             (State::Sqe, State::Rts) => {
-                self.flush_sends(env, &mut { u32::MAX });
-                self.flushing = false;
-                self.sender.post_notify();
+                // There can be many, so that they end in turns; those posted from now on are sent.
+                env.hold_sends();
+                self.flushing = true;
+                self.resume(env, &mut { FLUSH_AT_ONCE });
             }
             _ => {}
         }
@@ -333,6 +334,7 @@ impl Qp {
             return true;
         }
         match self.state {
+            State::Rts | State::Sqd if self.flushing => true,
             State::Rts | State::Sqd => {
                 let may_start = self.state == State::Rts;
                 self.sender
@@ -473,7 +475,7 @@ impl Qp {
         if !self.notifier.poll(env, &self.attributes) {
             return Poll::Blocked;
         }
-        if self.pace.favours_requests() && self.sends() {
+        if self.pace.favours_requests() && self.sends() && !self.flushing {
             let _ = self.poll_sender(env, &mut 1, false);
         }
         let mut share = budget.div_ceil(2);
@@ -495,6 +497,7 @@ impl Qp {
         }
         let answered = left < budget;
         let requests = match self.state {
+            State::Rts | State::Sqd if self.flushing => self.resume(env, &mut left),
             State::Rts | State::Sqd => self.poll_sender(env, &mut left, answered),
             State::Error => self.flush(env, &mut left),
             State::Sqe => self.flush_send_queue(env, &mut left),
@@ -612,7 +615,7 @@ impl Qp {
 
     /// Reports that the send queue has drained.
     fn check_drained<E: Env>(&mut self, env: &mut E) {
-        if self.draining && self.sender.drained() {
+        if self.draining && self.sender.drained() && !self.flushing {
             self.draining = false;
             if self.sqd_notify {
                 env.event(QpEvent::SendQueueDrained);
@@ -626,6 +629,7 @@ impl Qp {
         self.state = State::Error;
         self.draining = false;
         self.flushing = true;
+        env.release_sends();
         self.notifier = Notifier::default();
         self.pace = Pace::default();
         self.receiver.stop(env);
@@ -667,6 +671,19 @@ impl Qp {
         }
         self.flushing = false;
         Poll::Idle
+    }
+
+    /// After state SQE: ends the requests that were posted before it was left as flushed, then goes
+    /// on with those after them.
+    fn resume<E: Env>(&mut self, env: &mut E, budget: &mut u32) -> Poll {
+        self.flush_sends(env, budget);
+        if *budget > 0 {
+            self.flushing = false;
+            env.release_sends();
+            self.sender.post_notify();
+            self.check_drained(env);
+        }
+        Poll::More
     }
 
     /// Those that were handed out come first.
