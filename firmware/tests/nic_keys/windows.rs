@@ -73,6 +73,27 @@ fn rights_are_those_of_the_window() {
     }
 }
 
+/// Addresses that count from the start of a window can be aligned where memory is not.
+#[test]
+fn what_is_misaligned_in_memory_is_not_changed_at_once() {
+    for opcode in [WqeOpcode::AtomicWrite, WqeOpcode::FetchAdd] {
+        let mut world = World::new(true);
+        let region = world.region(world.owner.pd, BIND);
+        let window = world.window(world.owner.pd, WindowType::Type2);
+        let access =
+            AccessFlags::REMOTE_WRITE | AccessFlags::REMOTE_ATOMIC | AccessFlags::ZERO_BASED;
+        let mut segment = world.binding(window, variant(window, 2), region);
+        (segment.access, segment.start) = (access.bits(), segment.start + 4);
+        assert_eq!(world.bind(0, &segment), Wc::Success);
+        let before = world.memory();
+        assert_eq!(
+            world.atomic(0, opcode, (8, segment.key)),
+            Wc::RemoteOperation
+        );
+        assert!(world.memory() == before);
+    }
+}
+
 #[test]
 fn atomics_go_through_a_window() {
     let mut world = World::new(true);

@@ -8,7 +8,7 @@ use vrnic_abi::admin::{
 };
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::object::{MrAttributes, QpState};
-use vrnic_abi::wqe::{BindSegment, FastRegisterSegment, WqeOpcode};
+use vrnic_abi::wqe::{BindSegment, FastRegisterSegment, RemoteSegment, WqeFlags, WqeOpcode};
 use vrnic_firmware::host::Memory;
 use vrnic_firmware::nic::NicConfig;
 
@@ -160,6 +160,29 @@ impl World {
         hw.ram.write(self.user.memory, bytes).unwrap();
         let list = [self.user.segment(0, bytes.len() as u32)];
         self.users[qp].rdma(hw, WqeOpcode::Write, target, &list);
+        self.settle();
+        Self::ended(&mut self.user)
+    }
+
+    /// The user's atomic operation, which adds or writes a number that is not zero.
+    #[track_caller]
+    pub fn atomic(&mut self, qp: usize, opcode: WqeOpcode, (address, rkey): (u64, u32)) -> Wc {
+        let remote = RemoteSegment {
+            address,
+            rkey,
+            reserved: 0,
+        };
+        let mut head = control(opcode, 0, 1);
+        // The operands, or the number inline.
+        let numbers = [!0u64; 2];
+        let mut rest = [bytes_of(&remote), bytemuck::cast_slice(&numbers)].concat();
+        if opcode == WqeOpcode::AtomicWrite {
+            head.flags |= WqeFlags::INLINE.bits();
+            (head.inline_length, head.data_segments) = (8, 0);
+        } else {
+            rest.extend_from_slice(bytes_of(&self.user.segment(0, 8)));
+        }
+        self.users[qp].post(&self.user.driver.hw, head, &[&rest]);
         self.settle();
         Self::ended(&mut self.user)
     }
