@@ -35,7 +35,7 @@ impl<H: Host> Nic<H> {
             && is_multicast(packet.destination);
         let mut received = group && self.receive_multicast(now, frame, packet, from, wire);
         received |= self.offer(now, frame, from, wire);
-        if received {
+        if received || self.went_out(packet.destination_mac, from) {
             return;
         }
         self.drops.not_ours += 1;
@@ -58,19 +58,20 @@ impl<H: Host> Nic<H> {
         from: Option<Sender>,
         wire: &mut W,
     ) {
+        let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
+        let out = target.is_some_and(|mac| self.went_out(mac, from));
         let Some(counter) = reason.counter() else {
-            if !self.offer(now, frame, from, wire) {
+            if !self.offer(now, frame, from, wire) && !out {
                 self.drops.not_roce += 1;
                 self.count_stray(Counter::RxNotRoce);
             }
             return;
         };
-        let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
         let owner = target.and_then(|mac| self.shared.addresses.switch.owner(mac));
         if let Some(owner) = owner {
             self.count_at(owner, counter, 1);
             self.count_at(owner, Counter::RxMalformed, reason.is_malformed().into());
-        } else if !self.offer(now, frame, from, wire) {
+        } else if !self.offer(now, frame, from, wire) && !out {
             self.drops.malformed += 1;
             self.count_stray(Counter::RxNotForUs);
         }
@@ -171,6 +172,12 @@ impl<H: Host> Nic<H> {
         function.receive_frame(host, now, &mut port, qpn, frame);
         let tally = port.tally;
         add(function, tally);
+    }
+
+    /// Whether a function sent a frame out on the link too, so that it is not lost if no other one
+    /// takes it.
+    fn went_out(&self, destination: Mac, from: Option<Sender>) -> bool {
+        from.is_some() && self.shared.addresses.switch.leaves(destination)
     }
 
     /// Counts a frame that reaches no function, at the physical function.

@@ -1,13 +1,13 @@
 //! Between functions of the NIC and the wire.
 
-use vrnic_abi::admin::{FilterType, QpFlags};
+use vrnic_abi::admin::{FilterType, QpFlags, QpType};
 use vrnic_abi::counter::Counter;
 use vrnic_abi::wqe::WqeFlags;
 use vrnic_firmware::host::Memory;
-use vrnic_firmware::nic::NicConfig;
-use vrnic_firmware::types::Mac;
+use vrnic_firmware::nic::{NicConfig, PortDrops};
+use vrnic_firmware::types::{Gid, Mac};
 
-use super::nic_bench::{Bench, Node, Random, connect, filter, mac};
+use super::nic_bench::{Bench, Node, Random, connect, filter, group, mac};
 use super::support::*;
 
 const NONE: WqeFlags = WqeFlags::empty();
@@ -101,6 +101,37 @@ fn neighbours_hear_each_other_without_a_link() {
     assert_eq!(two.received().unwrap().1, frame);
     assert!(two.received().is_none());
     assert_eq!(bench.wire.sent, [frame]);
+}
+
+/// Whether a frame to a group may have receivers inside is found out only when it is handled.
+#[test]
+fn what_went_out_on_the_link_is_not_lost_inside() {
+    let mut bench = Bench::default();
+    let physical = Station::new(&mut bench, 0);
+    let mut one = Station::new(&mut bench, 1);
+    let mut two = Node::new(&mut bench, 2);
+    let qp = two
+        .driver
+        .datagram_qp(&mut bench, two.pd, &two.cq, QpType::Ud, 1);
+    let body = group(qp.number, 0, Gid::from_v4([224, 0, 0, 5]));
+    two.driver.attach(&mut bench, &body);
+    let others = [1, 0, 0x5e, 0, 0, 6];
+    let mut rdma = roce_frames(&mut Bench::default()).remove(0);
+    rdma[..6].copy_from_slice(&others);
+    let plain = ethernet(Mac::BROADCAST, mac(1), 0x0806, &[7; 46]);
+    let damaged = [&rdma[..60], &[0; 4]].concat();
+    for frame in [plain, rdma, damaged] {
+        one.transmit(&mut bench, &frame, NONE, 0);
+        assert_eq!(bench.wire.sent.pop_front(), Some(frame));
+    }
+    assert_eq!(bench.nic.drops(), PortDrops::default());
+    for counter in [
+        Counter::RxNotRoce,
+        Counter::RxNotForUs,
+        Counter::RxNoMulticastMember,
+    ] {
+        assert_eq!(physical.counter(&bench, counter), 0);
+    }
 }
 
 #[test]
