@@ -7,7 +7,7 @@ mod nic_bench;
 
 use nic_bench::net::{Net, WAYS, Way, gid6};
 use nic_bench::*;
-use vrnic_abi::admin::{AdminOpcode, CreateAh, QpFlags, QpType};
+use vrnic_abi::admin::{AdminOpcode, CreateAh, GidType, QpFlags, QpType, SetGid};
 use vrnic_abi::counter::Counter;
 use vrnic_abi::cqe::{CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::object::{AddressVector, QpAttributes, QpMask, QpState};
@@ -481,4 +481,35 @@ fn a_failed_completion_queue_does_not_fail_the_next_interface() {
         let found: QpAttributes = driver.query(&mut bench, AdminOpcode::QueryQp, number);
         assert_eq!(found.state, state.raw());
     }
+}
+
+/// Nobody sends from an address that has become another's, not even what was posted before.
+#[test]
+fn a_datagram_that_waits_does_not_keep_its_address() {
+    let mut bench = Bench::default();
+    let [mut one, mut two] = [1, 2].map(|n| Node::new(&mut bench, n));
+    let (pd, cq) = (one.pd, &one.cq);
+    let driver = &mut one.driver;
+    let mut qp = driver.datagram_qp(&mut bench, pd, cq, QpType::Ud, QKEY);
+    let list = [data(one.memory, 20, one.key)];
+    bench.wire.limit = Some(0);
+    let to = datagram(9, QKEY, gid(9), mac(9));
+    qp.send_datagram(&driver.hw, control(WqeOpcode::Send, 0, 1), &to, &list);
+    for _ in 0..5 {
+        bench.step();
+    }
+    let none = SetGid::default();
+    driver.ok(&mut bench, AdminOpcode::SetGid, &none);
+    let taken = SetGid {
+        index: 5,
+        gid_type: GidType::RoceV2.raw(),
+        gid: gid(1).0,
+        ..none
+    };
+    two.driver.ok(&mut bench, AdminOpcode::SetGid, &taken);
+    bench.wire.limit = None;
+    bench.run();
+    assert!(bench.wire.sent.is_empty());
+    let status = one.poll().unwrap().status;
+    assert_eq!(status, CompletionStatus::LocalQpOperation.raw());
 }

@@ -110,6 +110,7 @@ impl Unacknowledged {
         budget: &mut u32,
     ) -> Result<Poll, Broken> {
         self.complete_sent(env);
+        self.find_way_again(env, link);
         while *budget > 0 && self.failed.is_none() {
             let something = self.current.is_some() || may_start && self.pull(env, config, link);
             if !something || !pace.admits(env) {
@@ -142,6 +143,27 @@ impl Unacknowledged {
         count_request(env, outcome);
         env.complete_send(&work, outcome, 0);
         Err(Broken)
+    }
+
+    /// A datagram has waited for room. Its way may have changed hands meanwhile: the address that it
+    /// was to be sent from may be another function's by now.
+    fn find_way_again<E: Env>(&mut self, env: &mut E, link: &Attributes) {
+        let Some((message, Target::Datagram(path, _))) = &mut self.current else {
+            return;
+        };
+        let Remote::Datagram(target) = &message.work.remote else {
+            return;
+        };
+        match env.route(target) {
+            Ok(found) => {
+                *path = found;
+                path.pkey = link.pkey.key;
+            }
+            Err(outcome) => {
+                let failed = self.current.take();
+                self.failed = failed.map(|(message, _)| (message.work, outcome));
+            }
+        }
     }
 
     /// Takes the next request from the work queue; returns whether there was one.
