@@ -11,7 +11,7 @@ use super::modify::Attributes;
 use super::requester::{Requester, distance};
 use super::timer::{ack_timeout, rnr_delay};
 use super::{Broken, Env, TransferError};
-use crate::pdu::{Body, NakCode, Pdu, Place, Service, Syndrome};
+use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, Service, Syndrome};
 use crate::types::{Access, Outcome, Psn};
 
 impl Requester {
@@ -39,8 +39,15 @@ impl Requester {
                 Syndrome::RnrNak(code) => self.receiver_not_ready(env, link, ahead, code),
                 Syndrome::Nak(code) => self.refused(env, link, ahead, code),
             },
-            Body::ReadResponse { place, .. } => self.read_response(env, link, pdu, ahead, place),
-            Body::AtomicResponse { original, .. } => {
+            Body::ReadResponse { place, acknowledge } => {
+                let good = acknowledge.is_none_or(affirms);
+                self.read_response(env, link, pdu, ahead, place, good)
+            }
+            Body::AtomicResponse {
+                original,
+                acknowledge,
+            } => {
+                let original = affirms(acknowledge).then_some(original);
                 self.atomic_response(env, link, ahead, original)
             }
             _ => Ok(()),
@@ -213,7 +220,7 @@ impl Requester {
         self.fail(env, outcome)
     }
 
-    /// Places READ data.
+    /// Places READ data, if the response is `good` as far as it is known without the request.
     fn read_response<E: Env>(
         &mut self,
         env: &mut E,
@@ -221,6 +228,7 @@ impl Requester {
         pdu: &Pdu,
         ahead: u32,
         place: Place,
+        good: bool,
     ) -> Result<(), Broken> {
         if !self.names(ahead, true) {
             env.count(Counter::RxUnexpectedResponse, pdu.packets.into());
@@ -237,7 +245,8 @@ impl Requester {
         let expected = pdu.packets.saturating_mul(mtu);
         let expected = expected.min(front.length.saturating_sub(offset));
         let ends = pdu.packets == front.remaining();
-        if pdu.packets > front.remaining() || place.ends() != ends || pdu.length != expected {
+        let fits = pdu.packets <= front.remaining() && pdu.length == expected;
+        if !good || !fits || place.ends() != ends {
             return self.fail(env, Outcome::BadResponse);
         }
         let (sges, chunks) = (&front.work.sges, &mut self.chunks);
@@ -264,13 +273,13 @@ impl Requester {
         }
     }
 
-    /// Places the result of an atomic operation.
+    /// Places the result of an atomic operation, if there is one in its response.
     fn atomic_response<E: Env>(
         &mut self,
         env: &mut E,
         link: &Attributes,
         ahead: u32,
-        original: u64,
+        original: Option<u64>,
     ) -> Result<(), Broken> {
         if !self.names(ahead, false) {
             env.count(Counter::RxUnexpectedResponse, 1);
@@ -281,6 +290,9 @@ impl Requester {
         }
         let Some(front) = self.messages.front() else {
             return Ok(());
+        };
+        let Some(original) = original else {
+            return self.fail(env, Outcome::BadResponse);
         };
         let (sges, chunks) = (&front.work.sges, &mut self.chunks);
         let domain = env.domain();
@@ -327,4 +339,10 @@ impl Requester {
         let front = self.messages.front();
         front.is_some_and(|front| distance(self.unacked, psn) < front.remaining())
     }
+}
+
+/// Whether a response says that its request was carried out. One that brings data and says no at
+/// the same time is not what the protocol allows.
+const fn affirms(acknowledge: Acknowledge) -> bool {
+    matches!(acknowledge.syndrome, Syndrome::Ack(_))
 }

@@ -138,6 +138,27 @@ mod read {
     }
 
     #[test]
+    fn a_response_that_refuses_is_none() {
+        for syndrome in [Syndrome::RnrNak(1), nak(NakCode::RemoteAccess)] {
+            let mut solo = Solo::new();
+            solo.post(1, read_operation(0), 0, 8);
+            solo.run();
+            let acknowledge = Acknowledge {
+                syndrome,
+                msn: Psn::new(1),
+            };
+            let body = Body::ReadResponse {
+                place: Place::Only,
+                acknowledge: Some(acknowledge),
+            };
+            solo.response(0, body, &[9; 8]);
+            assert_sends(&solo, &[Outcome::BadResponse]);
+            assert!(!solo.node.memory.contains(&9), "nothing was placed");
+            assert_broken(&mut solo);
+        }
+    }
+
+    #[test]
     fn responses_to_other_requests_are_ignored() {
         let mut solo = Solo::new();
         solo.post(1, SEND, 0, 1);
@@ -205,6 +226,27 @@ mod atomics {
         assert_eq!(solo.node.bytes(16, 8), original.to_le_bytes());
         assert_eq!(solo.node.bytes(24, 8), [PATTERN; 8]);
         assert_eq!(solo.node.sent, [(1, Outcome::Success, 8)]);
+    }
+
+    #[test]
+    fn a_result_that_refuses_is_none() {
+        for syndrome in [Syndrome::RnrNak(1), nak(NakCode::RemoteAccess)] {
+            let mut solo = Solo::new();
+            solo.post(1, atomic(4096, AtomicOperation::FetchAdd(1)), 16, 8);
+            solo.run();
+            let acknowledge = Acknowledge {
+                syndrome,
+                msn: Psn::new(1),
+            };
+            let body = Body::AtomicResponse {
+                acknowledge,
+                original: 9,
+            };
+            solo.response(0, body, &[]);
+            assert_sends(&solo, &[Outcome::BadResponse]);
+            assert_eq!(solo.node.bytes(16, 8), [PATTERN; 8]);
+            assert_broken(&mut solo);
+        }
     }
 
     #[test]
