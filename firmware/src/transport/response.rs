@@ -246,7 +246,9 @@ impl Requester {
         let expected = expected.min(front.length.saturating_sub(offset));
         let ends = pdu.packets == front.remaining();
         let fits = pdu.packets <= front.remaining() && pdu.length == expected;
-        if !good || !fits || place.ends() != ends {
+        // One that was asked for again from its middle on may go on as it was or start anew.
+        let in_turn = place.ends() == ends && (front.acked > 0 || place.starts());
+        if !good || !fits || !in_turn {
             return self.fail(env, Outcome::BadResponse);
         }
         let (sges, chunks) = (&front.work.sges, &mut self.chunks);

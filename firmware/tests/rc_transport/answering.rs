@@ -138,6 +138,20 @@ mod read {
     }
 
     #[test]
+    fn a_response_begins_with_its_first_packet() {
+        for (place, length) in [(Place::Middle, 256), (Place::Last, 200)] {
+            let mut solo = Solo::new();
+            let all = if place == Place::Last { 200 } else { 600 };
+            solo.post(1, read_operation(0), 0, all);
+            solo.run();
+            solo.response(0, read_response(place), &vec![9; length]);
+            assert_sends(&solo, &[Outcome::BadResponse]);
+            assert!(!solo.node.memory.contains(&9), "nothing was placed");
+            assert_broken(&mut solo);
+        }
+    }
+
+    #[test]
     fn a_response_that_refuses_is_none() {
         for syndrome in [Syndrome::RnrNak(1), nak(NakCode::RemoteAccess)] {
             let mut solo = Solo::new();
