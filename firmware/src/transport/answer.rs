@@ -70,6 +70,15 @@ impl AnswerKind {
     }
 }
 
+/// What became of the next part of a READ response.
+enum Progress {
+    Sent(Part),
+    /// Nobody waits for it.
+    Dropped,
+    /// There is no room on the wire.
+    NoRoom,
+}
+
 /// Packets of a READ response that are sent as one PDU.
 struct Part {
     packets: u32,
@@ -192,11 +201,12 @@ impl Responder {
                     packets,
                     sent,
                 } => match self.send_part(env, link, &answer, source, packets, sent)? {
-                    Some(part) => {
+                    Progress::Sent(part) => {
                         pace.sent(env, Half::Answers, part.packets, part.length);
                         true
                     }
-                    None => false,
+                    Progress::Dropped => true,
+                    Progress::NoRoom => false,
                 },
                 _ => self.send_whole(env, link, &answer),
             };
@@ -250,8 +260,8 @@ impl Responder {
         true
     }
 
-    /// Sends the next part of the READ response at the front of the queue. Returns what was sent,
-    /// if there was room.
+    /// Sends the next part of the READ response at the front of the queue. That to a duplicate is
+    /// dropped when its memory has gone, as the duplicate would have been.
     fn send_part<E: Env>(
         &mut self,
         env: &mut E,
@@ -260,7 +270,7 @@ impl Responder {
         source: RemoteRange,
         packets: u32,
         sent: u32,
-    ) -> Result<Option<Part>, Broken> {
+    ) -> Result<Progress, Broken> {
         let part = next_part(env, link, source, packets, sent);
         let acknowledge = Acknowledge {
             syndrome: Syndrome::Ack(NO_CREDITS),
@@ -297,12 +307,16 @@ impl Responder {
         )
         .is_err()
         {
+            if answer.again {
+                self.pop_answer();
+                return Ok(Progress::Dropped);
+            }
             env.count(Counter::RespRemoteAccessErrors, 1);
             let (code, event) = (NakCode::RemoteAccess, QpEvent::AccessError);
             return Err(self.fail_read(env, pdu.psn, code, event));
         }
         match env.transmit(&link.path, &pdu, Payload::Chunks(chunks)) {
-            Transmit::NoRoom => return Ok(None),
+            Transmit::NoRoom => return Ok(Progress::NoRoom),
             Transmit::BadMemory => return Err(self.unreadable(env, pdu.psn)),
             Transmit::Sent => {}
         }
@@ -315,7 +329,7 @@ impl Responder {
         {
             *sent += part.packets;
         }
-        Ok(Some(part))
+        Ok(Progress::Sent(part))
     }
 
     /// The data of the response with sequence number `psn`, which was sent, cannot be read.

@@ -417,6 +417,31 @@ mod duplicates {
         assert_eq!(solo.qp.state(), State::Rts);
     }
 
+    /// The requester has had its data, and says so by a SEND that takes the key away, while the
+    /// answer to a duplicate waits.
+    #[test]
+    fn of_reads_whose_memory_goes_while_they_wait_are_dropped() {
+        let mut solo = Solo::new();
+        let read = Body::Read {
+            source: range(0, 1000),
+        };
+        solo.request(0, read, &[]);
+        assert_eq!(solo.run().len(), 4);
+        solo.node.room = 1;
+        solo.request(0, read, &[]);
+        assert_eq!(solo.poll_once(), 1);
+        solo.out.clear();
+        solo.node.room = usize::MAX;
+        solo.node.post_receive(1, 0, 8);
+        solo.request(4, send(Place::Only), b"a");
+        solo.node.regions.clear();
+        assert_eq!(solo.answers(), [(4, ACK)]);
+        assert!(solo.node.events.is_empty());
+        assert_eq!(solo.qp.state(), State::Rts);
+        assert_eq!(solo.node.counter(Counter::RespRemoteAccessErrors), 0);
+        assert!(!solo.qp.has_work());
+    }
+
     #[test]
     fn of_atomics_are_answered_from_memory_of_the_first() {
         let mut solo = Solo::new();
