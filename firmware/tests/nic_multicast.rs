@@ -331,6 +331,10 @@ fn filters_get_a_copy_of_what_is_for_a_group() {
         .hw()
         .bytes(two.node.memory + (1 << 19), frame.len());
     assert_eq!(got, frame);
+    // It came through the port once, whatever number of queue pairs have a copy.
+    assert_eq!(two.counter(&bench, Counter::PortRcvPackets), 1);
+    let words = frame.len() as u64 / 4;
+    assert_eq!(two.counter(&bench, Counter::PortRcvData), words);
     // The sender's own filters do not hear it.
     assert!(std::iter::from_fn(|| one.node.poll()).all(|entry| entry.qpn != raw[0].number));
 }

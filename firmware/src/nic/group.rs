@@ -40,6 +40,13 @@ impl Groups {
         self.members.get(&group).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a queue pair of function `owner` is a member of a group.
+    #[must_use]
+    pub fn has_member_of(&self, group: Group, owner: u16) -> bool {
+        let members = self.members(group).iter();
+        members.copied().any(|(function, _)| function == owner)
+    }
+
     /// Whether there is no member of any group.
     #[must_use]
     pub fn is_empty(&self) -> bool {

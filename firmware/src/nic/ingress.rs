@@ -30,16 +30,23 @@ impl<H: Host> Nic<H> {
         from: Option<Sender>,
         wire: &mut W,
     ) {
-        let group = packet.pdu.destination == Qpn::MULTICAST
+        let multicast = packet.pdu.destination == Qpn::MULTICAST
             && packet.destination_mac.is_group()
             && is_multicast(packet.destination);
-        let mut received = group && self.receive_multicast(now, frame, packet, from, wire);
-        received |= self.offer(now, frame, from, wire);
+        let group = multicast.then_some(Group {
+            vlan: packet.vlan,
+            gid: packet.destination,
+        });
+        let mut received = false;
+        if let Some(group) = group {
+            received = self.receive_multicast(now, frame, packet, group, from, wire);
+        }
+        received |= self.offer(now, frame, group, from, wire);
         if received || self.went_out(packet.destination_mac, from) {
             return;
         }
         self.drops.not_ours += 1;
-        if group {
+        if multicast {
             let functions = self.functions.iter_mut().flatten();
             for function in functions.filter(|function| function.is_ready()) {
                 function.count(Counter::RxNoMulticastMember, 1);
@@ -61,7 +68,7 @@ impl<H: Host> Nic<H> {
         let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
         let out = target.is_some_and(|mac| self.went_out(mac, from));
         let Some(counter) = reason.counter() else {
-            if !self.offer(now, frame, from, wire) && !out {
+            if !self.offer(now, frame, None, from, wire) && !out {
                 self.drops.not_roce += 1;
                 self.count_stray(Counter::RxNotRoce);
             }
@@ -71,7 +78,7 @@ impl<H: Host> Nic<H> {
         if let Some(owner) = owner {
             self.count_at(owner, counter, 1);
             self.count_at(owner, Counter::RxMalformed, reason.is_malformed().into());
-        } else if !self.offer(now, frame, from, wire) && !out {
+        } else if !self.offer(now, frame, None, from, wire) && !out {
             self.drops.malformed += 1;
             self.count_stray(Counter::RxNotForUs);
         }
@@ -84,13 +91,10 @@ impl<H: Host> Nic<H> {
         now: Time,
         frame: &[u8],
         packet: &Received<'_>,
+        group: Group,
         from: Option<Sender>,
         wire: &mut W,
     ) -> bool {
-        let group = Group {
-            vlan: packet.vlan,
-            gid: packet.destination,
-        };
         let mut receivers = core::mem::take(&mut self.receivers);
         receivers.clear();
         let members = self.shared.addresses.groups.members(group).iter();
@@ -112,11 +116,13 @@ impl<H: Host> Nic<H> {
     }
 
     /// Hands a frame to the queue pairs whose filters want it; returns whether there are any. The
-    /// function that it is addressed to counts it otherwise.
+    /// function that it is addressed to counts it otherwise. Functions with members of `group` have
+    /// got it, and counted it as received, before.
     fn offer<W: Wire>(
         &mut self,
         now: Time,
         frame: &[u8],
+        group: Option<Group>,
         from: Option<Sender>,
         wire: &mut W,
     ) -> bool {
@@ -137,7 +143,9 @@ impl<H: Host> Nic<H> {
             let received = ReceivedFrame::new(frame, &parts, sorting.hash);
             let mut last = None;
             for (to, qpn) in receivers.iter().copied() {
-                if last.replace(to) != Some(to) {
+                let groups = &self.shared.addresses.groups;
+                let counted = group.is_some_and(|group| groups.has_member_of(group, to));
+                if last.replace(to) != Some(to) && !counted {
                     self.count_at(to, Counter::PortRcvPackets, 1);
                     self.count_at(to, Counter::PortRcvData, frame.len() as u64 / 4);
                 }
