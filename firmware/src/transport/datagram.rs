@@ -54,7 +54,9 @@ impl Datagrams {
             env.count(Counter::RxWrongService, 1);
             return Ok(());
         };
-        if place != Place::Only || pdu.packets != 1 {
+        // One packet is at most what the port's MTU allows, whatever room there is (9.8.3).
+        let fits = pdu.length <= env.port_mtu().bytes();
+        if place != Place::Only || pdu.packets != 1 || !fits {
             env.count(Counter::RxUnreliableInvalid, 1);
             return Ok(());
         }

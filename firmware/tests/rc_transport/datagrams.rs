@@ -85,6 +85,20 @@ mod receiving {
     }
 
     #[test]
+    fn it_is_no_longer_than_the_port_allows() {
+        for kind in [Kind::Ud, Kind::Gsi] {
+            let mut solo = Solo::of(kind);
+            solo.node.post_receive(1, 0, 400);
+            solo.request(0, send(Place::Only), &[9; 257]);
+            assert!(solo.node.received.is_empty());
+            assert_eq!(solo.node.bytes(0, 400), [PATTERN; 400]);
+            assert_eq!(solo.node.counter(Counter::RxUnreliableInvalid), 1);
+            solo.request(1, send(Place::Only), &[9; 256]);
+            assert_eq!(solo.node.received[0].bytes, 296);
+        }
+    }
+
+    #[test]
     fn it_is_scattered_over_any_pieces() {
         let mut solo = Solo::of(Kind::Ud);
         solo.node.receives.push_back(ReceiveWork {
