@@ -29,6 +29,25 @@ pub(super) struct Answer {
     again: bool,
 }
 
+impl Answer {
+    /// Whether a sequence number is one of the response.
+    fn includes(&self, psn: Psn) -> bool {
+        let packets = match self.kind {
+            AnswerKind::Read { packets, .. } => packets,
+            _ => 1,
+        };
+        !psn.before(self.psn) && psn.before(self.psn.plus(packets))
+    }
+
+    /// Whether the packet of the response with one of its sequence numbers has not been sent.
+    fn is_to_be_sent(&self, psn: Psn) -> bool {
+        match self.kind {
+            AnswerKind::Read { sent, .. } => !psn.before(self.psn.plus(sent)),
+            _ => true,
+        }
+    }
+}
+
 /// What to say.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AnswerKind {
@@ -120,35 +139,41 @@ impl Responder {
         self.answer(self.expected.plus(0xff_ffff), AnswerKind::Ack);
     }
 
-    /// Queues the response to a duplicate. The requester has gone back to it and will ask again for
-    /// everything after it, so that later answers are dropped. A response that is still to be sent
-    /// is not started again.
+    /// Queues the response to a duplicate in its place. What answers later requests stays: if the
+    /// requester has gone back it will ask for that again and get it once, and if the network has
+    /// doubled a packet it will not ask. A response that is still to be sent is not started again.
     pub(super) fn answer_again(&mut self, link: &Attributes, psn: Psn, kind: AnswerKind) {
-        while let Some(last) = self.answers.back() {
-            if let AnswerKind::Read { packets, sent, .. } = last.kind {
-                let first_unsent = last.psn.plus(sent);
-                let end = last.psn.plus(packets);
-                if psn.before(end) && !psn.before(first_unsent) {
-                    return;
-                }
-                if !psn.before(end) {
-                    break;
-                }
-            } else if last.psn.before(psn) {
-                break;
-            }
-            self.due -= u32::from(last.kind.is_response()).min(self.due);
-            if matches!(last.kind, AnswerKind::Nak(_)) {
-                self.gap_reported = false;
-            }
+        // A gap may have been filled by what the requester sends now.
+        while matches!(self.answers.back(), Some(last) if matches!(last.kind, AnswerKind::Nak(_))) {
+            self.gap_reported = false;
             self.answers.pop_back();
         }
-        if self.due < u32::from(link.responder_resources) {
-            self.answer(psn, kind);
-            if let Some(answer) = self.answers.back_mut().filter(|last| last.psn == psn) {
-                answer.again = true;
+        let mut answers = self.answers.iter();
+        let same = answers.position(|answer| answer.kind.is_response() && answer.includes(psn));
+        if let Some(at) = same {
+            if self
+                .answers
+                .get(at)
+                .is_some_and(|same| same.is_to_be_sent(psn))
+            {
+                return;
             }
+            self.answers.remove(at);
+            self.due = self.due.saturating_sub(1);
         }
+        if !self.has_room(link) {
+            return;
+        }
+        let at = self.answers.iter().position(|later| !later.psn.before(psn));
+        let answer = Answer {
+            psn,
+            msn: self.msn,
+            kind,
+            again: true,
+        };
+        self.answers
+            .insert(at.unwrap_or(self.answers.len()), answer);
+        self.due += 1;
     }
 
     /// Whether the responder resources suffice for the response to one more new request.

@@ -442,6 +442,30 @@ mod duplicates {
         assert!(!solo.qp.has_work());
     }
 
+    /// The network doubled a request; nobody has gone back, and nobody will ask again.
+    #[test]
+    fn leave_later_answers_alone() {
+        let read = |solo: &mut Solo, psn| {
+            let source = range(0, 1);
+            solo.request(psn, Body::Read { source }, &[]);
+        };
+        let add = |solo: &mut Solo, psn| {
+            let body = atomic_body(0, AtomicOperation::FetchAdd(1));
+            solo.request(psn, body, &[]);
+        };
+        let mut solo = Solo::new();
+        read(&mut solo, 0);
+        add(&mut solo, 1);
+        assert_eq!(solo.run().len(), 2);
+        read(&mut solo, 2);
+        add(&mut solo, 3);
+        add(&mut solo, 1);
+        read(&mut solo, 0);
+        let pdus = solo.pdus();
+        let psns: Vec<_> = pdus.iter().map(|pdu| pdu.psn.get() - 2000).collect();
+        assert_eq!(psns, [0, 1, 2, 3]);
+    }
+
     #[test]
     fn of_atomics_are_answered_from_memory_of_the_first() {
         let mut solo = Solo::new();
