@@ -49,7 +49,7 @@ impl Answer {
 }
 
 /// What to say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnswerKind {
     /// Everything up to the sequence number arrived.
     Ack,
@@ -143,8 +143,9 @@ impl Responder {
     /// requester has gone back it will ask for that again and get it once, and if the network has
     /// doubled a packet it will not ask. A response that is still to be sent is not started again.
     pub(super) fn answer_again(&mut self, link: &Attributes, psn: Psn, kind: AnswerKind) {
-        // A gap may have been filled by what the requester sends now.
-        while matches!(self.answers.back(), Some(last) if matches!(last.kind, AnswerKind::Nak(_))) {
+        // What the requester sends now may fill a gap. It does not bring a receive buffer.
+        let gap = AnswerKind::Nak(Syndrome::Nak(NakCode::PsnSequence));
+        if self.answers.back().is_some_and(|last| last.kind == gap) {
             self.gap_reported = false;
             self.answers.pop_back();
         }

@@ -466,6 +466,27 @@ mod duplicates {
         assert_eq!(psns, [0, 1, 2, 3]);
     }
 
+    /// The requester waits as long as it is told, and not for a timeout.
+    #[test]
+    fn leave_an_rnr_nak_alone() {
+        let mut solo = Solo::new();
+        let read = Body::Read {
+            source: range(0, 1),
+        };
+        solo.request(0, read, &[]);
+        assert_eq!(solo.run().len(), 1);
+        solo.request(1, send(Place::Only), b"x");
+        solo.request(0, read, &[]);
+        let pdus = solo.pdus();
+        assert_eq!(places(&pdus), [(0, Place::Only)]);
+        assert_eq!(pdus.len(), 2);
+        let Body::Acknowledge(ack) = pdus[1].body else {
+            panic!("{pdus:?}");
+        };
+        assert!(matches!(ack.syndrome, Syndrome::RnrNak(_)));
+        assert_eq!(pdus[1].psn, Psn::new(2001));
+    }
+
     #[test]
     fn of_atomics_are_answered_from_memory_of_the_first() {
         let mut solo = Solo::new();
