@@ -211,9 +211,8 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         if send.handed_out() >= self.send_limit {
             return None;
         }
-        let mut work = send.next(self.host, &queues.pages, (queues.kind, queues.qpn))?;
-        work.signaled |= queues.signal_all;
-        Some(work)
+        let (pages, who) = (&queues.pages, (queues.kind, queues.qpn));
+        send.next(self.host, pages, who, queues.signal_all)
     }
 
     fn hold_sends(&mut self) {
@@ -396,7 +395,10 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 
     fn route(&mut self, target: &DatagramTarget) -> Result<Path, Outcome> {
         let mut path = match &target.route {
-            Route::Vector(vector) => resolve(&self.objects.gids, vector, true).ok(),
+            Route::InRequest => {
+                let send = self.queues.send.as_ref();
+                send.and_then(|send| resolve(&self.objects.gids, &send.vector, true).ok())
+            }
             Route::Handle(number) => self
                 .objects
                 .handles

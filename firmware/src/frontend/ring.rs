@@ -11,10 +11,10 @@ use alloc::boxed::Box;
 use vrnic_abi::doorbell;
 use vrnic_abi::wqe::{BASIC_BLOCK, MAX_BLOCKS, SEGMENT};
 
-use super::work::{DecodedSend, decode_receive, decode_send};
+use super::work::{decode_receive, decode_send, malformed, request_vector};
 use crate::host::{Host, Memory, TraceEvent};
 use crate::resource::PageMap;
-use crate::transport::{Domain, Kind, ReceiveWork, SendWork, SgList};
+use crate::transport::{Domain, Kind, ReceiveWork, Remote, SendWork, SgList, Vector};
 use crate::types::Outcome;
 
 /// Blocks that are copied at a time.
@@ -53,6 +53,8 @@ pub struct SendRing {
     /// Index of the first block in the window, and how many it holds.
     window_at: u32,
     window_blocks: u32,
+    /// The address vector in the datagram that was last handed out.
+    pub vector: Vector,
 }
 
 impl SendRing {
@@ -70,6 +72,7 @@ impl SendRing {
             window: Box::new([0; WINDOW_BYTES]),
             window_at: 0,
             window_blocks: 0,
+            vector: Vector::default(),
         }
     }
 
@@ -135,12 +138,14 @@ impl SendRing {
         Rung::Work
     }
 
-    /// The next work request, its cookie set; `None` if there is none.
+    /// The next work request, its cookie set; `None` if there is none. With `signal_all`, whatever
+    /// it says, it writes a completion.
     pub fn next<H: Host>(
         &mut self,
         host: &H,
         pages: &PageMap,
         (kind, qpn): (Kind, u32),
+        signal_all: bool,
     ) -> Option<SendWork> {
         let end = self.held_at.unwrap_or(self.producer);
         let posted = end.wrapping_sub(self.fetched);
@@ -148,16 +153,21 @@ impl SendRing {
             return None;
         }
         let index = self.fetched;
-        let mut decoded = match self.look(host, pages, posted) {
-            Some(bytes) => decode_send(kind, bytes, index),
-            None => DecodedSend::malformed(),
+        let mut work = malformed();
+        let blocks = match self.look(host, pages, posted) {
+            Some(bytes) => decode_send(kind, bytes, index, &mut work),
+            None => 1,
         };
-        if let Some(entry) = self.windowed(decoded.blocks) {
+        if let Some(entry) = self.windowed(blocks) {
             host.trace(&TraceEvent::WorkRequest { qpn, entry });
+            if let Remote::Datagram(_) = work.remote {
+                self.vector = request_vector(entry).unwrap_or_default();
+            }
         }
-        decoded.work.cookie = u64::from(index) | u64::from(decoded.blocks) << 32;
-        self.fetched = index.wrapping_add(decoded.blocks);
-        Some(decoded.work)
+        work.signaled |= signal_all;
+        work.cookie = u64::from(index) | u64::from(blocks) << 32;
+        self.fetched = index.wrapping_add(blocks);
+        Some(work)
     }
 
     /// Ends the request with `cookie` and returns the index of its first block.

@@ -2,7 +2,7 @@
 //!
 //! Pure functions over bytes that were copied out of guest memory before. Which segments a request
 //! has depends on the type of the queue pair first, then on the opcode; a request that does not
-//! add up is [`DecodedSend::malformed`]. Whether its operation suits the queue pair is for the
+//! add up is [`malformed`]. Whether its operation suits the queue pair is for the
 //! transport to say.
 
 use vrnic_abi::admin::AccessFlags;
@@ -21,43 +21,40 @@ use crate::transport::{
 };
 use crate::types::{Gid, Mac, Outcome, Qpn, Sge};
 
-/// A decoded send work request and the basic blocks that it takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DecodedSend {
-    /// The request; its cookie is still 0.
-    pub work: SendWork,
-    /// Basic blocks, at least 1.
-    pub blocks: u32,
-}
-
-impl DecodedSend {
-    /// Stands for a request that cannot be understood.
-    #[must_use]
-    pub fn malformed() -> Self {
-        Self {
-            work: SendWork {
-                cookie: 0,
-                operation: SendOperation::Invalid(Outcome::LocalQpOperation),
-                remote: Remote::Peer,
-                sges: SgList::new(),
-                inline: InlineData::new(),
-                solicited: false,
-                fence: false,
-                signaled: true,
-            },
-            blocks: 1,
-        }
+/// A request that cannot be understood, which takes one basic block.
+#[must_use]
+pub fn malformed() -> SendWork {
+    SendWork {
+        cookie: 0,
+        operation: SendOperation::Invalid(Outcome::LocalQpOperation),
+        remote: Remote::Peer,
+        sges: SgList::new(),
+        inline: InlineData::new(),
+        solicited: false,
+        fence: false,
+        signaled: true,
     }
 }
 
 /// Decodes the send work request at the start of `bytes`, which hold the blocks that were posted,
-/// at least up to the largest request's size. `index` is what the request must say about itself.
-#[must_use]
-pub fn decode_send(kind: Kind, bytes: &[u8], index: u32) -> DecodedSend {
-    parse_send(kind, bytes, index).unwrap_or_else(DecodedSend::malformed)
+/// at least up to the largest request's size, into `work`, which is [`malformed`] before. `index` is
+/// what the request must say about itself. Returns the basic blocks that it takes, at least 1; the
+/// cookie stays 0.
+///
+/// Filled in where it stands: moving a request about costs as much as reading it.
+pub fn decode_send(kind: Kind, bytes: &[u8], index: u32, work: &mut SendWork) -> u32 {
+    match parse_send(kind, bytes, index, work) {
+        Some(blocks) => blocks,
+        None => {
+            *work = malformed();
+            1
+        }
+    }
 }
 
-fn parse_send(kind: Kind, bytes: &[u8], index: u32) -> Option<DecodedSend> {
+/// Fills in a request and returns the basic blocks that it takes.
+#[inline]
+fn parse_send(kind: Kind, bytes: &[u8], index: u32, work: &mut SendWork) -> Option<u32> {
     let control: ControlSegment = segment(bytes, 0)?;
     let segments = usize::from(control.segments);
     let length = segments * SEGMENT;
@@ -67,37 +64,23 @@ fn parse_send(kind: Kind, bytes: &[u8], index: u32) -> Option<DecodedSend> {
     let mut reader = Reader(bytes.get(SEGMENT..length)?);
     let opcode = WqeOpcode::from_raw(control.opcode)?;
     let flags = WqeFlags::from_bits(control.flags)?;
-    let remote = match opcode {
-        WqeOpcode::Nop => Remote::Peer,
-        _ => remote(kind, &control, flags, &mut reader)?,
-    };
-    let mut operation = operation(opcode, &control, &mut reader)?;
-    let (sges, mut inline) = payload(&control, flags, reader.0)?;
-    if let SendOperation::AtomicWrite { value, .. } = &mut operation {
-        value.copy_from_slice(inline.get(..8)?);
-        if inline.len() != 8 {
-            return None;
-        }
-        inline.clear();
+    if opcode != WqeOpcode::Nop {
+        remote(kind, &control, flags, &mut reader, work)?;
     }
-    if !sges.is_empty() && !may_have_data(&operation)
-        || !inline.is_empty() && !may_inline(&operation)
+    operation(opcode, &control, &mut reader, work)?;
+    payload(&control, flags, reader.0, work)?;
+    if opcode == WqeOpcode::AtomicWrite {
+        atomic_write(work)?;
+    }
+    if !work.sges.is_empty() && !may_have_data(&work.operation)
+        || !work.inline.is_empty() && !may_inline(&work.operation)
     {
         return None;
     }
-    Some(DecodedSend {
-        work: SendWork {
-            cookie: 0,
-            operation,
-            remote,
-            sges,
-            inline,
-            solicited: flags.contains(WqeFlags::SOLICITED),
-            fence: flags.contains(WqeFlags::FENCE),
-            signaled: flags.contains(WqeFlags::SIGNALED),
-        },
-        blocks: u32::try_from(length.div_ceil(BASIC_BLOCK)).ok()?,
-    })
+    work.solicited = flags.contains(WqeFlags::SOLICITED);
+    work.fence = flags.contains(WqeFlags::FENCE);
+    work.signaled = flags.contains(WqeFlags::SIGNALED);
+    u32::try_from(length.div_ceil(BASIC_BLOCK)).ok()
 }
 
 /// Segments that have not been read yet.
@@ -105,6 +88,7 @@ struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     /// The next structure, which takes whole segments.
+    #[inline]
     fn next<T: bytemuck::AnyBitPattern>(&mut self) -> Option<T> {
         const { assert!(size_of::<T>() % SEGMENT == 0) };
         let (bytes, rest) = self.0.split_at_checked(size_of::<T>())?;
@@ -114,42 +98,49 @@ impl Reader<'_> {
 }
 
 /// Whom the request is for, with the segments that say so.
+#[inline]
 fn remote(
     kind: Kind,
     control: &ControlSegment,
     flags: WqeFlags,
     reader: &mut Reader<'_>,
-) -> Option<Remote> {
+    work: &mut SendWork,
+) -> Option<()> {
     let raw = WqeFlags::CHECKSUM_IP | WqeFlags::CHECKSUM_TRANSPORT | WqeFlags::INSERT_VLAN;
     if kind != Kind::Raw && flags.intersects(raw) {
         return None;
     }
-    Some(match kind {
-        Kind::Rc | Kind::Uc | Kind::XrcTarget => Remote::Peer,
+    match kind {
+        // As it is.
+        Kind::Rc | Kind::Uc | Kind::XrcTarget => {}
         Kind::XrcInitiator => {
             let XrcSegment { remote_srqn, .. } = reader.next()?;
             if remote_srqn >> 24 != 0 {
                 return None;
             }
-            Remote::SharedQueue(remote_srqn)
+            work.remote = Remote::SharedQueue(remote_srqn);
         }
-        Kind::Ud | Kind::Gsi => datagram(&reader.next()?)?,
-        Kind::Raw => Remote::Frame(Offload {
-            ip_checksum: flags.contains(WqeFlags::CHECKSUM_IP),
-            transport_checksum: flags.contains(WqeFlags::CHECKSUM_TRANSPORT),
-            vlan_tag: flags
-                .contains(WqeFlags::INSERT_VLAN)
-                .then_some(control.vlan_tag),
-        }),
-    })
+        Kind::Ud | Kind::Gsi => work.remote = datagram(&reader.next()?)?,
+        Kind::Raw => {
+            work.remote = Remote::Frame(Offload {
+                ip_checksum: flags.contains(WqeFlags::CHECKSUM_IP),
+                transport_checksum: flags.contains(WqeFlags::CHECKSUM_TRANSPORT),
+                vlan_tag: flags
+                    .contains(WqeFlags::INSERT_VLAN)
+                    .then_some(control.vlan_tag),
+            });
+        }
+    }
+    Some(())
 }
 
+#[inline(never)]
 fn datagram(segment: &DatagramSegment) -> Option<Remote> {
     if segment.remote_qpn >> 24 != 0 {
         return None;
     }
     let route = match segment.address_handle {
-        0 => Route::Vector(vector(&segment.vector)),
+        0 => Route::InRequest,
         number => Route::Handle(number),
     };
     Some(Remote::Datagram(DatagramTarget {
@@ -157,6 +148,13 @@ fn datagram(segment: &DatagramSegment) -> Option<Remote> {
         qkey: segment.qkey,
         route,
     }))
+}
+
+/// The address vector in the request at the start of `bytes`, if it is a datagram.
+#[must_use]
+pub fn request_vector(bytes: &[u8]) -> Option<Vector> {
+    let destination: DatagramSegment = Reader(bytes.get(SEGMENT..)?).next()?;
+    Some(vector(&destination.vector))
 }
 
 /// An address vector as the core has it.
@@ -174,23 +172,46 @@ pub fn vector(from: &AddressVector) -> Vector {
 }
 
 /// The operation, with the segments that it has.
+#[inline]
 fn operation(
     opcode: WqeOpcode,
     control: &ControlSegment,
     reader: &mut Reader<'_>,
-) -> Option<SendOperation> {
-    let send = |tail| Some(SendOperation::Send(tail));
-    match opcode {
-        WqeOpcode::Nop => Some(SendOperation::Nop),
-        WqeOpcode::Send => send(SendTail::None),
-        WqeOpcode::SendImmediate => send(SendTail::Immediate(control.immediate)),
-        WqeOpcode::SendInvalidate => send(SendTail::Invalidate(control.immediate)),
-        WqeOpcode::Write => write(reader, None),
-        WqeOpcode::WriteImmediate => write(reader, Some(control.immediate)),
-        WqeOpcode::Read => {
+    work: &mut SendWork,
+) -> Option<()> {
+    let tail = match opcode {
+        WqeOpcode::Send => SendTail::None,
+        WqeOpcode::SendImmediate => SendTail::Immediate(control.immediate),
+        WqeOpcode::SendInvalidate => SendTail::Invalidate(control.immediate),
+        WqeOpcode::Write | WqeOpcode::WriteImmediate | WqeOpcode::Read => {
             let RemoteSegment { address, rkey, .. } = reader.next()?;
-            Some(SendOperation::Read { address, rkey })
+            work.operation = match opcode {
+                WqeOpcode::Read => SendOperation::Read { address, rkey },
+                _ => SendOperation::Write {
+                    address,
+                    rkey,
+                    immediate: (opcode == WqeOpcode::WriteImmediate).then_some(control.immediate),
+                },
+            };
+            return Some(());
         }
+        _ => {
+            work.operation = rare_operation(opcode, control, reader)?;
+            return Some(());
+        }
+    };
+    work.operation = SendOperation::Send(tail);
+    Some(())
+}
+
+/// Operations other than SEND, WRITE and READ.
+#[inline(never)]
+fn rare_operation(
+    opcode: WqeOpcode,
+    control: &ControlSegment,
+    reader: &mut Reader<'_>,
+) -> Option<SendOperation> {
+    match opcode {
         WqeOpcode::CompareSwap | WqeOpcode::FetchAdd => atomic(opcode, reader),
         WqeOpcode::AtomicWrite => {
             let RemoteSegment { address, rkey, .. } = reader.next()?;
@@ -207,16 +228,15 @@ fn operation(
         ))),
         WqeOpcode::FastRegister => fast_register(&reader.next()?),
         WqeOpcode::BindWindow => bind(&reader.next()?),
+        WqeOpcode::Nop => Some(SendOperation::Nop),
+        // Those that are not rare.
+        WqeOpcode::Send
+        | WqeOpcode::SendImmediate
+        | WqeOpcode::SendInvalidate
+        | WqeOpcode::Write
+        | WqeOpcode::WriteImmediate
+        | WqeOpcode::Read => None,
     }
-}
-
-fn write(reader: &mut Reader<'_>, immediate: Option<u32>) -> Option<SendOperation> {
-    let RemoteSegment { address, rkey, .. } = reader.next()?;
-    Some(SendOperation::Write {
-        address,
-        rkey,
-        immediate,
-    })
 }
 
 fn atomic(opcode: WqeOpcode, reader: &mut Reader<'_>) -> Option<SendOperation> {
@@ -234,6 +254,15 @@ fn atomic(opcode: WqeOpcode, reader: &mut Reader<'_>) -> Option<SendOperation> {
         rkey,
         operation,
     })
+}
+
+/// Takes the 8 bytes of an atomic write from the inline data.
+fn atomic_write(work: &mut SendWork) -> Option<()> {
+    if let SendOperation::AtomicWrite { value, .. } = &mut work.operation {
+        *value = work.inline.as_slice().try_into().ok()?;
+        work.inline.clear();
+    }
+    Some(())
 }
 
 fn flush(reader: &mut Reader<'_>) -> Option<SendOperation> {
@@ -260,6 +289,7 @@ fn flush(reader: &mut Reader<'_>) -> Option<SendOperation> {
     })
 }
 
+#[inline(never)]
 fn fast_register(segment: &FastRegisterSegment) -> Option<SendOperation> {
     let flags = AccessFlags::from_bits(segment.access)?;
     Some(SendOperation::Local(LocalOperation::FastRegister(
@@ -284,6 +314,7 @@ const WINDOW_FLAGS: AccessFlags = AccessFlags::REMOTE_WRITE
     .union(AccessFlags::REMOTE_ATOMIC)
     .union(AccessFlags::ZERO_BASED);
 
+#[inline(never)]
 fn bind(segment: &BindSegment) -> Option<SendOperation> {
     let flags = AccessFlags::from_bits(segment.access)?;
     if !WINDOW_FLAGS.contains(flags) {
@@ -319,7 +350,13 @@ const fn may_inline(operation: &SendOperation) -> bool {
 }
 
 /// Data segments or inline data, which is all of `data`.
-fn payload(control: &ControlSegment, flags: WqeFlags, data: &[u8]) -> Option<(SgList, InlineData)> {
+#[inline]
+fn payload(
+    control: &ControlSegment,
+    flags: WqeFlags,
+    data: &[u8],
+    work: &mut SendWork,
+) -> Option<()> {
     let count = usize::from(control.data_segments);
     if flags.contains(WqeFlags::INLINE) {
         let length = usize::from(control.inline_length);
@@ -327,16 +364,16 @@ fn payload(control: &ControlSegment, flags: WqeFlags, data: &[u8]) -> Option<(Sg
         if count != 0 || length > MAX_INLINE || data.len() != padded {
             return None;
         }
-        return Some((SgList::new(), InlineData::from_slice(data.get(..length)?)));
+        work.inline.extend_from_slice(data.get(..length)?);
+        return Some(());
     }
     if count > MAX_SGE || data.len() != count * SEGMENT {
         return None;
     }
-    let mut sges = SgList::new();
     for chunk in data.chunks_exact(SEGMENT) {
-        push_segment(&mut sges, bytemuck::pod_read_unaligned(chunk));
+        push_segment(&mut work.sges, bytemuck::pod_read_unaligned(chunk));
     }
-    Some((sges, InlineData::new()))
+    Some(())
 }
 
 /// Decodes a receive queue entry, which is all of `bytes`; cookie and domain are for the queue to
@@ -360,6 +397,7 @@ pub fn decode_receive(bytes: &[u8]) -> ReceiveWork {
 }
 
 /// Adds a segment unless it stands for no bytes.
+#[inline]
 fn push_segment(sges: &mut SgList, segment: DataSegment) {
     if segment.length > 0 {
         sges.push(Sge {
@@ -370,6 +408,7 @@ fn push_segment(sges: &mut SgList, segment: DataSegment) {
     }
 }
 
+#[inline]
 fn segment<T: bytemuck::AnyBitPattern>(bytes: &[u8], position: usize) -> Option<T> {
     let start = position * SEGMENT;
     let bytes = bytes.get(start..start + SEGMENT)?;
@@ -391,15 +430,28 @@ mod tests {
         }
     }
 
-    fn decode(segments: &[&[u8]]) -> DecodedSend {
+    /// A request and the blocks that it takes.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Decoded {
+        work: SendWork,
+        blocks: u32,
+    }
+
+    fn decode_as(kind: Kind, bytes: &[u8]) -> Decoded {
+        let mut work = malformed();
+        let blocks = decode_send(kind, bytes, 7, &mut work);
+        Decoded { work, blocks }
+    }
+
+    fn decode(segments: &[&[u8]]) -> Decoded {
         let mut bytes: Vec<u8> = segments.concat();
         bytes.resize(MAX_WQE, 0xa5);
-        decode_send(Kind::Rc, &bytes, 7)
+        decode_as(Kind::Rc, &bytes)
     }
 
     #[track_caller]
     fn refused(segments: &[&[u8]]) {
-        assert_eq!(decode(segments), DecodedSend::malformed());
+        assert_eq!(decode(segments).work, malformed());
     }
 
     #[test]
@@ -501,7 +553,7 @@ mod tests {
         for case in cases {
             refused(&[bytes_of(&case)]);
         }
-        assert_ne!(decode(&[bytes_of(&good)]), DecodedSend::malformed());
+        assert_ne!(decode(&[bytes_of(&good)]).work, malformed());
     }
 
     #[test]
@@ -517,7 +569,7 @@ mod tests {
             };
             let decoded = decode(&[bytes_of(&head), bytes_of(&segment)]);
             let good = [1, 2, 3, 5].contains(&bit);
-            assert_eq!(decoded != DecodedSend::malformed(), good, "bit {bit}");
+            assert_eq!(decoded.work != malformed(), good, "bit {bit}");
         }
     }
 

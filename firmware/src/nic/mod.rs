@@ -512,6 +512,7 @@ struct Ends {
 }
 
 /// Checks that a PDU may reach queue pair `qpn` (IBTA volume 1, 9.6.1.2 and 9.6.1.5).
+#[inline]
 fn admit(function: &Function, qpn: Qpn, from: &Ends) -> Result<(), Counter> {
     if !function.is_ready() {
         return Err(Counter::RxNoQp);

@@ -215,11 +215,29 @@ impl Keys {
         length: u32,
         chunks: &mut Chunks,
     ) -> Result<(), AccessError> {
-        let object = self.get(key).ok_or(AccessError::Key)?;
-        match object {
-            MemoryKey::Region(region) if region.pd == user.pd => {
+        match self.table.get(number(key)) {
+            Some(MemoryKey::Region(region)) if region.key == key && region.pd == user.pd => {
                 region.translate(access, address, length, chunks)
             }
+            Some(object) if object.key() == key => {
+                self.translate_other(object, user, access, address, length, chunks)
+            }
+            _ => Err(AccessError::Key),
+        }
+    }
+
+    /// The rest of [`Self::translate`], apart so that plain regions are not held up by it.
+    #[inline(never)]
+    fn translate_other(
+        &self,
+        object: &MemoryKey,
+        user: KeyUser,
+        access: Access,
+        address: u64,
+        length: u32,
+        chunks: &mut Chunks,
+    ) -> Result<(), AccessError> {
+        match object {
             MemoryKey::Fast(fast) if fast.pd == user.pd => {
                 let region = fast.region.as_ref().ok_or(AccessError::Key)?;
                 region.translate(access, address, length, chunks)

@@ -5,6 +5,8 @@
 //! breaks: all of it if it is reliable or the receiving half is at fault, else the send queue only.
 
 use super::congestion::{Notifier, Pace};
+use alloc::boxed::Box;
+
 use super::datagram::Datagrams;
 use super::modify::{Attributes, Modify, ModifyError};
 use super::requester::Requester;
@@ -59,15 +61,12 @@ pub struct Qp {
 
 /// The sending half.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most queue pairs have the large one, and a box would cost them a step more"
-)]
 enum Sender {
     /// XRC targets have none.
     None,
     Acknowledged(Requester),
-    Unacknowledged(Unacknowledged),
+    /// In a box, as it would make those of the others larger.
+    Unacknowledged(Box<Unacknowledged>),
 }
 
 /// The receiving half.
@@ -85,9 +84,7 @@ impl Sender {
         match kind {
             Kind::XrcTarget => Self::None,
             Kind::Rc | Kind::XrcInitiator => Self::Acknowledged(Requester::default()),
-            Kind::Uc | Kind::Ud | Kind::Gsi | Kind::Raw => {
-                Self::Unacknowledged(Unacknowledged::default())
-            }
+            Kind::Uc | Kind::Ud | Kind::Gsi | Kind::Raw => Self::Unacknowledged(Box::default()),
         }
     }
 

@@ -203,10 +203,13 @@ impl Requester {
         if self.messages.len() >= MAX_MESSAGES {
             return false;
         }
-        let work = env.next_send();
-        self.more = work.is_some();
-        self.messages.extend(work.map(Message::new));
-        self.more
+        let Some(work) = env.next_send() else {
+            self.more = false;
+            return false;
+        };
+        self.messages.push_back(Message::new(work));
+        self.more = true;
+        true
     }
 
     /// Whether a message may take its place in the sequence now: fences, READ and atomic operations

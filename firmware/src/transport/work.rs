@@ -169,13 +169,13 @@ pub struct DatagramTarget {
     pub route: Route,
 }
 
-/// The way of a datagram.
+/// The way of a datagram. Requests of all types carry it about, so it is small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// An address handle.
     Handle(u32),
-    /// An address vector.
-    Vector(Vector),
+    /// The address vector in the request that was last handed out, which the front end keeps.
+    InRequest,
 }
 
 /// An address vector (IBTA volume 1, 10.2.2.2), not resolved.
