@@ -402,6 +402,10 @@ impl Function {
 
     /// Tells a queue pair that the payload of a PDU that it sent could not be read.
     pub fn unreadable<H: Host>(&mut self, host: &H, now: Time, qpn: u32, pdu: &Pdu) {
+        // It may have failed since it sent the PDU, and writes nothing any more then.
+        if !self.is_ready() {
+            return;
+        }
         let incoming = Incoming::none();
         self.call(host, now, qpn, &mut NoPort, incoming, |qp, env| {
             qp.unreadable(env, pdu);

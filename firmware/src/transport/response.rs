@@ -211,8 +211,8 @@ impl Requester {
             NakCode::InvalidRequest => Outcome::RemoteInvalidRequest,
             NakCode::RemoteAccess => Outcome::RemoteAccess,
             NakCode::RemoteOperational => Outcome::RemoteOperation,
-            // Adapters are known to tell an initiator so that a shared receive queue does not exist
-            // or is of another domain, as RD did of its domains.
+            // Drivers translate what some adapters report of XRC violations to this: they may well
+            // send it to initiators.
             NakCode::InvalidRdRequest if self.is_extended() => Outcome::RemoteInvalidRequest,
             // No code of RC.
             NakCode::InvalidRdRequest => Outcome::BadResponse,
