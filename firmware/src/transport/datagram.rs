@@ -8,11 +8,10 @@
 use vrnic_abi::counter::Counter;
 
 use super::failure::count_receive;
-use super::gather::{gather, total};
+use super::gather::gather;
+use super::in_use::{InUse, Unready};
 use super::modify::Attributes;
-use super::{
-    Broken, Env, NoReceive, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, TransferError,
-};
+use super::{Broken, Env, NoReceive, QpEvent, ReceiveKind, TransferError};
 use crate::pdu::{Body, Pdu, Place, Service};
 use crate::types::{Access, Chunks, Outcome};
 
@@ -23,7 +22,7 @@ const ROUTE_HEADER: u32 = 40;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Datagrams {
     /// The receive work request in use.
-    receive: Option<ReceiveWork>,
+    receive: InUse,
     chunks: Chunks,
 }
 
@@ -94,52 +93,39 @@ impl Datagrams {
         inbound: &Inbound,
         counter: Counter,
     ) -> Result<(), Broken> {
-        let work = match self.receive.take() {
-            Some(work) => work,
-            None => match env.next_receive(None) {
-                Ok(work) => work,
-                Err(NoReceive::Failed) => {
-                    env.event(QpEvent::Fatal);
-                    return Err(Broken);
-                }
-                Err(NoReceive::Empty | NoReceive::NoQueue) => {
-                    env.count(inbound.no_receive, 1);
-                    return Ok(());
-                }
-            },
+        let room = match self.receive.hold(env, None) {
+            Ok(room) => room,
+            Err(Unready::None(NoReceive::Failed)) => {
+                env.event(QpEvent::Fatal);
+                return Err(Broken);
+            }
+            Err(Unready::None(NoReceive::Empty | NoReceive::NoQueue)) => {
+                env.count(inbound.no_receive, 1);
+                return Ok(());
+            }
+            Err(Unready::Invalid(outcome)) => return Err(self.fail(env, outcome)),
         };
-        if let Some(outcome) = work.invalid {
-            return Err(fail(env, &work, outcome));
-        }
         let header = if inbound.header.is_some() {
             ROUTE_HEADER
         } else {
             0
         };
         let bytes = header.saturating_add(inbound.length);
-        if u64::from(bytes) > total(&work.sges) {
+        if u64::from(bytes) > room {
             env.count(inbound.too_long, 1);
-            self.too_long(env, work);
+            self.too_long(env);
             return Ok(());
         }
-        match self.place(env, &work, inbound, header) {
+        match self.place(env, inbound, header) {
             Ok(()) => {
                 env.count(counter, 1);
-                env.complete_receive(ReceiveCompletion {
-                    cookie: work.cookie,
-                    outcome: Outcome::Success,
-                    bytes,
-                    kind: inbound.kind,
-                    solicited: inbound.solicited,
-                });
+                let (kind, solicited) = (inbound.kind, inbound.solicited);
+                self.receive.complete(env, bytes, kind, solicited);
                 Ok(())
             }
-            Err(TransferError::Local) => Err(fail(env, &work, Outcome::LocalProtection)),
+            Err(TransferError::Local) => Err(self.fail(env, Outcome::LocalProtection)),
             // The sender's memory has gone: the datagram never was.
-            Err(TransferError::Sender) => {
-                self.receive = Some(work);
-                Ok(())
-            }
+            Err(TransferError::Sender) => Ok(()),
         }
     }
 
@@ -147,10 +133,12 @@ impl Datagrams {
     fn place<E: Env>(
         &mut self,
         env: &mut E,
-        work: &ReceiveWork,
         inbound: &Inbound,
         header: u32,
     ) -> Result<(), TransferError> {
+        let Some(work) = self.receive.work() else {
+            return Err(TransferError::Sender);
+        };
         let (domain, sges, chunks) = (work.domain, &work.sges, &mut self.chunks);
         let access = Access::LOCAL_WRITE;
         if let Some(bytes) = &inbound.header {
@@ -168,29 +156,22 @@ impl Datagrams {
 
     /// A message does not fit: a request that others could have used tells so, one's own waits for
     /// the next message.
-    fn too_long<E: Env>(&mut self, env: &mut E, work: ReceiveWork) {
+    fn too_long<E: Env>(&mut self, env: &mut E) {
         if env.shares_receives() {
             count_receive(env, Outcome::LocalLength, true);
-            env.complete_receive(ReceiveCompletion::without_data(
-                work.cookie,
-                Outcome::LocalLength,
-            ));
-        } else {
-            self.receive = Some(work);
+            self.receive.end(env, Outcome::LocalLength);
         }
     }
 
     /// Ends the receive work request in use without data.
     pub(super) fn end_receive<E: Env>(&mut self, env: &mut E, outcome: Outcome) {
-        if let Some(work) = self.receive.take() {
-            env.complete_receive(ReceiveCompletion::without_data(work.cookie, outcome));
-        }
+        self.receive.end(env, outcome);
     }
-}
 
-/// The owner's buffers are at fault.
-fn fail<E: Env>(env: &mut E, work: &ReceiveWork, outcome: Outcome) -> Broken {
-    count_receive(env, outcome, true);
-    env.complete_receive(ReceiveCompletion::without_data(work.cookie, outcome));
-    Broken
+    /// The owner's buffers are at fault.
+    fn fail<E: Env>(&mut self, env: &mut E, outcome: Outcome) -> Broken {
+        count_receive(env, outcome, true);
+        self.receive.end(env, outcome);
+        Broken
+    }
 }

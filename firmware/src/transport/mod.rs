@@ -13,6 +13,7 @@
 //! * Congestion, of connections: `congestion` notifies peers and holds data back, at the rate that
 //!   `rate` computes.
 //! * `failure` says which counters an error goes to.
+//! * Of all that receive: `in_use` is the receive work request that a message is placed into.
 //!
 //! Not here: headers, the ICRC, whether a packet comes from the right peer, and the formats that
 //! guests see.
@@ -23,6 +24,7 @@ mod datagram;
 mod env;
 mod failure;
 mod gather;
+mod in_use;
 mod kind;
 mod message;
 mod modify;

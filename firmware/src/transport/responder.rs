@@ -19,13 +19,12 @@ use vrnic_abi::counter::Counter;
 
 use super::answer::{Answer, AnswerKind};
 use super::failure::count_receive;
-use super::gather::{BadTarget, check_target, gather, total, verify};
+use super::gather::{BadTarget, check_target, gather, verify};
+use super::in_use::{InUse, Unready};
 use super::message::{MAX_LENGTH, fills_packets};
 use super::modify::Attributes;
 use super::requester::distance;
-use super::{
-    Broken, Env, NoReceive, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, TransferError,
-};
+use super::{Broken, Env, NoReceive, QpEvent, ReceiveKind, TransferError};
 use crate::pdu::{
     AtomicOperation, Body, FlushExtent, NakCode, Pdu, Place, Placement, RemoteRange, SendTail,
     Service, Syndrome,
@@ -70,7 +69,7 @@ pub(super) struct Responder {
     pub(super) msn: Msn,
     inbound: Inbound,
     /// The receive work request in use.
-    receive: Option<ReceiveWork>,
+    receive: InUse,
     /// The requester knows that it has to send `expected` again.
     pub(super) gap_reported: bool,
     saved: VecDeque<Saved>,
@@ -198,21 +197,14 @@ impl Responder {
 
     /// Ends the receive work request in use with an error, or raises an event, and queues the NAK.
     fn fault<E: Env>(&mut self, env: &mut E, fault: Fault) -> Result<(), Broken> {
-        count_receive(env, fault.outcome, self.receive.is_some());
+        count_receive(env, fault.outcome, self.receive.work().is_some());
         self.reject(Syndrome::Nak(fault.code));
-        if self.receive.is_some() {
-            self.end_receive(env, fault.outcome);
+        if self.receive.work().is_some() {
+            self.receive.end(env, fault.outcome);
         } else {
             env.event(fault.event);
         }
         Err(Broken)
-    }
-
-    /// Ends the receive work request in use without data.
-    pub(super) fn end_receive<E: Env>(&mut self, env: &mut E, outcome: Outcome) {
-        if let Some(work) = self.receive.take() {
-            env.complete_receive(ReceiveCompletion::without_data(work.cookie, outcome));
-        }
     }
 
     /// Carries out the expected request.
@@ -304,20 +296,14 @@ impl Responder {
             Service::Extended { srqn } => Some(srqn),
             _ => None,
         };
-        let work = match self.receive.take() {
-            Some(work) => work,
-            None => env.next_receive(srqn).map_err(|none| match none {
-                NoReceive::Empty => Refusal::NotReady,
-                NoReceive::NoQueue => INVALID,
-                NoReceive::Failed => operational(Outcome::LocalQpOperation),
-            })?,
-        };
-        let result = match work.invalid {
-            Some(outcome) => Err(operational(outcome)),
-            None => Ok(total(&work.sges)),
-        };
-        self.receive = Some(work);
-        result
+        self.receive
+            .hold(env, srqn)
+            .map_err(|unready| match unready {
+                Unready::None(NoReceive::Empty) => Refusal::NotReady,
+                Unready::None(NoReceive::NoQueue) => INVALID,
+                Unready::None(NoReceive::Failed) => operational(Outcome::LocalQpOperation),
+                Unready::Invalid(outcome) => operational(outcome),
+            })
     }
 
     /// Places a part of a SEND.
@@ -340,7 +326,7 @@ impl Responder {
         let received = offset.wrapping_add(pdu.length);
         if pdu.length > 0 {
             let chunks = &mut self.chunks;
-            if let Some(work) = &self.receive {
+            if let Some(work) = self.receive.work() {
                 let (domain, sges) = (work.domain, &work.sges);
                 gather(
                     env,
@@ -360,22 +346,10 @@ impl Responder {
             if let SendTail::Invalidate(rkey) = tail {
                 env.invalidate(rkey).map_err(|_| NO_ACCESS)?;
             }
-            self.complete(env, pdu, received, ReceiveKind::Send(tail));
+            self.receive
+                .complete(env, received, ReceiveKind::Send(tail), pdu.solicited);
         }
         Ok(())
-    }
-
-    /// Ends the receive work request in use with data.
-    fn complete<E: Env>(&mut self, env: &mut E, pdu: &Pdu, bytes: u32, kind: ReceiveKind) {
-        if let Some(work) = self.receive.take() {
-            env.complete_receive(ReceiveCompletion {
-                cookie: work.cookie,
-                outcome: Outcome::Success,
-                bytes,
-                kind,
-                solicited: pdu.solicited,
-            });
-        }
     }
 
     /// Places a part of an RDMA WRITE.
@@ -417,7 +391,8 @@ impl Responder {
         }
         self.inbound = Inbound::Write { target, received };
         if let Some(immediate) = immediate {
-            self.complete(env, pdu, received, ReceiveKind::Write(immediate));
+            self.receive
+                .complete(env, received, ReceiveKind::Write(immediate), pdu.solicited);
         }
         Ok(())
     }
@@ -613,7 +588,7 @@ impl Responder {
 
     /// Forgets everything but the answers that are queued.
     pub(super) fn stop<E: Env>(&mut self, env: &mut E) {
-        self.end_receive(env, Outcome::Flushed);
+        self.receive.end(env, Outcome::Flushed);
         self.inbound = Inbound::None;
     }
 }

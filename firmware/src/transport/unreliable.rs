@@ -8,12 +8,11 @@
 use vrnic_abi::counter::Counter;
 
 use super::failure::count_receive;
-use super::gather::{check_target, gather, total};
+use super::gather::{check_target, gather};
+use super::in_use::{InUse, Unready};
 use super::message::{MAX_LENGTH, fills_packets};
 use super::modify::Attributes;
-use super::{
-    Broken, Env, NoReceive, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, TransferError,
-};
+use super::{Broken, Env, NoReceive, QpEvent, ReceiveKind, TransferError};
 use crate::pdu::{Body, Pdu, Place, RemoteRange, SendTail};
 use crate::types::{Access, Chunks, Outcome, Psn};
 
@@ -36,7 +35,7 @@ pub(super) struct Unreliable {
     pub(super) expected: Psn,
     inbound: Inbound,
     /// The receive work request in use.
-    receive: Option<ReceiveWork>,
+    receive: InUse,
     chunks: Chunks,
 }
 
@@ -101,8 +100,8 @@ impl Unreliable {
                 Ok(())
             }
             Err(Refusal::Owner(outcome)) => {
-                count_receive(env, outcome, self.receive.is_some());
-                if self.receive.is_none() {
+                count_receive(env, outcome, self.receive.work().is_some());
+                if self.receive.work().is_none() {
                     env.event(QpEvent::Fatal);
                 } else {
                     self.end_receive(env, outcome);
@@ -134,21 +133,15 @@ impl Unreliable {
 
     /// Makes sure that there is a receive work request, and returns the bytes that it can take.
     fn take_receive<E: Env>(&mut self, env: &mut E) -> Result<u64, Refusal> {
-        let work = match self.receive.take() {
-            Some(work) => work,
-            None => env.next_receive(None).map_err(|none| match none {
-                NoReceive::Failed => Refusal::Owner(Outcome::LocalQpOperation),
-                NoReceive::Empty | NoReceive::NoQueue => {
+        self.receive
+            .hold(env, None)
+            .map_err(|unready| match unready {
+                Unready::None(NoReceive::Empty | NoReceive::NoQueue) => {
                     Refusal::Drop(Counter::RxUnreliableNoReceive)
                 }
-            })?,
-        };
-        let result = match work.invalid {
-            Some(outcome) => Err(Refusal::Owner(outcome)),
-            None => Ok(total(&work.sges)),
-        };
-        self.receive = Some(work);
-        result
+                Unready::None(NoReceive::Failed) => Refusal::Owner(Outcome::LocalQpOperation),
+                Unready::Invalid(outcome) => Refusal::Owner(outcome),
+            })
     }
 
     fn receive_send<E: Env>(
@@ -171,7 +164,7 @@ impl Unreliable {
             return Err(Refusal::Drop(Counter::RxUnreliableTooLong));
         }
         let received = offset.wrapping_add(pdu.length);
-        if let (Some(work), true) = (&self.receive, pdu.length > 0) {
+        if let (Some(work), true) = (self.receive.work(), pdu.length > 0) {
             let (domain, sges, chunks) = (work.domain, &work.sges, &mut self.chunks);
             gather(
                 env,
@@ -255,22 +248,12 @@ impl Unreliable {
     /// Ends the receive work request in use with data.
     fn complete<E: Env>(&mut self, env: &mut E, pdu: &Pdu, bytes: u32, kind: ReceiveKind) {
         self.inbound = Inbound::None;
-        if let Some(work) = self.receive.take() {
-            env.complete_receive(ReceiveCompletion {
-                cookie: work.cookie,
-                outcome: Outcome::Success,
-                bytes,
-                kind,
-                solicited: pdu.solicited,
-            });
-        }
+        self.receive.complete(env, bytes, kind, pdu.solicited);
     }
 
     /// Ends the receive work request in use without data.
     pub(super) fn end_receive<E: Env>(&mut self, env: &mut E, outcome: Outcome) {
         self.inbound = Inbound::None;
-        if let Some(work) = self.receive.take() {
-            env.complete_receive(ReceiveCompletion::without_data(work.cookie, outcome));
-        }
+        self.receive.end(env, outcome);
     }
 }
