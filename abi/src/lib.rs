@@ -9,7 +9,8 @@
 //! * [`admin`]: the commands and their completions, [`object`]s the commands point to;
 //! * [`doorbell`]: BAR2, how work is announced and how a sleeping engine is woken;
 //! * [`wqe`], [`cqe`], [`eqe`]: work requests, completions and events;
-//! * [`counter`]: the statistics and their order.
+//! * [`counter`]: the statistics and their order;
+//! * [`verbs`]: what Linux's kernel driver and user-space provider tell each other.
 //!
 //! Everything is plain old data, little-endian, naturally aligned, and its size and offsets are
 //! asserted at compile time. Fields named `reserved` are written as zero and ignored when read,
@@ -33,6 +34,7 @@ pub mod eqe;
 pub mod object;
 pub mod pci;
 pub mod registers;
+pub mod verbs;
 pub mod wqe;
 
 pub use describe::{Code, Codes, Field, Layout, Register, RegisterAccess, RegisterField};
