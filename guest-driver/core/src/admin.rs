@@ -333,6 +333,7 @@ impl<P: Platform> PendingCommand<P> {
         let shared = Arc::clone(&self.shared);
         let generation = self.ticket.generation;
         loop {
+            let seen = shared.platform.raised(shared.admin_vector());
             if let Some(result) = self.poll() {
                 return result;
             }
@@ -344,9 +345,7 @@ impl<P: Platform> PendingCommand<P> {
             let until = self
                 .deadline
                 .min(now.saturating_add(shared.config.check_period));
-            shared.platform.relax(Some(shared.admin_vector()), until);
-            // The interrupt may have been for the event queues that share the vector.
-            shared.handle_interrupt(shared.admin_vector());
+            shared.wait_for_commands(seen, until);
             if shared.platform.now() >= until {
                 shared.check_registers(generation)?;
             }
@@ -410,13 +409,24 @@ impl<P: Platform> Shared<P> {
         keep: Option<Arc<P::Dma>>,
     ) -> Result<Completion, Error> {
         let command = command(opcode, body);
-        let mut pending = self.submit(generation, command, keep.clone());
-        while matches!(pending, Err(Error::AdminQueueFull)) {
+        loop {
+            let seen = self.platform.raised(self.admin_vector());
+            let pending = self.submit(generation, command, keep.clone());
+            if !matches!(pending, Err(Error::AdminQueueFull)) {
+                return pending?.wait();
+            }
             let until = self.platform.now().saturating_add(self.config.check_period);
-            self.platform.relax(Some(self.admin_vector()), until);
-            self.handle_interrupt(self.admin_vector());
-            pending = self.submit(generation, command, keep.clone());
+            self.wait_for_commands(seen, until);
         }
-        pending?.wait()
+    }
+
+    /// Sleeps until commands may have completed since the platform counted `seen` interrupts.
+    fn wait_for_commands(self: &Arc<Self>, seen: u32, until: u64) {
+        let vector = self.admin_vector();
+        self.platform.wait(vector, seen, until);
+        if !P::HANDLES_INTERRUPTS {
+            // The interrupt may have been for the event queues that share the vector.
+            self.handle_interrupt(vector);
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! * no method calls back into the driver: interrupts are delivered between calls, not inside one;
 //! * register, doorbell and [`DmaBuffer`] accesses reach the device in program order, except that
 //!   a load may overtake an earlier store; the driver puts the barriers where more is needed;
-//! * only [`Platform::relax`], [`Platform::allocate_dma`] and [`Platform::reset_function`], and
+//! * only [`Platform::relax`], [`Platform::wait`], [`Platform::allocate_dma`] and [`Platform::reset_function`], and
 //!   dropping DMA memory, may sleep.
 
 use core::fmt;
@@ -41,6 +41,10 @@ pub trait Platform {
     /// Mutual exclusion, also against interrupt handlers.
     type Lock<T>: Lock<T>;
 
+    /// Whether every interrupt leads to a call of [`crate::Driver::handle_interrupt`] by itself. If
+    /// not, whoever waits for a command hands on the events that it was woken for.
+    const HANDLES_INTERRUPTS: bool = false;
+
     /// Loads the register at byte `offset` of BAR0; all ones if the device is gone.
     fn read_register(&self, offset: u32) -> u32;
     /// Stores into the register at byte `offset` of BAR0.
@@ -66,6 +70,16 @@ pub trait Platform {
     /// Sleeps until `vector` was raised (if one is given) or the time is `deadline`; may return
     /// early. Called in sleepable context only, without a lock held.
     fn relax(&self, vector: Option<u16>, deadline: u64);
+    /// How often `vector` was raised, modulo 2^32, for [`Self::wait`]. A platform whose `relax`
+    /// returns for an interrupt of before the call, too, need not count.
+    fn raised(&self, _vector: u16) -> u32 {
+        0
+    }
+    /// Sleeps as [`Self::relax`] does, but not if `vector` was raised since [`Self::raised`]
+    /// returned `seen`: what happened between a look and the wait is not missed, however many wait.
+    fn wait(&self, vector: u16, _seen: u32, deadline: u64) {
+        self.relax(Some(vector), deadline);
+    }
     /// Resets the function by other means than its registers (function level reset); false if
     /// there are none or they failed.
     fn reset_function(&self) -> bool {
