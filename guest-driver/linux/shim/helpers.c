@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+#include <linux/dma-mapping.h>
+#include <linux/jiffies.h>
+#include <linux/math64.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+
+#include "helpers.h"
+
+struct module *vrnic_module(void)
+{
+	return THIS_MODULE;
+}
+
+void vrnic_bug(const char *message)
+{
+	pr_emerg("vrnic: %s\n", message);
+	BUG();
+}
+
+/* Rust's collections cannot go on without memory, so this does not fail but for absurd sizes. */
+void *vrnic_alloc(size_t size)
+{
+	return kvmalloc(size, GFP_KERNEL | __GFP_NOFAIL);
+}
+
+void vrnic_free(const void *memory)
+{
+	kvfree(memory);
+}
+
+void vrnic_spin_init(spinlock_t *lock)
+{
+	spin_lock_init(lock);
+}
+
+unsigned long vrnic_spin_lock(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+void vrnic_spin_unlock(spinlock_t *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+
+void vrnic_mutex_init(struct mutex *lock)
+{
+	mutex_init(lock);
+}
+
+void vrnic_waitqueue_init(struct wait_queue_head *queue)
+{
+	init_waitqueue_head(queue);
+}
+
+void vrnic_wake_up(struct wait_queue_head *queue)
+{
+	wake_up_all(queue);
+}
+
+/* Sleeps until the counter has another value than it was seen with. */
+void vrnic_wait(struct wait_queue_head *queue, const u32 *counter, u32 seen, u64 nanoseconds)
+{
+	unsigned long timeout = nsecs_to_jiffies(nanoseconds) + 1;
+
+	wait_event_timeout(*queue, READ_ONCE(*counter) != seen, timeout);
+}
+
+void vrnic_work_init(struct delayed_work *work, work_func_t function)
+{
+	INIT_DELAYED_WORK(work, function);
+}
+
+void vrnic_schedule(struct delayed_work *work, u64 milliseconds)
+{
+	mod_delayed_work(system_long_wq, work, msecs_to_jiffies(milliseconds));
+}
+
+void vrnic_xa_init(struct xarray *array)
+{
+	xa_init(array);
+}
+
+u32 vrnic_processors(void)
+{
+	return num_online_cpus();
+}
+
+void *vrnic_get_drvdata(struct pci_dev *pdev)
+{
+	return pci_get_drvdata(pdev);
+}
+
+void vrnic_set_drvdata(struct pci_dev *pdev, void *data)
+{
+	pci_set_drvdata(pdev, data);
+}
+
+int vrnic_set_dma_mask(struct pci_dev *pdev)
+{
+	return dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64));
+}
+
+int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name, void *data)
+{
+	return request_irq(irq, handler, 0, name, data);
+}

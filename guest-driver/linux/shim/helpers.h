@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * What the Rust part cannot say, because the kernel says it in inline functions and macros. Each
+ * helper is one such call; decisions are the Rust part's.
+ */
+#ifndef VRNIC_HELPERS_H
+#define VRNIC_HELPERS_H
+
+#include <linux/interrupt.h>
+#include <linux/pci.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+/* Constants whose macros are casts, which bindgen does not evaluate. */
+static const gfp_t VRNIC_GFP_KERNEL = GFP_KERNEL;
+static const gfp_t VRNIC_GFP_NOWARN = __GFP_NOWARN;
+static const pci_channel_state_t VRNIC_IO_PERM_FAILURE = pci_channel_io_perm_failure;
+
+struct module *vrnic_module(void);
+void vrnic_bug(const char *message) __attribute__((noreturn));
+
+/* --- memory ------------------------------------------------------------------------------- */
+void *vrnic_alloc(size_t size);
+void vrnic_free(const void *memory);
+
+/* --- mutual exclusion and waiting ----------------------------------------------------------- */
+void vrnic_spin_init(spinlock_t *lock);
+unsigned long vrnic_spin_lock(spinlock_t *lock);
+void vrnic_spin_unlock(spinlock_t *lock, unsigned long flags);
+void vrnic_mutex_init(struct mutex *lock);
+void vrnic_waitqueue_init(struct wait_queue_head *queue);
+void vrnic_wake_up(struct wait_queue_head *queue);
+void vrnic_wait(struct wait_queue_head *queue, const u32 *counter, u32 seen, u64 nanoseconds);
+void vrnic_work_init(struct delayed_work *work, work_func_t function);
+void vrnic_schedule(struct delayed_work *work, u64 milliseconds);
+void vrnic_xa_init(struct xarray *array);
+
+u32 vrnic_processors(void);
+
+/* --- the device ----------------------------------------------------------------------------- */
+void *vrnic_get_drvdata(struct pci_dev *pdev);
+void vrnic_set_drvdata(struct pci_dev *pdev, void *data);
+int vrnic_set_dma_mask(struct pci_dev *pdev);
+int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name, void *data);
+
+#endif
