@@ -111,3 +111,29 @@ int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name,
 {
 	return request_irq(irq, handler, 0, name, data);
 }
+
+struct ib_device *vrnic_alloc_ib_device(void)
+{
+	struct vrnic_ib_device *device = ib_alloc_device(vrnic_ib_device, ib);
+
+	return device ? &device->ib : NULL;
+}
+
+int vrnic_copy_from_udata(void *to, struct ib_udata *udata, size_t length)
+{
+	return ib_copy_from_udata(to, udata, min(length, udata->inlen));
+}
+
+int vrnic_copy_to_udata(struct ib_udata *udata, const void *from, size_t length)
+{
+	return ib_copy_to_udata(udata, (void *)from, min(length, udata->outlen));
+}
+
+struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata)
+{
+	struct first_part {
+		struct ib_ucontext ib;
+	} *context = rdma_udata_to_drv_context(udata, struct first_part, ib);
+
+	return &context->ib;
+}

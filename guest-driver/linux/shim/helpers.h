@@ -12,6 +12,8 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
+#include <rdma/ib_verbs.h>
+#include <rdma/uverbs_ioctl.h>
 
 /* Constants whose macros are casts, which bindgen does not evaluate. */
 static const gfp_t VRNIC_GFP_KERNEL = GFP_KERNEL;
@@ -44,5 +46,18 @@ void *vrnic_get_drvdata(struct pci_dev *pdev);
 void vrnic_set_drvdata(struct pci_dev *pdev, void *data);
 int vrnic_set_dma_mask(struct pci_dev *pdev);
 int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name, void *data);
+
+/* --- the RDMA core -------------------------------------------------------------------------- */
+
+/* The RDMA core allocates the device; the driver's part is Rust's. */
+struct vrnic_ib_device {
+	struct ib_device ib;
+	void *data;
+};
+
+struct ib_device *vrnic_alloc_ib_device(void);
+int vrnic_copy_from_udata(void *to, struct ib_udata *udata, size_t length);
+int vrnic_copy_to_udata(struct ib_udata *udata, const void *from, size_t length);
+struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata);
 
 #endif

@@ -1,23 +1,21 @@
 //! The RDMA device of a function.
+//!
+//! * [`object`], [`udata`], [`umem`]: how the kernel's RDMA core keeps objects, what a provider in
+//!   user space says, its memory;
+//! * [`device`]: registration, identity and limits; [`port`]: the port and its GIDs; [`counters`];
+//! * [`context`]: user contexts and their doorbell pages;
+//! * [`pd`], [`xrcd`], [`ah`], [`mr`], [`mw`], [`multicast`], [`flow`]: objects without queues;
+//! * [`cq`], [`srq`], [`qp`]: queues; [`post`] and [`poll`]: their use by the kernel itself;
+//! * [`event`]: asynchronous events; [`restrack`]: what the `rdma` tool shows.
+//!
+//! An operation with user data is for a process: its queues are in its memory, and it posts and
+//! polls without the kernel. One without is for the kernel: the driver core has the queues.
+//!
+//! Each module adds its operations to the table with a function `operations`.
 
+mod device;
+mod object;
+pub(crate) mod udata;
 pub(crate) mod umem;
 
-use alloc::sync::Arc;
-
-use crate::function::Nic;
-use crate::kernel::Errno;
-use crate::net;
-
-/// A registered RDMA device.
-pub(crate) struct Device {
-    _nic: Arc<Nic>,
-}
-
-impl Device {
-    /// Registers the device, bound to an Ethernet interface. Sleepable context.
-    pub(crate) fn new(nic: &Arc<Nic>, _net: &net::Interface) -> Result<Self, Errno> {
-        Ok(Self {
-            _nic: Arc::clone(nic),
-        })
-    }
-}
+pub(crate) use device::Device;

@@ -1,0 +1,53 @@
+//! Objects that the kernel's RDMA core allocates for the driver, and what the driver keeps in them.
+//!
+//! The core allocates as many zeroed bytes as the table of operations says, and knows the first of
+//! them: its own `ib_pd`, `ib_cq`, and so on. It calls one operation that creates, then others, then
+//! one that destroys, and nobody uses an object before the first has returned or after the last has
+//! begun.
+
+use alloc::boxed::Box;
+
+use crate::kernel::Errno;
+use crate::kernel::errno::EINVAL;
+
+/// The core's part and the driver's.
+#[repr(C)]
+pub(super) struct Object<B, T> {
+    pub(super) base: B,
+    /// Zeroed memory is `None`.
+    value: Option<Box<T>>,
+}
+
+impl<B, T> Object<B, T> {
+    /// Size for the table of operations.
+    pub(super) const SIZE: usize = size_of::<Self>();
+
+    /// The object of a core's part.
+    ///
+    /// # Safety
+    /// The core has allocated `base` for this type, and it was not destroyed. The value does not
+    /// outlive the operation.
+    pub(super) unsafe fn of<'a>(base: *mut B) -> Result<&'a T, Errno> {
+        // SAFETY: by the contract of this function.
+        let value = unsafe { &(*base.cast::<Self>()).value };
+        value.as_deref().ok_or(EINVAL)
+    }
+
+    /// Keeps the driver's part in a new object, where it stays until [`Self::take`].
+    ///
+    /// # Safety
+    /// As for [`Self::of`], in an operation that creates.
+    pub(super) unsafe fn put(base: *mut B, value: Box<T>) {
+        // SAFETY: by the contract of this function; nobody else has the object.
+        unsafe { (*base.cast::<Self>()).value = Some(value) };
+    }
+
+    /// The driver's part of an object that is to be destroyed. What fails puts it back.
+    ///
+    /// # Safety
+    /// As for [`Self::of`], in an operation that destroys.
+    pub(super) unsafe fn take(base: *mut B) -> Result<Box<T>, Errno> {
+        // SAFETY: by the contract of this function; nobody else has the object.
+        unsafe { (*base.cast::<Self>()).value.take() }.ok_or(EINVAL)
+    }
+}
