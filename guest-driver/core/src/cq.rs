@@ -167,24 +167,25 @@ impl<P: Platform> CompletionQueue<P> {
     #[inline]
     fn resolve(&mut self, entry: &CompletionEntry) -> Option<Completion> {
         let flags = CompletionFlags::from_bits_truncate(entry.flags);
-        let (wr_id, work, immediate) = if flags.contains(CompletionFlags::SEND_QUEUE) {
+        let (wr_id, context, work, immediate) = if flags.contains(CompletionFlags::SEND_QUEUE) {
             let tables = self.tables(entry.qpn)?;
             let Noted { wr_id, opcode, key } = tables.send.complete(entry.wqe_index)?;
-            (wr_id, Work::Request(opcode), key)
+            (wr_id, tables.context, Work::Request(opcode), key)
         } else {
-            let wr_id = self.received(entry)?;
+            let (wr_id, context) = self.received(entry)?;
             let opcode = CompletionOpcode::from_raw(entry.opcode);
             let opcode = opcode.unwrap_or(CompletionOpcode::Receive);
             let immediate = match opcode {
                 CompletionOpcode::ReceiveInvalidate => entry.immediate,
                 _ => u32::from_be(entry.immediate),
             };
-            (wr_id, Work::Receive(opcode), immediate)
+            (wr_id, context, Work::Receive(opcode), immediate)
         };
         let status = CompletionStatus::from_raw(entry.status);
         Some(Completion {
             wr_id,
             qpn: entry.qpn,
+            context,
             work,
             status: status.unwrap_or(CompletionStatus::General),
             syndrome: entry.syndrome,
@@ -202,22 +203,23 @@ impl<P: Platform> CompletionQueue<P> {
     }
 
     /// The receive request of `entry`: of a queue pair's own queue, of a shared one, or of a shared
-    /// one for XRC, whose queue pair need not be known here.
+    /// one for XRC, whose queue pair need not be known here. With it, the queue pair's context.
     #[inline]
-    fn received(&mut self, entry: &CompletionEntry) -> Option<u64> {
+    fn received(&mut self, entry: &CompletionEntry) -> Option<(u64, u64)> {
         if let Some(srq) = &self.remembered_srq {
             if srq.number() == entry.srqn && srq.is_attached() {
-                return srq.complete(entry.wqe_index);
+                return Some((srq.complete(entry.wqe_index)?, 0));
             }
         }
         let Some(tables) = self.tables(entry.qpn) else {
-            return self.received_elsewhere(entry);
+            return Some((self.received_elsewhere(entry)?, 0));
         };
-        match &tables.srq {
+        let wr_id = match &tables.srq {
             None if entry.srqn == 0 => tables.receive.complete(entry.wqe_index),
             Some(srq) if entry.srqn == srq.number() => srq.complete(entry.wqe_index),
             _ => None,
-        }
+        };
+        Some((wr_id?, tables.context))
     }
 
     #[cold]

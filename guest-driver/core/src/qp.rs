@@ -61,6 +61,8 @@ pub struct QpConfig {
     pub strip_vlan: bool,
     /// Doorbell page.
     pub doorbell_page: u32,
+    /// Handed back in every completion of the queue pair.
+    pub context: u64,
 }
 
 impl Default for QpConfig {
@@ -76,6 +78,7 @@ impl Default for QpConfig {
             privileged: false,
             strip_vlan: false,
             doorbell_page: doorbell::KERNEL_PAGE,
+            context: 0,
         }
     }
 }

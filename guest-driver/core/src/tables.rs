@@ -151,7 +151,7 @@ mod tests {
     fn tables(send: u8, receive: u8) -> QpTables<Memory> {
         let doorbell = Doorbell::new(0, 9).expect("a slot");
         let source = ReceiveSource::Own(RingSize::from_log(receive), doorbell);
-        QpTables::new(7, RingSize::from_log(send), source)
+        QpTables::new(7, 70, RingSize::from_log(send), source)
     }
 
     fn noted(opcode: WqeOpcode, wr_id: u64) -> Noted {

@@ -206,9 +206,11 @@ pub struct Completion {
     pub wr_id: u64,
     /// Local queue pair number.
     pub qpn: u32,
+    /// The context that the queue pair was created with; 0 for XRC targets, which have none.
+    pub context: u64,
     /// What completed.
     pub work: Work,
-    /// How. All but `wr_id`, `qpn`, `work` and `syndrome` means nothing unless it is `Success`.
+    /// How. All but `wr_id`, `qpn`, `context`, `work` and `syndrome` means nothing unless it is `Success`.
     pub status: CompletionStatus,
     /// Vendor detail of an error.
     pub syndrome: u32,
@@ -239,6 +241,7 @@ impl Default for Completion {
         Self {
             wr_id: 0,
             qpn: 0,
+            context: 0,
             work: Work::Request(WqeOpcode::Nop),
             status: CompletionStatus::General,
             syndrome: 0,

@@ -120,7 +120,12 @@ impl<P: Platform> Parts<'_, P> {
             }
             other => (false, send_doorbell, other),
         };
-        let tables = Arc::new(QpTables::new(own.number, self.shape.send, source));
+        let tables = Arc::new(QpTables::new(
+            own.number,
+            config.context,
+            self.shape.send,
+            source,
+        ));
         let queue = |doorbell: Doorbell| -> Result<Queue<P>, Error> {
             Ok(Queue {
                 handle: handle()?,

@@ -28,6 +28,8 @@ pub(crate) enum ReceiveSource<P: Platform> {
 /// Work requests in flight of one queue pair.
 pub(crate) struct QpTables<P: Platform> {
     pub(crate) qpn: u32,
+    /// What the owner of the queue pair wants to find in completions.
+    pub(crate) context: u64,
     /// Cleared when the completion queues forget the queue pair.
     pub(crate) attached: AtomicBool,
     /// The queue pair is, or may be, in the error state.
@@ -39,7 +41,7 @@ pub(crate) struct QpTables<P: Platform> {
 }
 
 impl<P: Platform> QpTables<P> {
-    pub(crate) fn new(qpn: u32, send: RingSize, source: ReceiveSource<P>) -> Self {
+    pub(crate) fn new(qpn: u32, context: u64, send: RingSize, source: ReceiveSource<P>) -> Self {
         let (receive, receive_doorbell, srq) = match source {
             ReceiveSource::Own(size, doorbell) => (size, Some(doorbell), None),
             ReceiveSource::Shared(srq) => (RingSize::from_log(0), None, Some(srq)),
@@ -47,6 +49,7 @@ impl<P: Platform> QpTables<P> {
         };
         Self {
             qpn,
+            context,
             attached: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             receive_doorbell,
@@ -71,7 +74,7 @@ impl<P: Platform> QpTables<P> {
             (None, Some(doorbell)) => ReceiveSource::Own(self.receive.size, doorbell),
             (None, None) => ReceiveSource::None,
         };
-        Self::new(self.qpn, self.send.size, source)
+        Self::new(self.qpn, self.context, self.send.size, source)
     }
 
     /// Notes that the queue pair may be in the error state. The device looks at the receive queue

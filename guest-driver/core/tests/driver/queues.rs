@@ -184,14 +184,19 @@ fn event_queues_wrap() {
 
 #[test]
 fn completions_carry_what_completed() {
-    let mut bench = Bench::new(QpConfig::default());
+    let context = 0xffff_8880_1234_5000;
+    let mut bench = Bench::new(QpConfig {
+        context,
+        ..QpConfig::default()
+    });
     let qpn = bench.qp.number();
     bench.qp.post_send(&send(7, &[])).expect("room");
     bench.world.complete(qpn, SUCCESS);
     let mut completions = [Completion::default()];
     assert_eq!(bench.cq.poll(&mut completions), Ok(1));
     assert_eq!(completions[0].work, Work::Request(WqeOpcode::Write));
-    assert_eq!(completions[0].qpn, qpn);
+    assert_eq!((completions[0].qpn, completions[0].context), (qpn, context));
+    completions[0].context = 0;
     bench
         .qp
         .post_receive(&ReceiveRequest {
@@ -211,6 +216,7 @@ fn completions_carry_what_completed() {
     });
     assert_eq!(bench.cq.poll(&mut completions), Ok(1));
     assert_eq!((completions[0].wr_id, completions[0].byte_length), (8, 5));
+    assert_eq!(completions[0].context, context);
     assert_eq!(completions[0].immediate, 0x0102_0304);
     assert_eq!(completions[0].flags, CompletionFlags::SOLICITED);
 }

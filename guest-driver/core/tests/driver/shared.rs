@@ -35,7 +35,10 @@ fn user(
     number: u32,
 ) -> QueuePair<FakePlatform> {
     bench.world.with(|device| device.next_qpn = number);
-    let config = QpConfig::default();
+    let config = QpConfig {
+        context: u64::from(number) << 32,
+        ..QpConfig::default()
+    };
     let qp = bench
         .driver
         .create_qp_with_srq(&bench.pd, cq, cq, srq, config);
@@ -58,6 +61,8 @@ fn polled(cq: &mut CompletionQueue<FakePlatform>) -> Vec<(u64, u32)> {
     let count = cq.poll(&mut completions).expect("poll");
     let of = |c: &Completion| {
         assert!(matches!(c.work, Work::Receive(_)));
+        // Targets, which the driver does not know, have none.
+        assert!(c.context == u64::from(c.qpn) << 32 || c.context == 0 && c.srqn != 0);
         (c.wr_id, c.qpn)
     };
     completions[..count].iter().map(of).collect()
