@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use vrnic_abi::doorbell::{ENGINE_ASLEEP, ENGINE_AWAKE};
 use vrnic_abi::registers;
@@ -20,7 +21,11 @@ pub struct SimPlatform {
     port: usize,
     id: FunctionId,
     function: Function,
+    completion_events: Rc<RefCell<Vec<(u32, u64)>>>,
 }
+
+/// Bytes of a page of user memory.
+const PAGE: usize = 4096;
 
 impl SimPlatform {
     /// Adds a function to NIC `port` of the world.
@@ -32,7 +37,30 @@ impl SimPlatform {
             port,
             id,
             function,
+            completion_events: Rc::default(),
         }
+    }
+
+    /// Memory of a user process, zeroed, of at least `length` bytes. No page lies behind its
+    /// predecessor.
+    #[must_use]
+    #[allow(
+        clippy::arc_with_non_send_sync,
+        reason = "the driver shares memory so; the simulation is one thread"
+    )]
+    pub fn pin(&self, length: usize) -> Arc<SimPinned> {
+        let memory = self.function.memory().clone();
+        let mut pages: Vec<_> = (0..length.div_ceil(PAGE))
+            .map(|_| memory.allocate(PAGE))
+            .collect();
+        pages.reverse();
+        Arc::new(SimPinned { memory, pages })
+    }
+
+    /// The completion events since this was asked last: number and context of the queues.
+    #[must_use]
+    pub fn take_completion_events(&self) -> Vec<(u32, u64)> {
+        self.completion_events.take()
     }
 
     /// What the function and its driver share.
@@ -116,6 +144,10 @@ impl Platform for SimPlatform {
         self.world.borrow_mut().advance(deadline, raised);
     }
 
+    fn completion_event(&self, cq: u32, context: u64) {
+        self.completion_events.borrow_mut().push((cq, context));
+    }
+
     fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
         println!("{level:?}: {message}");
     }
@@ -175,17 +207,61 @@ impl DmaBuffer for SimDma {
     }
 }
 
-/// The simulation pins nothing: tests use DMA buffers.
+/// Memory of a user process: pages that lie anywhere, in any order.
 #[derive(Debug)]
-pub enum SimPinned {}
+pub struct SimPinned {
+    memory: SimMemory,
+    pages: Vec<u64>,
+}
+
+impl SimPinned {
+    /// Copies out.
+    pub fn read(&self, offset: usize, to: &mut [u8]) {
+        let mut done = 0;
+        while let Some((address, length)) = self.piece(offset + done, to.len() - done) {
+            let piece = &mut to[done..done + length];
+            assert_eq!(self.memory.read(address, piece), Ok(()));
+            done += length;
+        }
+        assert_eq!(done, to.len(), "beyond the pinned memory");
+    }
+
+    /// Copies in.
+    pub fn write(&self, offset: usize, from: &[u8]) {
+        let mut done = 0;
+        while let Some((address, length)) = self.piece(offset + done, from.len() - done) {
+            let piece = &from[done..done + length];
+            assert_eq!(self.memory.write(address, piece), Ok(()));
+            done += length;
+        }
+        assert_eq!(done, from.len(), "beyond the pinned memory");
+    }
+
+    /// What of `length` bytes from `offset` on is in one page.
+    fn piece(&self, offset: usize, length: usize) -> Option<(u64, usize)> {
+        let within = offset % PAGE;
+        let page = self.pages.get(offset / PAGE).filter(|_| length > 0)?;
+        Some((page + within as u64, length.min(PAGE - within)))
+    }
+}
+
+impl Drop for SimPinned {
+    fn drop(&mut self) {
+        self.pages.iter().for_each(|page| self.memory.free(*page));
+    }
+}
 
 impl PinnedMemory for SimPinned {
     fn segments(&self) -> usize {
-        match *self {}
+        self.pages.len()
     }
 
-    fn segment(&self, _index: usize) -> Option<Segment> {
-        match *self {}
+    fn segment(&self, index: usize) -> Option<Segment> {
+        let page = self.pages.get(index)?;
+        Some(Segment {
+            address: *page,
+            length: PAGE as u64,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::device::Driver;
 use crate::error::{Error, PostError};
 use crate::memory::{Handle, ProtectionDomain};
 use crate::platform::Platform;
-use crate::qp::{QueuePair, service};
+use crate::qp::{QpControl, QueuePair, service};
 
 /// An address handle as requests name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,23 +96,36 @@ impl<P: Platform> Driver<P> {
 
 /// Multicast groups. Sleepable context.
 impl<P: Platform> QueuePair<P> {
-    /// Receives what is sent to the multicast GID `gid`, in network byte order, in VLAN `vlan` (0
-    /// for none). Attaching once more changes nothing.
+    /// Receives what is sent to the multicast GID `gid`: see [`QpControl::attach_multicast`].
     pub fn attach_multicast(&mut self, gid: [u8; 16], vlan: u16) -> Result<(), Error> {
-        self.multicast(AdminOpcode::AttachMulticast, gid, vlan)
+        self.control.attach_multicast(gid, vlan)
     }
 
     /// No longer receives what is sent to a multicast GID.
     pub fn detach_multicast(&mut self, gid: [u8; 16], vlan: u16) -> Result<(), Error> {
+        self.control.detach_multicast(gid, vlan)
+    }
+}
+
+/// Multicast groups. Sleepable context.
+impl<P: Platform> QpControl<P> {
+    /// Receives what is sent to the multicast GID `gid`, in network byte order, in VLAN `vlan` (0
+    /// for none). Attaching once more changes nothing.
+    pub fn attach_multicast(&self, gid: [u8; 16], vlan: u16) -> Result<(), Error> {
+        self.multicast(AdminOpcode::AttachMulticast, gid, vlan)
+    }
+
+    /// No longer receives what is sent to a multicast GID.
+    pub fn detach_multicast(&self, gid: [u8; 16], vlan: u16) -> Result<(), Error> {
         self.multicast(AdminOpcode::DetachMulticast, gid, vlan)
     }
 
     fn multicast(&self, opcode: AdminOpcode, gid: [u8; 16], vlan: u16) -> Result<(), Error> {
-        let handle = &self.control.handle;
+        let handle = &self.object.handle;
         handle
             .shared
             .require(Capabilities::MULTICAST, "multicast")?;
-        service::require_datagram(self.control.qp_type)?;
+        service::require_datagram(self.qp_type)?;
         handle.check()?;
         let body = MulticastGroup {
             qp: handle.number,

@@ -12,26 +12,27 @@
 //! is copied out of the old buffer, which is then free. So completions stay in order, and none is
 //! lost however often the queue is resized.
 
+mod control;
+
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use vrnic_abi::admin::{AdminOpcode, CreateCq, ModifyCq, ResizeCq};
 use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::doorbell;
 use vrnic_abi::object::CqAttributes;
-use vrnic_abi::registers::Capabilities;
 
 use crate::device::{Driver, Shared};
-use crate::doorbell::{Doorbell, is_page};
 use crate::error::Error;
-use crate::event::contiguous;
-use crate::memory::{Handle, RegionMemory};
+use crate::memory::RegionMemory;
 use crate::platform::Platform;
 use crate::ring::RingSize;
 use crate::tables::{CqRing, CqTable, Noted, QpTables, SrqTable};
 use crate::work::{Completion, Work};
+
+use control::BAD_BASE;
+pub(crate) use control::{CqControl, CqSpec, ring_length};
 
 /// How to create a completion queue.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,8 @@ pub struct CqConfig {
     pub entries: u32,
     /// Which of the driver's event queues for completions, modulo their number.
     pub completion_vector: u16,
-    /// Handed to [`Platform::completion_event`].
+    /// Handed back in every event of the queue: to [`Platform::completion_event`], and in
+    /// [`crate::AsyncEvent`].
     pub context: u64,
     /// Doorbell page.
     pub doorbell_page: u32,
@@ -75,10 +77,8 @@ const REMEMBERED: usize = 256;
 
 /// A completion queue, used by one context at a time.
 pub struct CompletionQueue<P: Platform> {
-    pub(crate) handle: Handle<P>,
+    pub(crate) control: CqControl<P>,
     pub(crate) table: Arc<CqTable<P>>,
-    doorbell: Doorbell,
-    vector: u16,
     consumer: u32,
     sequence: u16,
     /// How the queue was armed last; repeated with the sequence number.
@@ -96,13 +96,13 @@ impl<P: Platform> CompletionQueue<P> {
     /// Number of the queue.
     #[must_use]
     pub fn number(&self) -> u32 {
-        self.handle.number
+        self.control.object.handle.number
     }
 
     /// The MSI-X vector on which the queue's events arrive.
     #[must_use]
     pub fn vector(&self) -> u16 {
-        self.vector
+        self.control.vector
     }
 
     /// Completions it holds.
@@ -120,7 +120,7 @@ impl<P: Platform> CompletionQueue<P> {
     /// Takes completions, the oldest first, and returns how many. Atomic context.
     #[inline]
     pub fn poll(&mut self, completions: &mut [Completion]) -> Result<usize, Error> {
-        self.handle.check()?;
+        self.control.object.handle.check()?;
         let first = self.consumer;
         let mut count = 0;
         // Entries of queue pairs that are gone are dropped, so bound the loop by what there can be.
@@ -144,7 +144,9 @@ impl<P: Platform> CompletionQueue<P> {
         if self.consumer != first {
             self.table.consumed(self.consumer);
             let value = self.slot_value();
-            self.doorbell.publish(&self.handle.shared.platform, value);
+            self.control
+                .doorbell
+                .publish(&self.control.object.handle.shared.platform, value);
         }
         Ok(count)
     }
@@ -239,7 +241,7 @@ impl<P: Platform> CompletionQueue<P> {
     /// After an error the queue pair is in the error state, or soon will be.
     #[cold]
     fn note_error(&mut self, qpn: u32) {
-        let shared = Arc::clone(&self.handle.shared);
+        let shared = Arc::clone(&self.control.object.handle.shared);
         if let Some(tables) = self.tables(qpn) {
             tables.set_failed(&shared.platform);
         }
@@ -261,66 +263,53 @@ impl<P: Platform> CompletionQueue<P> {
     /// `solicited_only`) arrives. True if entries are there already, so that polling again is
     /// better than waiting. Atomic context.
     pub fn arm(&mut self, solicited_only: bool) -> Result<bool, Error> {
-        self.handle.check()?;
+        self.control.object.handle.check()?;
         self.sequence = self.sequence.wrapping_add(1);
         self.solicited_only = solicited_only;
-        self.doorbell
-            .ring(&self.handle.shared.platform, self.slot_value());
+        self.control.doorbell.ring(
+            &self.control.object.handle.shared.platform,
+            self.slot_value(),
+        );
         Ok(!self.backlog.is_empty() || self.ring.is_valid(self.consumer))
     }
 
     /// Changes when the queue notifies. Sleepable context.
     pub fn set_moderation(&mut self, moderation: Moderation) -> Result<(), Error> {
-        self.handle.check()?;
-        let shared = &self.handle.shared;
-        shared.require(Capabilities::CQ_MODERATION, "moderation of events")?;
-        let body = ModifyCq {
-            cq: self.number(),
-            moderation_period: moderation.period,
-            moderation_count: moderation.count,
-            ..ModifyCq::default()
-        };
-        let generation = self.handle.generation;
-        let answer = shared.execute(generation, AdminOpcode::ModifyCq, &body, None);
-        answer.map(drop)
+        self.control.set_moderation(moderation)
     }
 
     /// Moves the queue into a buffer for `entries` completions, with all that were not polled yet.
     /// Poll once afterwards: an event that came meanwhile may have been about the new buffer.
     /// Sleepable context.
     pub fn resize(&mut self, entries: u32) -> Result<(), Error> {
-        self.handle.check()?;
-        let shared = Arc::clone(&self.handle.shared);
-        shared.require(Capabilities::CQ_RESIZE, "resizing of completion queues")?;
+        let handle = &self.control.object.handle;
+        handle.check()?;
+        let shared = Arc::clone(&handle.shared);
+        let generation = handle.generation;
         let size = ring_size(&shared, entries)?;
-        let length = size.entries() as usize * CompletionEntry::SIZE;
-        let buffer = Arc::new(shared.platform.allocate_dma(length)?);
-        let body = ResizeCq {
-            cq: self.number(),
-            log_entries: size.log(),
-            buffer: contiguous(&*buffer),
-            ..ResizeCq::default()
-        };
+        let buffer = Arc::new(shared.platform.allocate_dma(ring_length(size))?);
         let memory = RegionMemory::Dma(Arc::clone(&buffer));
         let ring = CqRing {
-            buffer: Arc::clone(&buffer),
+            buffer,
             size,
             base: 0,
         };
         self.table.prepare_move(ring.clone());
-        let generation = self.handle.generation;
-        let moved = shared
-            .execute(generation, AdminOpcode::ResizeCq, &body, Some(buffer))
-            .and_then(|answer| self.move_to(answer.result0, ring));
-        if moved.is_err() {
-            self.table.abandon_move();
+        let resized = self.control.resize(&memory, size);
+        let moved = resized.and_then(|base| self.move_to(base, ring));
+        match moved {
+            Ok(()) => self.control.object.memory = Some(memory),
+            Err(_) => {
+                self.table.abandon_move();
+                // If the device has moved, it writes where nobody looks.
+                shared.quarantine(generation, memory);
+            }
         }
-        shared.keep_unless_refused(generation, &memory, moved)
+        moved
     }
 
     /// The device goes on in `ring` from index `base` on, so that all before is in the old ring.
-    fn move_to(&mut self, base: u64, ring: CqRing<P>) -> Result<(), Error> {
-        let base = u32::try_from(base).map_err(|_| BAD_BASE)?;
+    fn move_to(&mut self, base: u32, ring: CqRing<P>) -> Result<(), Error> {
         let mut counter = self.consumer.wrapping_add(self.backlog.len() as u32);
         let left = base.wrapping_sub(counter);
         if left > self.entries() {
@@ -340,22 +329,14 @@ impl<P: Platform> CompletionQueue<P> {
 
     /// The queue as the device sees it. Sleepable context.
     pub fn query(&self) -> Result<CqAttributes, Error> {
-        self.handle.query(AdminOpcode::QueryCq)
+        self.control.query()
     }
 
     /// Destroys the queue; the device refuses while queue pairs use it.
     pub fn destroy(&mut self) -> Result<(), Error> {
-        let current = self.handle.check().is_ok();
-        self.handle.destroy(AdminOpcode::DestroyCq)?;
-        if current {
-            self.handle.shared.cqs.remove(self.handle.number);
-        }
-        Ok(())
+        self.control.destroy()
     }
 }
-
-/// What the answer to ResizeCq is if it cannot be.
-const BAD_BASE: Error = Error::BadAnswer("index of a resized completion queue");
 
 /// The ring for `entries` completions.
 fn ring_size<P: Platform>(shared: &Shared<P>, entries: u32) -> Result<RingSize, Error> {
@@ -364,65 +345,30 @@ fn ring_size<P: Platform>(shared: &Shared<P>, entries: u32) -> Result<RingSize, 
     size.ok_or(Error::BadArgument("entries of the completion queue"))
 }
 
-impl<P: Platform> Drop for CompletionQueue<P> {
-    fn drop(&mut self) {
-        let memory = RegionMemory::Dma(Arc::clone(&self.ring.buffer));
-        self.handle
-            .shared
-            .quarantine(self.handle.generation, memory);
-    }
-}
-
 impl<P: Platform> Driver<P> {
     /// Creates a completion queue.
     pub fn create_cq(&self, config: CqConfig) -> Result<CompletionQueue<P>, Error> {
         let shared = &self.shared;
-        let generation = shared.generation();
-        if !is_page(config.doorbell_page) {
-            return Err(Error::BadArgument("doorbell page"));
-        }
-        if config.moderation != Moderation::default() {
-            self.require(Capabilities::CQ_MODERATION, "moderation of events")?;
-        }
         let size = ring_size(shared, config.entries)?;
-        let count = shared.eqs.len().saturating_sub(1).max(1);
-        let eq = shared
-            .eqs
-            .get(1 + usize::from(config.completion_vector) % count);
-        let eq = eq.ok_or(Error::BadArgument("completion vector"))?;
-        let length = size.entries() as usize * CompletionEntry::SIZE;
-        let buffer = self.allocate(length)?;
-        let body = CreateCq {
-            buffer: contiguous(&*buffer),
+        let buffer = self.allocate(ring_length(size))?;
+        let spec = CqSpec {
+            size,
+            completion_vector: config.completion_vector,
             doorbell_page: config.doorbell_page,
-            log_entries: size.log(),
-            eq: eq.number().ok_or(Error::Stale)?,
-            moderation_period: config.moderation.period,
-            moderation_count: config.moderation.count,
-            ..CreateCq::default()
+            moderation: config.moderation,
         };
-        let keep = Some(Arc::clone(&buffer));
-        let created = shared
-            .execute(generation, AdminOpcode::CreateCq, &body, keep)
-            .and_then(|answer| {
-                let handle = Handle::new(shared, generation, answer.result0)?;
-                let doorbell = Doorbell::new(config.doorbell_page, answer.result1)?;
-                Ok((handle, doorbell))
-            });
         let memory = RegionMemory::Dma(Arc::clone(&buffer));
-        let (handle, doorbell) = shared.keep_unless_refused(generation, &memory, created)?;
+        let mut control = CqControl::create(shared, memory, &spec)?;
         let ring = CqRing {
             buffer,
             size,
             base: 0,
         };
-        let table = Arc::new(CqTable::new(ring.clone(), config.context));
-        shared.cqs.insert(handle.number, Arc::clone(&table));
+        let table = Arc::new(CqTable::new(ring.clone()));
+        control.listen(config.context, Some(&table));
         Ok(CompletionQueue {
-            handle,
+            control,
             table,
-            doorbell,
-            vector: eq.vector(),
             consumer: 0,
             sequence: 0,
             solicited_only: false,

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::event::{AsyncEvent, EventQueue, KEPT_EVENTS};
 use crate::memory::RegionMemory;
 use crate::platform::{Level, Lock, Platform};
-use crate::tables::{CqTable, QpTables, Registry};
+use crate::tables::{CqTable, Listeners, QpTables, Registry, SrqTable};
 
 /// Nanoseconds between looks at a function that is being reset or enabled.
 const RESET_NAP: u64 = 100_000;
@@ -80,8 +80,10 @@ pub(crate) struct Shared<P: Platform> {
     /// Asynchronous events first, then completion events.
     pub(crate) eqs: Vec<EventQueue<P>>,
     pub(crate) events: P::Lock<VecDeque<AsyncEvent>>,
-    pub(crate) cqs: Registry<P, Arc<CqTable<P>>>,
-    pub(crate) qps: Registry<P, Arc<QpTables<P>>>,
+    /// Who hears of events, by number of the object.
+    pub(crate) cqs: Listeners<P, CqTable<P>>,
+    pub(crate) qps: Listeners<P, QpTables<P>>,
+    pub(crate) srqs: Listeners<P, SrqTable<P>>,
     quarantine: Registry<P, RegionMemory<P>>,
     quarantined: AtomicU32,
     generation: AtomicU32,
@@ -155,8 +157,10 @@ impl<P: Platform> Shared<P> {
 
     pub(crate) fn completion_event(&self, cqn: u32) {
         let context = self.cqs.look(cqn, |cq| {
-            cq.notify();
-            cq.context()
+            if let Some(table) = &cq.table {
+                table.notify();
+            }
+            cq.context
         });
         if let Some(context) = context {
             self.platform.completion_event(cqn, context);
@@ -231,6 +235,7 @@ impl<P: Platform> Shared<P> {
             self.forgotten.store(generation, Ordering::Release);
             self.cqs.clear();
             self.qps.clear();
+            self.srqs.clear();
             self.events.with(VecDeque::clear);
             self.quarantine.clear();
             self.enabled.store(false, Ordering::Release);
@@ -366,6 +371,7 @@ impl<P: Platform> Driver<P> {
             events: P::Lock::new(VecDeque::with_capacity(KEPT_EVENTS)),
             cqs: Registry::new(),
             qps: Registry::new(),
+            srqs: Registry::new(),
             quarantine: Registry::new(),
             quarantined: AtomicU32::new(0),
             generation: AtomicU32::new(1),

@@ -29,6 +29,11 @@ impl Doorbell {
         Ok(Self { page, slot })
     }
 
+    /// Number of the slot in its page.
+    pub(crate) const fn slot(self) -> u32 {
+        self.slot
+    }
+
     /// Stores a value that the engine reads when it needs it.
     #[inline]
     pub(crate) fn publish<P: Platform>(self, platform: &P, value: u64) {

@@ -5,8 +5,6 @@
 //! the entries that are there, passes them on, and arms the queue again; an entry that arrives in
 //! between makes the device notify at once, so none is lost.
 
-use alloc::sync::Arc;
-
 use vrnic_abi::admin::{AdminOpcode, Buffer, CreateEq, ObjectReference};
 use vrnic_abi::doorbell;
 use vrnic_abi::eqe::{EventEntry, EventType};
@@ -16,7 +14,6 @@ use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::platform::{DmaBuffer, Lock, Platform};
 use crate::ring::{RingSize, owner_of};
-use crate::tables::QpTables;
 
 /// Something happened to an object or to the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +22,9 @@ pub struct AsyncEvent {
     pub event: EventType,
     /// Number of the object.
     pub object: u32,
+    /// The context that the object was created with; 0 if the event is about none that has one, or
+    /// about one that is being created or destroyed.
+    pub context: u64,
     /// Detail, by type.
     pub detail: u32,
     /// When, in nanoseconds of the device's clock.
@@ -167,6 +167,7 @@ impl<P: Platform> Shared<P> {
                 let event = AsyncEvent {
                     event,
                     object: entry.object,
+                    context: 0,
                     detail: entry.detail,
                     timestamp: entry.timestamp,
                 };
@@ -177,15 +178,11 @@ impl<P: Platform> Shared<P> {
         }
     }
 
-    fn asynchronous_event(&self, generation: u32, event: AsyncEvent) {
-        match event.event {
-            EventType::DeviceFatal => self.admin.set_lost_in(generation),
-            EventType::QpFatal | EventType::QpRequestError | EventType::QpAccessError => {
-                let fail = |tables: &Arc<QpTables<P>>| tables.set_failed(&self.platform);
-                self.qps.look(event.object, fail);
-            }
-            _ => {}
+    fn asynchronous_event(&self, generation: u32, mut event: AsyncEvent) {
+        if event.event == EventType::DeviceFatal {
+            self.admin.set_lost_in(generation);
         }
+        event.context = self.context_of(&event).unwrap_or(0);
         self.events.with(|events| {
             // Never beyond the capacity reserved at probe: this is atomic context.
             if events.len() < KEPT_EVENTS {
@@ -193,6 +190,29 @@ impl<P: Platform> Shared<P> {
             }
         });
         self.platform.asynchronous_event(&event);
+    }
+
+    /// The context of the object that `event` is about. A queue pair that has failed is told so.
+    fn context_of(&self, event: &AsyncEvent) -> Option<u64> {
+        let number = event.object;
+        match event.event {
+            EventType::QpFatal | EventType::QpRequestError | EventType::QpAccessError => {
+                self.qps.look(number, |qp| {
+                    if let Some(tables) = &qp.table {
+                        tables.set_failed(&self.platform);
+                    }
+                    qp.context
+                })
+            }
+            EventType::CommunicationEstablished
+            | EventType::SendQueueDrained
+            | EventType::PathMigrated
+            | EventType::PathMigrationFailed
+            | EventType::LastWqeReached => self.qps.look(number, |qp| qp.context),
+            EventType::CqError => self.cqs.look(number, |cq| cq.context),
+            EventType::SrqLimit | EventType::SrqError => self.srqs.look(number, |srq| srq.context),
+            _ => None,
+        }
     }
 
     /// Tells the device which queue asynchronous events go to.

@@ -10,7 +10,7 @@ use crate::device::Driver;
 use crate::error::Error;
 use crate::memory::Handle;
 use crate::platform::Platform;
-use crate::qp::{QueuePair, service};
+use crate::qp::{QpControl, service};
 
 /// Frames that a filter takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +58,13 @@ impl<P: Platform> Driver<P> {
     /// Directs frames to the raw packet queue pair `qp`.
     pub fn create_filter(
         &self,
-        qp: &QueuePair<P>,
+        qp: &impl AsRef<QpControl<P>>,
         config: FilterConfig,
     ) -> Result<Filter<P>, Error> {
+        let qp = qp.as_ref();
         self.require(Capabilities::RAW_PACKET, "raw packet queue pairs")?;
         service::require_raw(qp.qp_type())?;
-        qp.control.handle.check()?;
+        qp.object.handle.check()?;
         let (filter_type, mac) = match config.frames {
             Frames::Address(mac) => (FilterType::Address, mac),
             Frames::Broadcast => (FilterType::Broadcast, [0; 6]),
@@ -81,7 +82,7 @@ impl<P: Platform> Driver<P> {
             mac,
             ..SetFilter::default()
         };
-        let generation = qp.control.handle.generation;
+        let generation = qp.object.handle.generation;
         let shared = &self.shared;
         let answer = shared.execute(generation, AdminOpcode::SetFilter, &body, None)?;
         let handle = Handle::new(shared, generation, answer.result0)?;

@@ -11,6 +11,7 @@
 //!   [`fast`]: regions for fast registration;
 //! * [`cq`], [`qp`], [`srq`]: completion queues, queue pairs and shared receive queues; [`xrc`]:
 //!   XRC domains and targets; [`work`]: what is posted and polled;
+//! * [`user`]: queues that a user process posts to and polls by itself;
 //! * [`address`]: address handles and multicast groups; [`filter`]: which frames raw packet queue
 //!   pairs receive.
 //!
@@ -49,6 +50,7 @@ pub mod platform;
 pub mod qp;
 pub mod query;
 pub mod srq;
+pub mod user;
 pub mod window;
 pub mod work;
 pub mod xrc;
@@ -63,9 +65,13 @@ pub use fast::FastRegion;
 pub use filter::{Filter, FilterConfig, Frames};
 pub use memory::{DoorbellPage, MemoryRegion, MrConfig, ProtectionDomain, RegionMemory};
 pub use platform::{DmaBuffer, Level, Lock, OutOfMemory, PinnedMemory, Platform, Segment};
-pub use qp::{Connection, QpConfig, QueuePair, ReceiveQueue, SendQueue};
+pub use qp::{Connection, QpConfig, QpControl, QueuePair, ReceiveQueue, Restart, SendQueue};
 pub use query::{Congestion, Counters};
-pub use srq::{SharedReceiveQueue, SrqConfig};
+pub use srq::{SharedReceiveQueue, SrqConfig, SrqControl, SrqQueue};
+pub use user::{
+    UserCompletionQueue, UserCqConfig, UserQpConfig, UserQueuePair, UserReceive,
+    UserSharedReceiveQueue, UserSrqConfig,
+};
 pub use vrnic_abi as abi;
 pub use window::{BindConfig, MemoryWindow};
 pub use work::{

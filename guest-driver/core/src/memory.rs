@@ -9,6 +9,7 @@ use vrnic_abi::object::MrAttributes;
 use crate::device::{Driver, Shared};
 use crate::doorbell::is_page;
 use crate::error::Error;
+use crate::event::contiguous;
 use crate::pages::{self, PageError, PageList, Pages};
 use crate::platform::{DmaBuffer, PinnedMemory, Platform, Segment};
 
@@ -69,6 +70,15 @@ pub(crate) struct Handle<P: Platform> {
     pub(crate) number: u32,
 }
 
+impl<P: Platform> Clone for Handle<P> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            ..*self
+        }
+    }
+}
+
 impl<P: Platform> Handle<P> {
     /// An object of life `generation`, with the number that a command of it returned.
     pub(crate) fn new(
@@ -110,6 +120,45 @@ impl<P: Platform> Handle<P> {
             .execute(self.generation, opcode, &reference, None)?;
         self.generation = NO_GENERATION;
         Ok(())
+    }
+}
+
+/// An object of the device and the memory that its rings are in, if it has any. Dropped without a
+/// successful `destroy`, it leaves the memory in quarantine.
+pub(crate) struct RingObject<P: Platform> {
+    pub(crate) handle: Handle<P>,
+    pub(crate) memory: Option<RegionMemory<P>>,
+}
+
+impl<P: Platform> RingObject<P> {
+    /// Creates an object with its rings in the first `length` bytes of `memory`. `body` makes the
+    /// command's body from the description of the memory. Returns the second result, too.
+    pub(crate) fn create<B: bytemuck::NoUninit>(
+        shared: &Arc<Shared<P>>,
+        generation: u32,
+        opcode: AdminOpcode,
+        (memory, length): (RegionMemory<P>, usize),
+        body: impl FnOnce(Buffer) -> B,
+    ) -> Result<(Self, u64), Error> {
+        let (buffer, keep) = shared.describe_rings(&memory, length)?;
+        let created = shared
+            .execute(generation, opcode, &body(buffer), keep)
+            .and_then(|answer| {
+                let handle = Handle::new(shared, generation, answer.result0)?;
+                Ok((handle, answer.result1))
+            });
+        let (handle, result) = shared.keep_unless_refused(generation, &memory, created)?;
+        let memory = Some(memory);
+        Ok((Self { handle, memory }, result))
+    }
+}
+
+impl<P: Platform> Drop for RingObject<P> {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            let shared = &self.handle.shared;
+            shared.quarantine(self.handle.generation, memory);
+        }
     }
 }
 
@@ -276,6 +325,9 @@ impl<P: Platform> Driver<P> {
     }
 }
 
+/// What is wrong with memory that rings cannot be in.
+const RINGS: &str = "memory of a ring, which must be whole pages and hold all of it";
+
 /// A buffer as a command names it, and the page list that must live until it completes.
 type Described<P> = (Buffer, Option<Arc<<P as Platform>::Dma>>);
 
@@ -316,6 +368,28 @@ impl<P: Platform> Shared<P> {
                 self.quarantine(generation, memory.clone());
             }
         })
+    }
+
+    /// Describes the first `length` bytes of `memory`, where rings are.
+    pub(crate) fn describe_rings(
+        &self,
+        memory: &RegionMemory<P>,
+        length: usize,
+    ) -> Result<Described<P>, Error> {
+        if let RegionMemory::Dma(memory) = memory {
+            if memory.len() < length {
+                return Err(Error::BadArgument(RINGS));
+            }
+            return Ok((contiguous(&**memory), Some(Arc::clone(memory))));
+        }
+        let range = || memory.range(0, length as u64);
+        let found: u64 = range().map(|segment| segment.length).sum();
+        if found != length as u64 {
+            return Err(Error::BadArgument(RINGS));
+        }
+        let (sizes, most) = (self.attributes.page_sizes, self.attributes.max_pages);
+        let list = pages::describe(range(), 0, sizes, most);
+        self.buffer(&list.map_err(|_| Error::BadArgument(RINGS))?)
     }
 
     /// Writes a page list, if one is needed.

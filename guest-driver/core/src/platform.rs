@@ -89,9 +89,11 @@ pub trait Platform {
     fn log(&self, _level: Level, _message: fmt::Arguments<'_>) {}
 
     /// Called from an interrupt handler: an armed completion queue has entries. `context` is the
-    /// one the queue was created with.
+    /// one the queue was created with. A handler that runs while the queue is destroyed may still
+    /// pass it on: whoever frees what `context` stands for waits for handlers in progress first.
     fn completion_event(&self, _cq: u32, _context: u64) {}
-    /// Called from an interrupt handler: something happened to an object or the function.
+    /// Called from an interrupt handler: something happened to an object or the function. For the
+    /// event's context, the same holds.
     fn asynchronous_event(&self, _event: &AsyncEvent) {}
 }
 

@@ -1,6 +1,6 @@
 //! Queue pairs.
 //!
-//! * `qp`: what a queue pair is, its creation, its states and its end;
+//! * `qp`: what a queue pair is, and its creation; `control`: its states and its end;
 //! * `service` (private): what each type of queue pair can do and needs;
 //! * `shape` (private): its rings; `transition` (private): attributes of its states;
 //! * `post`: the two queues, as those who post use them.
@@ -12,26 +12,25 @@
 //! Counters of the send queue count basic blocks, those of the receive queue entries. They start
 //! at 0 when the queue pair is created and again when it is reset.
 
+mod control;
 mod create;
 mod post;
 pub(crate) mod service;
-mod shape;
+pub(crate) mod shape;
 pub(crate) mod transition;
 
-use alloc::sync::Arc;
-
-use vrnic_abi::admin::{AccessFlags, AdminOpcode, ModifyQp, QpType};
+use vrnic_abi::admin::{AccessFlags, QpType};
 use vrnic_abi::doorbell;
 use vrnic_abi::object::{QpAttributes, QpMask, QpState};
 use vrnic_abi::wqe::WqeFlags;
 
 use crate::error::{Error, PostError};
 use crate::fast::FastRegion;
-use crate::memory::{Handle, RegionMemory};
-use crate::platform::{DmaBuffer, Platform};
-use crate::tables::{CqTable, QpTables};
+use crate::platform::Platform;
 use crate::work::{ReceiveRequest, SendRequest, Target};
 
+pub use control::{QpControl, Restart};
+pub(crate) use control::{QpDoorbells, QpSpec};
 pub(crate) use post::store_receive;
 pub use post::{ReceiveQueue, SendQueue};
 pub(crate) use shape::MAX_RECEIVE_SEGMENTS;
@@ -61,7 +60,7 @@ pub struct QpConfig {
     pub strip_vlan: bool,
     /// Doorbell page.
     pub doorbell_page: u32,
-    /// Handed back in every completion of the queue pair.
+    /// Handed back in every completion and event of the queue pair.
     pub context: u64,
 }
 
@@ -83,41 +82,10 @@ impl Default for QpConfig {
     }
 }
 
-/// What the commands about a queue pair need, whatever its type.
-pub(crate) struct Control<P: Platform> {
-    pub(crate) handle: Handle<P>,
-    pub(crate) qp_type: QpType,
-}
-
-impl<P: Platform> Control<P> {
-    pub(crate) fn modify(&self, (attributes, mask): Transition) -> Result<(), Error> {
-        self.handle.check()?;
-        let shared = &self.handle.shared;
-        let memory = Arc::new(shared.platform.allocate_dma(QpAttributes::SIZE)?);
-        memory.write(0, bytemuck::bytes_of(&attributes));
-        let body = ModifyQp {
-            qp: self.handle.number,
-            mask: mask.bits(),
-            attributes: memory.device_address(),
-            ..ModifyQp::default()
-        };
-        let generation = self.handle.generation;
-        let answer = shared.execute(generation, AdminOpcode::ModifyQp, &body, Some(memory));
-        answer.map(drop)
-    }
-
-    pub(crate) fn query(&self) -> Result<QpAttributes, Error> {
-        self.handle.query(AdminOpcode::QueryQp)
-    }
-}
-
-/// A queue pair. Posting to its two queues and commands are each used by one context at a time.
+/// A queue pair. Posting to its two queues and commands are each used by one context at a time; to
+/// use them from three at once, [`QueuePair::split`] it.
 pub struct QueuePair<P: Platform> {
-    pub(crate) control: Control<P>,
-    buffer: Arc<P::Dma>,
-    send_cq: Arc<CqTable<P>>,
-    /// Not that of an initiator, which receives nothing.
-    receive_cq: Option<Arc<CqTable<P>>>,
+    pub(crate) control: QpControl<P>,
     send: SendQueue<P>,
     receive: ReceiveQueue<P>,
 }
@@ -126,13 +94,20 @@ impl<P: Platform> QueuePair<P> {
     /// Number of the queue pair.
     #[must_use]
     pub fn number(&self) -> u32 {
-        self.control.handle.number
+        self.control.number()
     }
 
     /// Its type.
     #[must_use]
     pub fn qp_type(&self) -> QpType {
-        self.control.qp_type
+        self.control.qp_type()
+    }
+
+    /// Takes the queue pair apart, so that contexts which post need not wait for one that changes its
+    /// state. Nothing may be posted after the queue pair is destroyed.
+    #[must_use]
+    pub fn split(self) -> (QpControl<P>, SendQueue<P>, ReceiveQueue<P>) {
+        (self.control, self.send, self.receive)
     }
 
     /// Both queues, for posting from two contexts.
@@ -164,6 +139,12 @@ impl<P: Platform> QueuePair<P> {
     }
 }
 
+impl<P: Platform> AsRef<QpControl<P>> for QueuePair<P> {
+    fn as_ref(&self) -> &QpControl<P> {
+        &self.control
+    }
+}
+
 /// States and their attributes. Sleepable context.
 impl<P: Platform> QueuePair<P> {
     /// Changes attributes and state. A queue pair that goes to RESET loses its work requests, and
@@ -174,18 +155,9 @@ impl<P: Platform> QueuePair<P> {
     }
 
     fn enter(&mut self, transition: Transition) -> Result<(), Error> {
-        self.control.modify(transition)?;
-        let (attributes, mask) = transition;
-        if !mask.contains(QpMask::STATE) {
-            return Ok(());
-        }
-        match QpState::from_raw(attributes.state) {
-            Some(QpState::Reset) => self.restart(),
-            Some(QpState::Error) => {
-                let platform = &self.control.handle.shared.platform;
-                self.send.queue.tables.set_failed(platform);
-            }
-            _ => {}
+        if let Some(restart) = self.control.enter(transition)? {
+            self.send.restart(&restart);
+            self.receive.restart(&restart);
         }
         Ok(())
     }
@@ -275,65 +247,10 @@ impl<P: Platform> QueuePair<P> {
 
     /// Destroys the queue pair; its completions that were not polled yet are dropped.
     pub fn destroy(&mut self) -> Result<(), Error> {
-        let shares = self.send.queue.tables.srq.is_some();
-        if shares && self.control.handle.check().is_ok() {
-            // On the way to RESET nothing completes: a shared receive queue would never hear of a
-            // request that this queue pair has taken.
-            self.modify_state(QpState::Error)?;
-        }
-        // In RESET the device writes no more completions, and the number is still ours: only now
-        // can old completions be told from those of a later queue pair of the same number.
-        if self.control.handle.check().is_ok() {
-            self.modify_state(QpState::Reset)?;
-            self.detach();
-        }
-        self.control.handle.destroy(AdminOpcode::DestroyQp)?;
+        self.control.destroy()?;
         for queue in [&mut self.send.queue, &mut self.receive.queue] {
-            queue.handle.generation = self.control.handle.generation;
+            queue.handle.generation = self.control.object.handle.generation;
         }
         Ok(())
-    }
-
-    fn cqs(&self) -> impl Iterator<Item = &Arc<CqTable<P>>> {
-        core::iter::once(&self.send_cq).chain(&self.receive_cq)
-    }
-
-    fn detach(&self) {
-        for cq in self.cqs() {
-            cq.detach(self.number());
-        }
-        self.control.handle.shared.qps.remove(self.number());
-    }
-
-    fn attach(&self, tables: &Arc<QpTables<P>>) {
-        for cq in self.cqs() {
-            cq.attach(tables);
-        }
-        let qps = &self.control.handle.shared.qps;
-        qps.insert(tables.qpn, Arc::clone(tables));
-    }
-
-    /// Forgets all work requests, as the device did.
-    fn restart(&mut self) {
-        self.detach();
-        let tables = Arc::new(self.send.queue.tables.renewed());
-        self.attach(&tables);
-        self.send.queue.restart(&tables);
-        self.receive.queue.restart(&tables);
-        let platform = &self.control.handle.shared.platform;
-        let value = doorbell::send_queue(0, self.number());
-        self.send.queue.doorbell.publish(platform, value);
-        if self.receive.exists {
-            let value = doorbell::receive_queue(0);
-            self.receive.queue.doorbell.publish(platform, value);
-        }
-    }
-}
-
-impl<P: Platform> Drop for QueuePair<P> {
-    fn drop(&mut self) {
-        let memory = RegionMemory::Dma(Arc::clone(&self.buffer));
-        let handle = &self.control.handle;
-        handle.shared.quarantine(handle.generation, memory);
     }
 }

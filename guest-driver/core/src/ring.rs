@@ -17,6 +17,11 @@ impl RingSize {
         }
     }
 
+    /// A ring of 2^`log` entries that the device has, if it has rings of up to 2^`limit`.
+    pub(crate) fn within(log: u8, limit: u8) -> Option<Self> {
+        (log <= limit.min(31)).then_some(Self { log })
+    }
+
     /// The smallest ring with at least `entries` entries.
     pub(crate) fn at_least(entries: u32) -> Option<Self> {
         let size = entries.max(1).checked_next_power_of_two()?;

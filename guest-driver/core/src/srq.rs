@@ -7,26 +7,29 @@
 //! A queue for XRC belongs to an XRC domain and has a completion queue of its own; a basic one is
 //! named when queue pairs are created.
 
+mod control;
+
 use alloc::sync::Arc;
 
-use vrnic_abi::admin::{AdminOpcode, CreateSrq, ModifySrq, QpFlags, SrqType};
+use vrnic_abi::admin::SrqType;
 use vrnic_abi::doorbell;
 use vrnic_abi::object::SrqAttributes;
-use vrnic_abi::registers::Capabilities;
 use vrnic_abi::wqe::SEGMENT;
 
 use crate::cq::CompletionQueue;
 use crate::device::Driver;
-use crate::doorbell::{Doorbell, is_page};
+use crate::doorbell::Doorbell;
 use crate::error::{Error, PostError};
-use crate::event::contiguous;
 use crate::memory::{Handle, ProtectionDomain, RegionMemory};
 use crate::platform::Platform;
 use crate::qp::{MAX_RECEIVE_SEGMENTS, store_receive};
 use crate::ring::RingSize;
-use crate::tables::{CqTable, SrqTable};
+use crate::tables::SrqTable;
 use crate::work::ReceiveRequest;
 use crate::xrc::XrcDomain;
+
+pub use control::SrqControl;
+pub(crate) use control::SrqSpec;
 
 /// How to create a shared receive queue.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,8 @@ pub struct SrqConfig {
     pub privileged: bool,
     /// Doorbell page.
     pub doorbell_page: u32,
+    /// Handed back in every event of the queue.
+    pub context: u64,
 }
 
 impl Default for SrqConfig {
@@ -48,17 +53,15 @@ impl Default for SrqConfig {
             segments: 2,
             privileged: false,
             doorbell_page: doorbell::KERNEL_PAGE,
+            context: 0,
         }
     }
 }
 
-/// A shared receive queue.
-pub struct SharedReceiveQueue<P: Platform> {
-    pub(crate) handle: Handle<P>,
+/// The posting side of a shared receive queue.
+pub struct SrqQueue<P: Platform> {
+    handle: Handle<P>,
     pub(crate) table: Arc<SrqTable<P>>,
-    srq_type: SrqType,
-    /// Where its completions go, if it is for XRC.
-    cq: Option<Arc<CqTable<P>>>,
     buffer: Arc<P::Dma>,
     size: RingSize,
     /// Data segments of an entry.
@@ -66,25 +69,7 @@ pub struct SharedReceiveQueue<P: Platform> {
     doorbell: Doorbell,
 }
 
-impl<P: Platform> SharedReceiveQueue<P> {
-    /// Number of the queue; XRC initiators name it.
-    #[must_use]
-    pub fn number(&self) -> u32 {
-        self.handle.number
-    }
-
-    /// Whether it is for XRC.
-    #[must_use]
-    pub fn srq_type(&self) -> SrqType {
-        self.srq_type
-    }
-
-    /// Work requests in flight at most.
-    #[must_use]
-    pub fn entries(&self) -> u32 {
-        self.size.entries()
-    }
-
+impl<P: Platform> SrqQueue<P> {
     /// Work requests that were posted and whose completions were not polled yet.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
@@ -108,46 +93,67 @@ impl<P: Platform> SharedReceiveQueue<P> {
         self.doorbell.publish(&self.handle.shared.platform, value);
         Ok(())
     }
+}
 
-    /// Arms the limit: when fewer requests than `limit` are left, the event SrqLimit says so once.
-    /// 0 disarms it.
+/// A shared receive queue. Posting and commands are each used by one context at a time; to use them
+/// from two at once, [`SharedReceiveQueue::split`] it.
+pub struct SharedReceiveQueue<P: Platform> {
+    pub(crate) control: SrqControl<P>,
+    pub(crate) queue: SrqQueue<P>,
+}
+
+impl<P: Platform> SharedReceiveQueue<P> {
+    /// Number of the queue; XRC initiators name it.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.control.number()
+    }
+
+    /// Whether it is for XRC.
+    #[must_use]
+    pub fn srq_type(&self) -> SrqType {
+        self.control.srq_type()
+    }
+
+    /// Work requests in flight at most.
+    #[must_use]
+    pub fn entries(&self) -> u32 {
+        self.control.entries()
+    }
+
+    /// Work requests that were posted and whose completions were not polled yet.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.queue.outstanding()
+    }
+
+    /// Takes the queue apart, so that contexts which post need not wait for one that has a command
+    /// under way. Nothing may be posted after the queue is destroyed.
+    #[must_use]
+    pub fn split(self) -> (SrqControl<P>, SrqQueue<P>) {
+        (self.control, self.queue)
+    }
+
+    /// Posts a receive work request: see [`SrqQueue::post`]. Atomic context.
+    pub fn post(&mut self, request: &ReceiveRequest<'_>) -> Result<(), PostError> {
+        self.queue.post(request)
+    }
+
+    /// Arms the limit: see [`SrqControl::set_limit`].
     pub fn set_limit(&mut self, limit: u32) -> Result<(), Error> {
-        self.handle.check()?;
-        if limit > self.entries() {
-            return Err(Error::BadArgument("limit of the shared receive queue"));
-        }
-        let body = ModifySrq {
-            srq: self.number(),
-            limit,
-            ..ModifySrq::default()
-        };
-        let generation = self.handle.generation;
-        let shared = &self.handle.shared;
-        let answer = shared.execute(generation, AdminOpcode::ModifySrq, &body, None);
-        answer.map(drop)
+        self.control.set_limit(limit)
     }
 
     /// The queue as the device sees it.
     pub fn query(&self) -> Result<SrqAttributes, Error> {
-        self.handle.query(AdminOpcode::QuerySrq)
+        self.control.query()
     }
 
     /// Destroys the queue; the device refuses while queue pairs use it.
     pub fn destroy(&mut self) -> Result<(), Error> {
-        let current = self.handle.check().is_ok();
-        self.handle.destroy(AdminOpcode::DestroySrq)?;
-        if let Some(cq) = self.cq.take().filter(|_| current) {
-            cq.detach_srq(self.handle.number);
-        }
+        self.control.destroy()?;
+        self.queue.handle.generation = self.control.object.handle.generation;
         Ok(())
-    }
-}
-
-impl<P: Platform> Drop for SharedReceiveQueue<P> {
-    fn drop(&mut self) {
-        let memory = RegionMemory::Dma(Arc::clone(&self.buffer));
-        let handle = &self.handle;
-        handle.shared.quarantine(handle.generation, memory);
     }
 }
 
@@ -172,9 +178,6 @@ impl<P: Platform> Driver<P> {
         cq: &CompletionQueue<P>,
         config: SrqConfig,
     ) -> Result<SharedReceiveQueue<P>, Error> {
-        self.require(Capabilities::XRC, "XRC")?;
-        xrcd.handle.check()?;
-        cq.handle.check()?;
         self.create_srq_of(pd, Some((xrcd, cq)), config)
     }
 
@@ -184,65 +187,36 @@ impl<P: Platform> Driver<P> {
         xrc: Xrc<'_, P>,
         config: SrqConfig,
     ) -> Result<SharedReceiveQueue<P>, Error> {
-        self.require(Capabilities::SRQ, "shared receive queues")?;
-        pd.handle.check()?;
         let (size, segments) = self.srq_shape(&config)?;
-        let length = (size.entries() as usize * SEGMENT) << segments.log();
-        let buffer = self.allocate(length)?;
-        let mut flags = QpFlags::empty();
-        flags.set(QpFlags::PRIVILEGED, config.privileged);
-        let srq_type = if xrc.is_some() {
-            SrqType::Xrc
-        } else {
-            SrqType::Basic
-        };
-        let body = CreateSrq {
-            pd: pd.number(),
+        let spec = SrqSpec {
+            pd,
+            xrc: xrc.map(|(xrcd, cq)| (xrcd, &cq.control.object.handle)),
+            size,
+            segments,
+            privileged: config.privileged,
             doorbell_page: config.doorbell_page,
-            buffer: contiguous(&*buffer),
-            srq_type: srq_type.raw(),
-            log_entries: size.log(),
-            log_segments: segments.log(),
-            flags: flags.bits(),
-            xrcd: xrc.map_or(0, |(xrcd, _)| xrcd.number()),
-            cq: xrc.map_or(0, |(_, cq)| cq.number()),
-            ..CreateSrq::default()
         };
-        let generation = pd.handle.generation;
+        let buffer = self.allocate(spec.length())?;
         let memory = RegionMemory::Dma(Arc::clone(&buffer));
-        let keep = Some(Arc::clone(&buffer));
-        let shared = &self.shared;
-        let created = shared
-            .execute(generation, AdminOpcode::CreateSrq, &body, keep)
-            .and_then(|answer| {
-                let handle = Handle::new(shared, generation, answer.result0)?;
-                let doorbell = Doorbell::new(config.doorbell_page, answer.result1)?;
-                Ok((handle, doorbell))
-            });
-        let (handle, doorbell) = shared.keep_unless_refused(generation, &memory, created)?;
-        let table = SrqTable::new(handle.number, size);
-        let table = Arc::new(table);
-        let cq = xrc.map(|(_, cq)| Arc::clone(&cq.table));
-        if let Some(cq) = &cq {
-            cq.attach_srq(&table);
+        let (mut control, doorbell) = SrqControl::create(&spec, memory)?;
+        let table = Arc::new(SrqTable::new(control.number(), size));
+        if let Some((_, cq)) = xrc {
+            control.attach(&cq.table, &table);
         }
-        Ok(SharedReceiveQueue {
-            handle,
+        control.listen(config.context);
+        let queue = SrqQueue {
+            handle: control.object.handle.clone(),
             table,
-            srq_type,
-            cq,
             buffer,
             size,
             segments: 1 << segments.log(),
             doorbell,
-        })
+        };
+        Ok(SharedReceiveQueue { control, queue })
     }
 
     /// Entries, and data segments of each.
     fn srq_shape(&self, config: &SrqConfig) -> Result<(RingSize, RingSize), Error> {
-        if !is_page(config.doorbell_page) {
-            return Err(Error::BadArgument("doorbell page"));
-        }
         let limit = self.attributes().log_max_srq_entries;
         let size = RingSize::at_least(config.requests).filter(|size| size.log() <= limit);
         let size = size.ok_or(Error::BadArgument("number of work requests"))?;

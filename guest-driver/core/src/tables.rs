@@ -2,15 +2,18 @@
 //! flight of queue pairs and shared receive queues.
 //!
 //! * [`Registry`]: objects by number;
+//! * [`Listener`]: whom event handlers tell of an object's events;
 //! * [`CqTable`]: the rings of a completion queue, and whose completions it holds;
 //! * [`QpTables`], [`SrqTable`]: work requests from being posted to being polled.
 
 mod cq;
+mod listener;
 mod qp;
 mod registry;
 mod srq;
 
 pub(crate) use cq::{CqRing, CqTable};
+pub(crate) use listener::{Listeners, Listening};
 pub(crate) use qp::{Noted, QpTables, ReceiveSource};
 pub(crate) use registry::Registry;
 pub(crate) use srq::SrqTable;
@@ -112,7 +115,7 @@ mod tests {
             size,
             base: 0,
         };
-        CqTable::new(ring, 0)
+        CqTable::new(ring)
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::device::Driver;
 use crate::error::Error;
 use crate::memory::{Handle, ProtectionDomain};
 use crate::platform::Platform;
-use crate::qp::{Connection, Control, transition};
+use crate::qp::transition::{self, Transition};
+use crate::qp::{Connection, QpControl};
 
 /// An XRC domain. Dropped without `destroy`, its number stays in use until a reset.
 pub struct XrcDomain<P: Platform> {
@@ -35,41 +36,44 @@ impl<P: Platform> XrcDomain<P> {
 
 /// An XRC target queue pair. It has no memory: dropped without `destroy`, it stays until a reset.
 pub struct XrcTarget<P: Platform> {
-    control: Control<P>,
+    control: QpControl<P>,
 }
 
 impl<P: Platform> XrcTarget<P> {
     /// Number of the queue pair.
     #[must_use]
     pub fn number(&self) -> u32 {
-        self.control.handle.number
+        self.control.number()
     }
 
     /// Changes attributes and state.
     pub fn modify(&mut self, attributes: &QpAttributes, mask: QpMask) -> Result<(), Error> {
-        self.control.modify((*attributes, mask))
+        self.enter((*attributes, mask))
     }
 
     /// Changes the state only.
     pub fn modify_state(&mut self, state: QpState) -> Result<(), Error> {
-        self.control.modify(transition::state(state))
+        self.enter(transition::state(state))
     }
 
     /// RESET to INIT; `access` is what the peer may do.
     pub fn to_init(&mut self, access: AccessFlags) -> Result<(), Error> {
-        self.control.modify(transition::init(access))
+        self.enter(transition::init(access))
     }
 
     /// INIT to RTR, which is all it needs to receive.
     pub fn to_rtr(&mut self, connection: &Connection) -> Result<(), Error> {
-        let transition = transition::rtr(QpType::XrcTarget, connection);
-        self.control.modify(transition)
+        self.enter(transition::rtr(QpType::XrcTarget, connection))
     }
 
     /// RTR to RTS.
     pub fn to_rts(&mut self, connection: &Connection) -> Result<(), Error> {
-        let transition = transition::rts(QpType::XrcTarget, connection);
-        self.control.modify(transition)
+        self.enter(transition::rts(QpType::XrcTarget, connection))
+    }
+
+    fn enter(&mut self, transition: Transition) -> Result<(), Error> {
+        // It has no queues that a restart would be for.
+        self.control.enter(transition).map(drop)
     }
 
     /// Attributes and state as the device has them.
@@ -80,10 +84,7 @@ impl<P: Platform> XrcTarget<P> {
     /// Destroys the queue pair. A request of a shared receive queue that it has taken completes as
     /// flushed.
     pub fn destroy(&mut self) -> Result<(), Error> {
-        if self.control.handle.check().is_ok() {
-            self.modify_state(QpState::Error)?;
-        }
-        self.control.handle.destroy(AdminOpcode::DestroyQp)
+        self.control.destroy()
     }
 }
 
@@ -96,20 +97,20 @@ impl<P: Platform> Driver<P> {
     }
 
     /// Creates an XRC target queue pair in state RESET. The regions that its peer names belong to
-    /// `pd`.
+    /// `pd`; `context` is handed back in every event of the queue pair.
     pub fn create_xrc_target(
         &self,
         pd: &ProtectionDomain<P>,
         xrcd: &XrcDomain<P>,
+        context: u64,
     ) -> Result<XrcTarget<P>, Error> {
         self.require(Capabilities::XRC, "XRC queue pairs")?;
         pd.handle.check()?;
         xrcd.handle.check()?;
-        let qp_type = QpType::XrcTarget;
         let body = CreateQp {
             pd: pd.number(),
             doorbell_page: doorbell::KERNEL_PAGE,
-            qp_type: qp_type.raw(),
+            qp_type: QpType::XrcTarget.raw(),
             xrcd: xrcd.number(),
             ..CreateQp::default()
         };
@@ -117,7 +118,8 @@ impl<P: Platform> Driver<P> {
         let shared = &self.shared;
         let answer = shared.execute(generation, AdminOpcode::CreateQp, &body, None)?;
         let handle = Handle::new(shared, generation, answer.result0)?;
-        let control = Control { handle, qp_type };
+        let mut control = QpControl::target(handle);
+        control.listen(context, None);
         Ok(XrcTarget { control })
     }
 }

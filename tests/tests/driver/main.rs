@@ -9,8 +9,10 @@
 mod bring_up;
 mod keys;
 mod pair;
+mod process;
 mod reset;
 mod resize;
 mod services;
 mod shared;
 mod traffic;
+mod user;

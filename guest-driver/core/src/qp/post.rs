@@ -13,6 +13,7 @@ use crate::error::PostError;
 use crate::fast::FastRegion;
 use crate::memory::Handle;
 use crate::platform::{DmaBuffer, Platform};
+use crate::qp::Restart;
 use crate::tables::{Noted, QpTables};
 use crate::work::{
     DatagramPath, Descriptor, DescriptorLimits, ReceiveRequest, Registration, SendRequest, Sge,
@@ -51,9 +52,10 @@ impl<P: Platform> Queue<P> {
         self.handle.check().map_err(|_| PostError::Stale)
     }
 
-    pub(super) fn restart(&mut self, tables: &Arc<QpTables<P>>) {
-        self.tables = Arc::clone(tables);
+    fn restart(&mut self, restart: &Restart<P>, value: u64) {
+        self.tables = Arc::clone(&restart.tables);
         self.head = 0;
+        self.doorbell.publish(&self.handle.shared.platform, value);
     }
 }
 
@@ -103,6 +105,12 @@ impl<D: DmaBuffer> Writer<'_, D> {
 }
 
 impl<P: Platform> SendQueue<P> {
+    /// Begins anew, after the queue pair went to RESET. Atomic context.
+    pub fn restart(&mut self, restart: &Restart<P>) {
+        let value = doorbell::send_queue(0, self.queue.handle.number);
+        self.queue.restart(restart, value);
+    }
+
     /// Posts a work request and tells the device. Atomic context.
     #[inline]
     pub fn post(&mut self, request: &SendRequest<'_>) -> Result<(), PostError> {
@@ -226,6 +234,14 @@ impl<P: Platform> SendQueue<P> {
 }
 
 impl<P: Platform> ReceiveQueue<P> {
+    /// Begins anew, after the queue pair went to RESET. Atomic context.
+    pub fn restart(&mut self, restart: &Restart<P>) {
+        if self.exists {
+            let value = doorbell::receive_queue(0);
+            self.queue.restart(restart, value);
+        }
+    }
+
     /// Posts a receive work request. Atomic context.
     #[inline]
     pub fn post(&mut self, request: &ReceiveRequest<'_>) -> Result<(), PostError> {

@@ -14,7 +14,7 @@ pub(crate) const MAX_RECEIVE_SEGMENTS: u32 = 16;
 
 /// Sizes of both rings.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub(super) send: RingSize,
     pub(super) receive: RingSize,
     /// Data segments of a receive entry, as a power of two.
@@ -28,26 +28,48 @@ impl Shape {
     pub(super) fn new(config: &QpConfig, own_receive: bool) -> Option<Self> {
         let send = send_ring(config)?;
         if !own_receive {
-            return Some(Self {
-                send,
-                receive: RingSize::from_log(0),
-                log_receive_segments: 0,
-                send_offset: 0,
-            });
+            return Some(Self::send_only(send));
         }
         if config.receive_segments > MAX_RECEIVE_SEGMENTS {
             return None;
         }
         let receive = RingSize::at_least(config.receive_requests)?;
         let segments = RingSize::at_least(config.receive_segments)?;
-        let stride = SEGMENT << segments.log();
+        Self::with_receive(send, receive, segments.log())
+    }
+
+    /// Rings of exactly that size, the receive queue, if there is one, with its entries and their
+    /// data segments, all as powers of two.
+    pub(crate) fn exact(log_send: u8, receive: Option<(u8, u8)>) -> Option<Self> {
+        let send = RingSize::within(log_send, 31)?;
+        let Some((log_entries, log_segments)) = receive else {
+            return Some(Self::send_only(send));
+        };
+        if log_segments > MAX_RECEIVE_SEGMENTS.ilog2() as u8 {
+            return None;
+        }
+        Self::with_receive(send, RingSize::within(log_entries, 31)?, log_segments)
+    }
+
+    fn with_receive(send: RingSize, receive: RingSize, log_segments: u8) -> Option<Self> {
+        let stride = SEGMENT << log_segments;
         let bytes = (receive.entries() as usize).checked_mul(stride)?;
         Some(Self {
             send,
             receive,
-            log_receive_segments: segments.log(),
+            log_receive_segments: log_segments,
             send_offset: bytes.checked_next_multiple_of(BASIC_BLOCK)?,
         })
+    }
+
+    /// A send queue alone.
+    const fn send_only(send: RingSize) -> Self {
+        Self {
+            send,
+            receive: RingSize::from_log(0),
+            log_receive_segments: 0,
+            send_offset: 0,
+        }
     }
 
     /// Bytes of the buffer.

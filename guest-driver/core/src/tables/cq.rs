@@ -110,7 +110,6 @@ pub(crate) struct CqTable<P: Platform> {
     rings: P::Lock<Rings<P>>,
     /// Entries ever consumed, as the poller last published.
     consumer: AtomicU32,
-    context: u64,
     notifications: AtomicU32,
     queues: Registry<P, Arc<QpTables<P>>>,
     /// Shared receive queues whose completions all come here: those for XRC.
@@ -130,14 +129,13 @@ pub(crate) fn is_before(counter: u32, until: u32) -> bool {
 }
 
 impl<P: Platform> CqTable<P> {
-    pub(crate) fn new(ring: CqRing<P>, context: u64) -> Self {
+    pub(crate) fn new(ring: CqRing<P>) -> Self {
         Self {
             rings: P::Lock::new(Rings {
                 current: ring,
                 next: None,
             }),
             consumer: AtomicU32::new(0),
-            context,
             notifications: AtomicU32::new(0),
             queues: Registry::new(),
             srqs: Registry::new(),
@@ -185,10 +183,6 @@ impl<P: Platform> CqTable<P> {
         if self.purges.retain(goes_on) {
             self.purging.store(true, Ordering::SeqCst);
         }
-    }
-
-    pub(crate) fn context(&self) -> u64 {
-        self.context
     }
 
     pub(crate) fn notify(&self) {

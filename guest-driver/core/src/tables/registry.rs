@@ -3,6 +3,7 @@
 //! Its memory is allocated and freed without the lock, so that interrupt handlers and pollers, which
 //! take the lock to look a number up, never wait for an allocation.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::platform::{Lock, Platform};
@@ -79,6 +80,18 @@ impl<P: Platform, T: Clone> Registry<P, T> {
     /// Removes all entries without dropping them.
     pub(crate) fn leak(&self) {
         core::mem::forget(self.entries.with(core::mem::take));
+    }
+}
+
+impl<P: Platform, T> Registry<P, Arc<T>> {
+    /// Removes the entry if its value is `value` itself.
+    pub(crate) fn remove_same(&self, key: u32, value: &Arc<T>) {
+        let removed = self.entries.with(|entries| {
+            let index = find(entries, key).ok()?;
+            let found = entries.get(index)?;
+            Arc::ptr_eq(&found.1, value).then(|| entries.remove(index))
+        });
+        drop(removed);
     }
 }
 
