@@ -138,11 +138,23 @@ impl<P: Platform> Driver<P> {
     /// Sets entry `index` of the GID table to a RoCEv2 address; `gid` is in network byte order, an
     /// IPv4 address is `::ffff:a.b.c.d`. `vlan` is 0 for none.
     pub fn set_gid(&self, index: u32, gid: [u8; 16], vlan: u16) -> Result<(), Error> {
+        self.set_gid_from(index, gid, vlan, [0; 6])
+    }
+
+    /// The same, with the Ethernet address to send from instead of the port's.
+    pub fn set_gid_from(
+        &self,
+        index: u32,
+        gid: [u8; 16],
+        vlan: u16,
+        mac: [u8; 6],
+    ) -> Result<(), Error> {
         let body = SetGid {
             index,
             gid_type: GidType::RoceV2.raw(),
             vlan,
             gid,
+            mac,
             ..SetGid::default()
         };
         self.set(AdminOpcode::SetGid, &body)
