@@ -112,6 +112,17 @@ int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name,
 	return request_irq(irq, handler, 0, name, data);
 }
 
+/* How long a piece of memory may be that the kernel describes to the device as one. */
+void vrnic_set_max_segment(struct device *device, unsigned int length)
+{
+	dma_set_max_seg_size(device, length);
+}
+
+u64 vrnic_bar_address(struct pci_dev *pdev, int bar)
+{
+	return pci_resource_start(pdev, bar);
+}
+
 struct ib_device *vrnic_alloc_ib_device(void)
 {
 	struct vrnic_ib_device *device = ib_alloc_device(vrnic_ib_device, ib);
@@ -136,4 +147,12 @@ struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata)
 	} *context = rdma_udata_to_drv_context(udata, struct first_part, ib);
 
 	return &context->ib;
+}
+
+/* Maps a page of a BAR into a process; its accesses take effect in order, and at once. */
+int vrnic_mmap_page(struct ib_ucontext *context, struct vm_area_struct *vma, u64 frame,
+		    struct rdma_user_mmap_entry *entry)
+{
+	return rdma_user_mmap_io(context, vma, frame, PAGE_SIZE,
+				 pgprot_noncached(vma->vm_page_prot), entry);
 }

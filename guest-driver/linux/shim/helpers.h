@@ -46,6 +46,8 @@ void *vrnic_get_drvdata(struct pci_dev *pdev);
 void vrnic_set_drvdata(struct pci_dev *pdev, void *data);
 int vrnic_set_dma_mask(struct pci_dev *pdev);
 int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name, void *data);
+void vrnic_set_max_segment(struct device *device, unsigned int length);
+u64 vrnic_bar_address(struct pci_dev *pdev, int bar);
 
 /* --- the RDMA core -------------------------------------------------------------------------- */
 
@@ -59,5 +61,7 @@ struct ib_device *vrnic_alloc_ib_device(void);
 int vrnic_copy_from_udata(void *to, struct ib_udata *udata, size_t length);
 int vrnic_copy_to_udata(struct ib_udata *udata, const void *from, size_t length);
 struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata);
+int vrnic_mmap_page(struct ib_ucontext *context, struct vm_area_struct *vma, u64 frame,
+		    struct rdma_user_mmap_entry *entry);
 
 #endif

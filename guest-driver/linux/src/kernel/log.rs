@@ -30,6 +30,19 @@ impl Line {
     pub(crate) fn as_ptr(&self) -> *const c_char {
         self.bytes.as_ptr().cast()
     }
+
+    /// Copies it to a place of the kernel's for `length` bytes, the last of which is 0.
+    ///
+    /// # Safety
+    /// There is room for so many bytes, at least one.
+    pub(crate) unsafe fn copy_to(&self, to: *mut c_char, length: usize) {
+        let count = self.length.min(length - 1);
+        // SAFETY: by the contract of this function.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.as_ptr(), to, count);
+            to.add(count).write(0);
+        }
+    }
 }
 
 impl Write for Line {

@@ -1,14 +1,28 @@
-//! Registration, identity and limits.
+//! Registration and identity.
+//!
+//! [`Shared`] is what operations work with. It outlives the registration, which ends when the core
+//! has taken all objects of the device from their users.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ffi::{c_char, c_int};
 use core::ptr::NonNull;
+
+use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes};
+use vrnic_driver::abi::registers::{Capabilities, firmware_version};
+use vrnic_driver::abi::wqe::RESERVED_LKEY;
 
 use crate::bindings;
 use crate::function::Nic;
+use crate::interrupts::Part;
 use crate::kernel::Errno;
-use crate::kernel::errno::ENOMEM;
+use crate::kernel::errno::{ENOMEM, EOPNOTSUPP};
+use crate::kernel::log::Line;
 use crate::net;
+
+/// The only port.
+pub(super) const PORT: u32 = 1;
+/// Bytes of a firmware version, as the core has room for.
+const FIRMWARE_LENGTH: usize = bindings::ETHTOOL_FWVERS_LEN as usize;
 
 /// What the operations on a device share.
 pub(super) struct Shared {
@@ -35,12 +49,49 @@ impl Shared {
                 .cast::<Self>()
         }
     }
+
+    /// Limits and identity.
+    pub(super) fn attributes(&self) -> &DeviceAttributes {
+        self.nic.driver.attributes()
+    }
+
+    /// Whether the device can do all of these.
+    pub(super) fn has(&self, capabilities: Capabilities) -> bool {
+        self.nic.driver.capabilities().contains(capabilities)
+    }
+
+    fn write_firmware_version(&self, to: *mut c_char) {
+        let version = self.attributes().firmware_version;
+        let text = Line::new(format_args!(
+            "{}.{}.{}",
+            firmware_version::MAJOR.get(version),
+            firmware_version::MINOR.get(version),
+            firmware_version::PATCH.get(version),
+        ));
+        // SAFETY: the core has room for so many bytes.
+        unsafe { text.copy_to(to, FIRMWARE_LENGTH) };
+    }
+
+    /// Names the node, which is all that can be changed.
+    fn modify(&self, mask: c_int, change: &bindings::ib_device_modify) -> Result<(), Errno> {
+        let mask = mask as u32;
+        if mask & !bindings::IB_DEVICE_MODIFY_NODE_DESC != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        if mask & bindings::IB_DEVICE_MODIFY_NODE_DESC != 0 {
+            // SAFETY: the device lives; readers of the text copy as many bytes as there are,
+            // whatever they say.
+            unsafe { (*self.ibdev.as_ptr()).node_desc = change.node_desc };
+        }
+        Ok(())
+    }
 }
 
 /// A registered RDMA device.
 pub(crate) struct Device {
     ibdev: NonNull<bindings::ib_device>,
-    shared: Box<Shared>,
+    shared: Arc<Shared>,
+    registered: bool,
 }
 
 // SAFETY: the kernel's functions for devices synchronize themselves.
@@ -52,23 +103,114 @@ impl Device {
         // SAFETY: no arguments.
         let ibdev = unsafe { bindings::vrnic_alloc_ib_device() };
         let ibdev = NonNull::new(ibdev).ok_or(ENOMEM)?;
-        let mut shared = Box::new(Shared {
-            nic: Arc::clone(nic),
+        let mut device = Self {
             ibdev,
-            netdev: net.netdev(),
-        });
-        let data = core::ptr::from_mut(&mut *shared);
-        // SAFETY: a device that is not registered is ours alone.
+            shared: Arc::new(Shared {
+                nic: Arc::clone(nic),
+                ibdev,
+                netdev: net.netdev(),
+            }),
+            registered: false,
+        };
+        device.describe()?;
+        device.register()?;
+        Ok(device)
+    }
+
+    /// Fills in what the core does not ask for by an operation.
+    fn describe(&self) -> Result<(), Errno> {
+        let nic = &self.shared.nic;
+        let port = nic.driver.query_port()?;
+        let ibdev = self.ibdev.as_ptr();
+        let data = Arc::as_ptr(&self.shared).cast_mut();
+        // SAFETY: a device that is not registered is ours alone, and its fields are valid.
         unsafe {
-            (*ibdev.as_ptr().cast::<bindings::vrnic_ib_device>()).data = data.cast();
+            (*ibdev.cast::<bindings::vrnic_ib_device>()).data = data.cast();
+            let ib = &mut *ibdev;
+            ib.node_type = bindings::RDMA_NODE_IB_CA as u8;
+            ib.node_guid = node_guid(self.shared.attributes(), &port);
+            ib.phys_port_cnt = PORT;
+            ib.num_comp_vectors = c_int::from(nic.driver.completion_vectors());
+            ib.__bindgen_anon_1.dev.parent = nic.device();
+            if self.shared.has(Capabilities::RESERVED_LKEY) {
+                ib.local_dma_lkey = RESERVED_LKEY;
+            }
+            bindings::ib_set_device_ops(ibdev, &super::operations());
+            bindings::vrnic_set_max_segment(nic.device(), u32::MAX);
         }
-        Ok(Self { ibdev, shared })
+        Ok(())
+    }
+
+    fn register(&mut self) -> Result<(), Errno> {
+        let ibdev = self.ibdev.as_ptr();
+        let state = || self.shared.nic.driver.query_port().map(|port| port.state);
+        let before = state()?;
+        // SAFETY: everything that the operations need is in place.
+        unsafe {
+            if !self.shared.netdev.is_null() {
+                let result = bindings::ib_device_set_netdev(ibdev, self.shared.netdev, PORT);
+                Errno::check(result)?;
+            }
+            let device = self.shared.nic.device();
+            let result = bindings::ib_register_device(ibdev, c"vrnic%d".as_ptr(), device);
+            Errno::check(result)?;
+        }
+        self.registered = true;
+        // SAFETY: it lives until `drop` has ended that.
+        unsafe {
+            let interrupts = &self.shared.nic.interrupts;
+            interrupts.listen(Part::Verbs, &*self.shared);
+        }
+        // What has changed before anybody listened.
+        if before != state()? {
+            self.shared.tell_port_state();
+        }
+        Ok(())
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new`.
-        unsafe { bindings::ib_dealloc_device(self.ibdev.as_ptr()) };
+        self.shared.nic.interrupts.ignore(Part::Verbs);
+        // SAFETY: allocated by `new`, and unregistered if it was registered, which waits for all
+        // who use it.
+        unsafe {
+            if self.registered {
+                bindings::ib_unregister_device(self.ibdev.as_ptr());
+            }
+            bindings::ib_dealloc_device(self.ibdev.as_ptr());
+        }
     }
+}
+
+/// The node's identifier in network byte order: the device's, or what EUI-64 makes of the port's
+/// address.
+fn node_guid(attributes: &DeviceAttributes, port: &PortAttributes) -> u64 {
+    let guid = attributes.node_guid;
+    if guid != [0; 8] {
+        return u64::from_ne_bytes(guid);
+    }
+    let [a, b, c, d, e, f] = port.mac;
+    u64::from_ne_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+unsafe extern "C" fn get_dev_fw_str(ibdev: *mut bindings::ib_device, to: *mut c_char) {
+    // SAFETY: a device of this driver.
+    unsafe { Shared::of(ibdev) }.write_firmware_version(to);
+}
+
+unsafe extern "C" fn modify_device(
+    ibdev: *mut bindings::ib_device,
+    mask: c_int,
+    change: *mut bindings::ib_device_modify,
+) -> c_int {
+    // SAFETY: a device of this driver, and a change that the core gives.
+    let (shared, change) = unsafe { (Shared::of(ibdev), &*change) };
+    Errno::of(shared.modify(mask, change))
+}
+
+/// Adds the operations of this module.
+pub(super) fn operations(ops: &mut bindings::ib_device_ops) {
+    ops.get_dev_fw_str = Some(get_dev_fw_str);
+    ops.modify_device = Some(modify_device);
 }

@@ -2,7 +2,8 @@
 //!
 //! * [`object`], [`udata`], [`umem`]: how the kernel's RDMA core keeps objects, what a provider in
 //!   user space says, its memory;
-//! * [`device`]: registration, identity and limits; [`port`]: the port and its GIDs; [`counters`];
+//! * [`device`]: registration and identity; [`limits`]; [`port`]: the port and its GIDs;
+//!   [`counters`];
 //! * [`context`]: user contexts and their doorbell pages;
 //! * [`pd`], [`xrcd`], [`ah`], [`mr`], [`mw`], [`multicast`], [`flow`]: objects without queues;
 //! * [`cq`], [`srq`], [`qp`]: queues; [`post`] and [`poll`]: their use by the kernel itself;
@@ -14,8 +15,30 @@
 //! Each module adds its operations to the table with a function `operations`.
 
 mod device;
+mod event;
+mod limits;
 mod object;
+mod port;
 pub(crate) mod udata;
 pub(crate) mod umem;
 
+use vrnic_driver::abi::verbs::VERSION;
+
+use crate::bindings;
+
 pub(crate) use device::Device;
+
+/// The table of operations.
+fn operations() -> bindings::ib_device_ops {
+    let mut ops = bindings::ib_device_ops {
+        // SAFETY: no arguments.
+        owner: unsafe { bindings::vrnic_module() },
+        driver_id: bindings::RDMA_DRIVER_UNKNOWN,
+        uverbs_abi_ver: VERSION,
+        ..bindings::ib_device_ops::default()
+    };
+    device::operations(&mut ops);
+    limits::operations(&mut ops);
+    port::operations(&mut ops);
+    ops
+}

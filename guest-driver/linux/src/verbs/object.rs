@@ -50,4 +50,22 @@ impl<B, T> Object<B, T> {
         // SAFETY: by the contract of this function; nobody else has the object.
         unsafe { (*base.cast::<Self>()).value.take() }.ok_or(EINVAL)
     }
+
+    /// Destroys an object: it stays if `destroy` fails.
+    ///
+    /// # Safety
+    /// As for [`Self::of`], in an operation that destroys.
+    pub(super) unsafe fn destroy<E: Into<Errno>>(
+        base: *mut B,
+        destroy: impl FnOnce(&mut T) -> Result<(), E>,
+    ) -> Result<(), Errno> {
+        // SAFETY: by the contract of this function.
+        let mut value = unsafe { Self::take(base)? };
+        if let Err(error) = destroy(&mut value) {
+            // SAFETY: as above.
+            unsafe { Self::put(base, value) };
+            return Err(error.into());
+        }
+        Ok(())
+    }
 }
