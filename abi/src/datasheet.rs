@@ -38,7 +38,7 @@ pub fn sections() -> &'static [(&'static str, Table)] {
             admin::CreateSrq, admin::ModifySrq, admin::CreateAh, admin::MulticastGroup, admin::SetFilter,
             object::CongestionAttributes, object::SrqAttributes, object::AhAttributes,
             object::EqAttributes, wqe::XrcSegment, wqe::FlushSegment, wqe::FastRegisterSegment,
-            wqe::BindSegment,
+            wqe::BindSegment, wqe::SegmentationSegment,
             admin::ObjectReference, admin::OutputBuffer, admin::ObjectOutput, admin::ModifyPort,
             admin::SetGid, admin::CreateMr, admin::CreateEq, admin::CreateCq, admin::CreateQp,
             admin::ModifyQp, object::DeviceAttributes, object::PortAttributes, object::GidEntry,

@@ -174,5 +174,7 @@ flags! {
         FLUSH = 16,
         /// Multicast groups of datagram queue pairs.
         MULTICAST = 17,
+        /// TCP segmentation by raw packet queue pairs.
+        SEGMENTATION = 18,
     }
 }

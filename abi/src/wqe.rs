@@ -4,7 +4,7 @@
 //! contiguous modulo the ring's size, and consists of 16-byte segments: [`ControlSegment`]; then,
 //! unless it is a NOP, by type of the queue pair, [`DatagramSegment`] (four segments long) or
 //! [`XrcSegment`]; by opcode, [`RemoteSegment`], [`AtomicSegment`], [`FlushSegment`],
-//! [`FastRegisterSegment`] or [`BindSegment`] (three each); then either [`DataSegment`]s or, if the
+//! [`FastRegisterSegment`] or [`BindSegment`] (three each), [`SegmentationSegment`]; then either [`DataSegment`]s or, if the
 //! INLINE flag is set, [`ControlSegment::inline_length`] bytes of data.
 //!
 //! A receive queue is a ring of entries of equal size, a power of two of 16-byte data segments. A
@@ -32,6 +32,11 @@ pub const MULTICAST_QPN: u32 = 0xff_ffff;
 pub const MAX_INLINE: usize = 448;
 /// Largest message in bytes.
 pub const MAX_MESSAGE: u32 = 1 << 31;
+/// Most bytes of data behind the headers of a `SendSegmented`.
+pub const MAX_SEGMENTED: u32 = 1 << 16;
+/// Most bytes of headers of a `SendSegmented`: Ethernet with a tag, and IPv4 and TCP with all the
+/// options that they have room for.
+pub const MAX_SEGMENTED_HEADERS: usize = 14 + 4 + 60 + 60;
 /// Key that ends a list of data segments.
 pub const END_OF_LIST: u32 = 0;
 /// The reserved local key: addresses are DMA addresses of the function, without a memory region.
@@ -200,6 +205,18 @@ layout! {
     }
 }
 
+layout! {
+    /// How the device cuts a TCP segment into frames.
+    SegmentationSegment [16] {
+        /// Most bytes of data in a frame, at least 1.
+        0x00 mss: u16,
+        /// Bytes of all headers at the beginning: Ethernet, IP and TCP with their options.
+        0x02 header_length: u16,
+        /// Reserved.
+        0x04 reserved: [u32; 3],
+    }
+}
+
 codes! {
     /// Operations of send work requests.
     WqeOpcode: u8 {
@@ -232,6 +249,8 @@ codes! {
         AtomicWrite = 0x0c,
         /// Flush.
         Flush = 0x0d,
+        /// Raw packets: a TCP segment of any length, which the device cuts into frames.
+        SendSegmented = 0x0e,
     }
 }
 

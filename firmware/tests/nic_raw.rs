@@ -16,6 +16,8 @@ mod filters;
 mod hostile;
 #[path = "nic_raw/receiving.rs"]
 mod receiving;
+#[path = "nic_raw/segmenting.rs"]
+mod segmenting;
 #[path = "nic_raw/sending.rs"]
 mod sending;
 #[path = "nic_raw/switching.rs"]

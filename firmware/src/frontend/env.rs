@@ -1,25 +1,29 @@
 //! What a queue pair sees while it is called: [`Env`] over guest memory and the port.
 
+use alloc::boxed::Box;
+
 use vrnic_abi::counter::Counter;
 use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::eqe::EventType;
-use vrnic_abi::wqe::RESERVED_LKEY;
+use vrnic_abi::wqe::{MAX_SEGMENTED_HEADERS, RESERVED_LKEY};
 
 use super::address::{resolve, udp_source};
 use super::frame::FrameCopy;
 use super::keys;
 use super::objects::Objects;
+use super::payload::{copy_chunks, copy_payload, scatter, scatter_pieces};
 use super::ring::{ReceiveRing, SendRing};
 use super::shared_receive::shared;
-use crate::host::{CopyError, Host, Memory, TraceEvent};
+use crate::host::{Host, Memory, TraceEvent};
 use crate::pdu::{AtomicOperation, Body, Pdu, SendTail};
 use crate::resource::{KeyUser, PageMap, WindowList, append};
 use crate::transport::{
-    Congestion, DatagramTarget, Domain, Env, Kind, LocalOperation, NoReceive, Offload, Path,
+    Congestion, DatagramTarget, Domain, Env, Kind, LocalOperation, NoReceive, Offload, Part, Path,
     Payload, QpEvent, ReceiveCompletion, ReceiveKind, ReceiveWork, Route, SendWork, TransferError,
     Transmit,
 };
 use crate::types::{Access, AccessError, Chunk, Chunks, Gid, Mac, Mtu, Outcome, Qpn, Time};
+use crate::wire::frame::Template;
 use crate::wire::{self, Received};
 
 /// Length of an Ethernet header with a VLAN tag.
@@ -52,6 +56,8 @@ pub struct WorkQueues {
     pub waits: bool,
     /// Type of the queue pair.
     pub kind: Kind,
+    /// Headers of the TCP segment that is being sent, once there was one.
+    pub template: Option<Box<Template>>,
     /// Memory windows of type 2 that are bound to the queue pair.
     pub windows: WindowList,
     /// The memory of both rings.
@@ -91,14 +97,8 @@ pub trait Port<M> {
     /// Sends a PDU whose payload lies in `memory`.
     fn transmit(&mut self, memory: &M, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit;
 
-    /// Sends an Ethernet frame of `length` bytes that lie in `memory`.
-    fn transmit_frame(
-        &mut self,
-        memory: &M,
-        offload: Offload,
-        length: u32,
-        payload: Payload<'_>,
-    ) -> Transmit;
+    /// Sends an Ethernet frame whose payload lies in `memory`.
+    fn transmit_frame(&mut self, memory: &M, frame: &OutgoingFrame<'_>) -> Transmit;
 
     /// Most packets that a PDU along `path` may stand for.
     fn burst(&self, path: &Path) -> u32;
@@ -107,6 +107,19 @@ pub trait Port<M> {
     fn set_sender(&mut self, qpn: u32) {
         let _ = qpn;
     }
+}
+
+/// An Ethernet frame on its way out: headers that the front end made, then bytes of the guest's.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingFrame<'a> {
+    /// What the port does to it.
+    pub offload: Offload,
+    /// How it begins.
+    pub headers: &'a [u8],
+    /// Bytes of `payload`.
+    pub length: u32,
+    /// How it goes on.
+    pub payload: Payload<'a>,
 }
 
 /// A port for calls that send nothing.
@@ -118,7 +131,7 @@ impl<M> Port<M> for NoPort {
         Transmit::NoRoom
     }
 
-    fn transmit_frame(&mut self, _: &M, _: Offload, _: u32, _: Payload<'_>) -> Transmit {
+    fn transmit_frame(&mut self, _: &M, _: &OutgoingFrame<'_>) -> Transmit {
         Transmit::NoRoom
     }
 
@@ -453,16 +466,43 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
     }
 
     fn transmit_frame(&mut self, offload: Offload, length: u32, payload: Payload<'_>) -> Transmit {
-        if let Payload::Chunks(chunks) = payload {
+        self.send_frame(&OutgoingFrame {
+            offload,
+            headers: &[],
+            length,
+            payload,
+        })
+    }
+
+    fn keep_headers(&mut self, length: u16, headers: Payload<'_>) -> Result<(), Outcome> {
+        let mut room = [0; MAX_SEGMENTED_HEADERS];
+        let bytes = room.get_mut(..usize::from(length));
+        let bytes = bytes.ok_or(Outcome::LocalQpOperation)?;
+        if let Payload::Chunks(chunks) = headers {
             self.host.trace(&TraceEvent::DmaRead(chunks));
         }
-        let memory = self.host.memory();
-        let sent = self.port.transmit_frame(memory, offload, length, payload);
-        if sent == Transmit::Sent {
-            self.host.trace(&TraceEvent::FrameSent { length });
-            self.objects.count(Counter::TxFrames, 1);
+        copy_payload(self.host.memory(), headers, bytes).ok_or(Outcome::LocalProtection)?;
+        let template = Template::parse(bytes).ok_or(Outcome::LocalQpOperation)?;
+        match &mut self.queues.template {
+            Some(room) => **room = template,
+            None => self.queues.template = Some(Box::new(template)),
         }
-        self.note_room(sent)
+        Ok(())
+    }
+
+    fn transmit_part(&mut self, offload: Offload, part: &Part, payload: Payload<'_>) -> Transmit {
+        // It stays where it is while its request does.
+        let Some(mut template) = self.queues.template.take() else {
+            return Transmit::BadMemory;
+        };
+        let sent = self.send_frame(&OutgoingFrame {
+            offload,
+            headers: template.headers(part),
+            length: part.length.into(),
+            payload,
+        });
+        self.queues.template = Some(template);
+        sent
     }
 
     fn burst(&self, path: &Path) -> u32 {
@@ -502,7 +542,21 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
     }
 }
 
-impl<H: Host, P> QpEnv<'_, H, P> {
+impl<H: Host, P: Port<H::Memory>> QpEnv<'_, H, P> {
+    fn send_frame(&mut self, frame: &OutgoingFrame<'_>) -> Transmit {
+        if let Payload::Chunks(chunks) = frame.payload {
+            self.host.trace(&TraceEvent::DmaRead(chunks));
+        }
+        let sent = self.port.transmit_frame(self.host.memory(), frame);
+        if sent == Transmit::Sent {
+            // CAST: headers are short.
+            let length = frame.length.saturating_add(frame.headers.len() as u32);
+            self.host.trace(&TraceEvent::FrameSent { length });
+            self.objects.count(Counter::TxFrames, 1);
+        }
+        self.note_room(sent)
+    }
+
     /// Counts a packet that has to wait for room, once.
     #[inline]
     fn note_room(&mut self, sent: Transmit) -> Transmit {
@@ -551,96 +605,6 @@ fn reserved_key(
     }
     append(chunks, Chunk { address, length });
     Ok(())
-}
-
-/// Copies the first bytes of `data` to `chunks`, which say how many.
-fn scatter<M: Memory>(memory: &M, data: &[u8], chunks: &[Chunk]) -> Result<(), TransferError> {
-    let mut rest = data;
-    for chunk in chunks {
-        let length = usize::try_from(chunk.length).map_err(|_| TransferError::Sender)?;
-        let (bytes, after) = rest.split_at_checked(length).ok_or(TransferError::Sender)?;
-        memory
-            .write(chunk.address, bytes)
-            .map_err(|_| TransferError::Local)?;
-        rest = after;
-    }
-    Ok(())
-}
-
-/// As [`scatter`], of two pieces of data, one behind the other.
-fn scatter_pieces<M: Memory>(
-    memory: &M,
-    [mut rest, mut next]: [&[u8]; 2],
-    chunks: &[Chunk],
-) -> Result<(), TransferError> {
-    for chunk in chunks {
-        let mut left = *chunk;
-        while left.length > 0 {
-            if rest.is_empty() {
-                rest = core::mem::take(&mut next);
-            }
-            let wanted = usize::try_from(left.length).map_err(|_| TransferError::Sender)?;
-            let (bytes, after) = rest.split_at(wanted.min(rest.len()));
-            if bytes.is_empty() {
-                return Err(TransferError::Sender);
-            }
-            memory
-                .write(left.address, bytes)
-                .map_err(|_| TransferError::Local)?;
-            rest = after;
-            // CAST: no longer than the chunk.
-            advance(&mut left, bytes.len() as u32);
-        }
-    }
-    Ok(())
-}
-
-/// Copies what lies `offset` bytes into the chunks `from` of `source` to the chunks `to` of
-/// `target`, which say how many bytes.
-fn copy_chunks<M: Memory>(
-    source: &M,
-    from: &[Chunk],
-    offset: u32,
-    target: &M,
-    to: &[Chunk],
-) -> Result<(), TransferError> {
-    let mut skip = offset;
-    let mut pieces = from.iter().filter_map(|chunk| {
-        let skipped = skip.min(chunk.length);
-        skip -= skipped;
-        (skipped < chunk.length).then(|| Chunk {
-            address: chunk.address.wrapping_add(skipped.into()),
-            length: chunk.length - skipped,
-        })
-    });
-    let mut piece: Option<Chunk> = pieces.next();
-    for chunk in to {
-        let mut wanted = *chunk;
-        while wanted.length > 0 {
-            let mut available = piece.ok_or(TransferError::Sender)?;
-            let length = wanted.length.min(available.length);
-            let bytes = usize::try_from(length).map_err(|_| TransferError::Sender)?;
-            source
-                .copy_to(available.address, target, wanted.address, bytes)
-                .map_err(|error| match error {
-                    CopyError::Source(_) => TransferError::Sender,
-                    CopyError::Target(_) => TransferError::Local,
-                })?;
-            advance(&mut wanted, length);
-            advance(&mut available, length);
-            piece = if available.length > 0 {
-                Some(available)
-            } else {
-                pieces.next()
-            };
-        }
-    }
-    Ok(())
-}
-
-fn advance(chunk: &mut Chunk, length: u32) {
-    chunk.address = chunk.address.wrapping_add(length.into());
-    chunk.length = chunk.length.saturating_sub(length);
 }
 
 /// What a completion says about what was received and where it came from.

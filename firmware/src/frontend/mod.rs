@@ -10,7 +10,7 @@
 //!   [`moderation`] of what they announce;
 //! * [`ring`], [`shared_receive`], [`work`]: the queues that the driver writes; [`address`],
 //!   [`keys`]: what requests and commands say in common;
-//! * [`mod@env`], [`frame`]: all of that as a queue pair of the transport sees it;
+//! * [`mod@env`], [`frame`], [`payload`]: all of that as a queue pair of the transport sees it;
 //! * [`objects`], [`queue_pairs`], [`function`]: where everything lives.
 //!
 //! Whatever the driver writes is fetched once, checked, and used from the copy. What is wrong with
@@ -29,6 +29,7 @@ pub mod function;
 pub mod keys;
 pub mod moderation;
 pub mod objects;
+pub mod payload;
 pub mod queue_pairs;
 pub mod registers;
 pub mod ring;

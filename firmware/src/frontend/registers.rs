@@ -18,6 +18,7 @@ pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::SRQ)
     .union(Capabilities::XRC)
     .union(Capabilities::RAW_PACKET)
+    .union(Capabilities::SEGMENTATION)
     .union(Capabilities::MULTICAST)
     .union(Capabilities::ATOMIC_WRITE)
     .union(Capabilities::FLUSH)

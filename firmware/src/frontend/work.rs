@@ -10,14 +10,14 @@ use vrnic_abi::object::AddressVector;
 use vrnic_abi::wqe::{
     AtomicSegment, BASIC_BLOCK, BindSegment, ControlSegment, DataSegment, DatagramSegment,
     END_OF_LIST, FastRegisterSegment, FlushPlacement, FlushSegment, MAX_INLINE, MAX_SGE, MAX_WQE,
-    RemoteSegment, SEGMENT, WqeFlags, WqeOpcode, XrcSegment,
+    RemoteSegment, SEGMENT, SegmentationSegment, WqeFlags, WqeOpcode, XrcSegment,
 };
 
 use super::keys::key_access;
 use crate::pdu::{AtomicOperation, FlushExtent, Placement, RemoteRange, SendTail};
 use crate::transport::{
     Bind, DatagramTarget, Domain, FastRegistration, InlineData, Kind, LocalOperation, Offload,
-    ReceiveWork, Remote, Route, SendOperation, SendWork, SgList, Vector,
+    ReceiveWork, Remote, Route, Segmentation, SendOperation, SendWork, SgList, Vector,
 };
 use crate::types::{Gid, Mac, Outcome, Qpn, Sge};
 
@@ -228,6 +228,7 @@ fn rare_operation(
         ))),
         WqeOpcode::FastRegister => fast_register(&reader.next()?),
         WqeOpcode::BindWindow => bind(&reader.next()?),
+        WqeOpcode::SendSegmented => segmented(&reader.next()?),
         WqeOpcode::Nop => Some(SendOperation::Nop),
         // Those that are not rare.
         WqeOpcode::Send
@@ -308,6 +309,13 @@ fn fast_register(segment: &FastRegisterSegment) -> Option<SendOperation> {
     )))
 }
 
+fn segmented(segment: &SegmentationSegment) -> Option<SendOperation> {
+    (segment.mss > 0).then_some(SendOperation::SendSegmented(Segmentation {
+        mss: segment.mss,
+        header_length: segment.header_length,
+    }))
+}
+
 /// Rights that a window can give, and how it is addressed.
 const WINDOW_FLAGS: AccessFlags = AccessFlags::REMOTE_WRITE
     .union(AccessFlags::REMOTE_READ)
@@ -336,6 +344,7 @@ const fn may_have_data(operation: &SendOperation) -> bool {
     matches!(
         operation,
         SendOperation::Send(_)
+            | SendOperation::SendSegmented(_)
             | SendOperation::Write { .. }
             | SendOperation::Read { .. }
             | SendOperation::Atomic { .. }
@@ -345,7 +354,7 @@ const fn may_have_data(operation: &SendOperation) -> bool {
 const fn may_inline(operation: &SendOperation) -> bool {
     matches!(
         operation,
-        SendOperation::Send(_) | SendOperation::Write { .. }
+        SendOperation::Send(_) | SendOperation::SendSegmented(_) | SendOperation::Write { .. }
     )
 }
 

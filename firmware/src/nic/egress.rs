@@ -9,25 +9,25 @@
 use alloc::vec::Vec;
 
 use super::looped::Sender;
-use super::port::{FunctionPort, build, copy_payload};
+use super::port::{FunctionPort, build};
+use crate::frontend::env::OutgoingFrame;
+use crate::frontend::payload::copy_payload;
 use crate::host::{Memory, Wire};
 use crate::pdu::Pdu;
 use crate::resource::Group;
-use crate::transport::{Offload, Path, Payload, Transmit};
+use crate::transport::{Path, Payload, Transmit};
 use crate::types::Mac;
 use crate::wire::frame::{Tag, fill_network_checksum, fill_transport_checksum, tag};
 use crate::wire::{SHORTEST_FRAME, frame_length};
 
 impl<W: Wire> FunctionPort<'_, W> {
-    /// Sends an Ethernet frame of `length` bytes.
+    /// Sends an Ethernet frame.
     pub(super) fn transmit_raw<M: Memory>(
         &mut self,
         memory: &M,
-        offload: Offload,
-        length: u32,
-        payload: Payload<'_>,
+        frame: &OutgoingFrame<'_>,
     ) -> Transmit {
-        let Some(raw) = RawFrame::new(offload, length) else {
+        let Some(raw) = RawFrame::new(frame) else {
             return Transmit::BadMemory;
         };
         let shared = &mut *self.shared;
@@ -36,7 +36,7 @@ impl<W: Wire> FunctionPort<'_, W> {
             false => None,
         };
         let mut own = Vec::new();
-        let (has_room, frame) = match room.and_then(|room| room.get_mut(..raw.total)) {
+        let (has_room, room) = match room.and_then(|room| room.get_mut(..raw.total)) {
             Some(room) => (true, room),
             // It may be for a neighbour, who does not need the link.
             None => {
@@ -44,7 +44,7 @@ impl<W: Wire> FunctionPort<'_, W> {
                 (false, own.as_mut_slice())
             }
         };
-        let Some(destination) = raw.build(memory, payload, frame) else {
+        let Some(destination) = raw.build(memory, room) else {
             shared.looped.recycle(own);
             return Transmit::BadMemory;
         };
@@ -56,7 +56,7 @@ impl<W: Wire> FunctionPort<'_, W> {
         }
         let copy = if stays && has_room {
             let mut copy = shared.looped.buffer(raw.total);
-            copy.copy_from_slice(frame);
+            copy.copy_from_slice(room);
             copy
         } else {
             own
@@ -151,10 +151,10 @@ fn stays(shared: &super::port::Shared, destination: Mac, from: u16) -> bool {
 }
 
 /// A frame of a raw packet queue.
-struct RawFrame {
-    offload: Offload,
+struct RawFrame<'a> {
+    frame: &'a OutgoingFrame<'a>,
     tag: Option<Tag>,
-    /// Bytes of the guest's.
+    /// Bytes of it.
     length: usize,
     /// Bytes in front of them, for the tag.
     head: usize,
@@ -162,14 +162,15 @@ struct RawFrame {
     total: usize,
 }
 
-impl RawFrame {
-    fn new(offload: Offload, length: u32) -> Option<Self> {
-        let tag = offload.vlan_tag.map(Tag::from_control);
+impl<'a> RawFrame<'a> {
+    fn new(frame: &'a OutgoingFrame<'a>) -> Option<Self> {
+        let tag = frame.offload.vlan_tag.map(Tag::from_control);
         let head = if tag.is_some() { tag::LENGTH } else { 0 };
-        let length = usize::try_from(length).ok()?;
+        let length = usize::try_from(frame.length).ok()?;
+        let length = length.checked_add(frame.headers.len())?;
         let total = length.checked_add(head)?.max(SHORTEST_FRAME);
         Some(Self {
-            offload,
+            frame,
             tag,
             length,
             head,
@@ -179,16 +180,20 @@ impl RawFrame {
 
     /// Builds the frame in `room` of its length, and returns its destination address. Checksums come
     /// first: behind a second tag, the IP header would not be found.
-    fn build<M: Memory>(&self, memory: &M, payload: Payload<'_>, room: &mut [u8]) -> Option<Mac> {
+    fn build<M: Memory>(&self, memory: &M, room: &mut [u8]) -> Option<Mac> {
         let (frame, padding) = room.split_at_mut_checked(self.head + self.length)?;
         padding.fill(0);
         let untagged = frame.get_mut(self.head..)?;
-        copy_payload(memory, payload, untagged)?;
+        let headers = self.frame.headers;
+        let (start, rest) = untagged.split_at_mut_checked(headers.len())?;
+        start.copy_from_slice(headers);
+        copy_payload(memory, self.frame.payload, rest)?;
         // What has no such checksum is sent as it is.
-        if self.offload.ip_checksum {
+        let offload = &self.frame.offload;
+        if offload.ip_checksum {
             fill_network_checksum(untagged);
         }
-        if self.offload.transport_checksum {
+        if offload.transport_checksum {
             fill_transport_checksum(untagged);
         }
         if let Some(tag) = self.tag {

@@ -5,11 +5,12 @@ use core::cell::Cell;
 use super::address::Addresses;
 use super::local::LocalQueue;
 use super::looped::{LoopedQueue, Sender};
-use crate::frontend::env::Port;
+use crate::frontend::env::{OutgoingFrame, Port};
+use crate::frontend::payload::copy_payload;
 use crate::host::{Memory, Wire};
 use crate::pdu::Pdu;
-use crate::transport::{Offload, Path, Payload, Transmit};
-use crate::types::{Chunk, Gid, Mac};
+use crate::transport::{Path, Payload, Transmit};
+use crate::types::{Gid, Mac};
 use crate::wire::{emit_headers, frame_length};
 
 /// Most packets that one PDU between two functions stands for.
@@ -108,14 +109,8 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
         }
     }
 
-    fn transmit_frame(
-        &mut self,
-        memory: &M,
-        offload: Offload,
-        length: u32,
-        payload: Payload<'_>,
-    ) -> Transmit {
-        self.transmit_raw(memory, offload, length, payload)
+    fn transmit_frame(&mut self, memory: &M, frame: &OutgoingFrame<'_>) -> Transmit {
+        self.transmit_raw(memory, frame)
     }
 
     fn burst(&self, path: &Path) -> u32 {
@@ -213,32 +208,4 @@ pub(super) fn build<M: Memory>(
         return Transmit::BadMemory;
     }
     Transmit::Sent
-}
-
-/// Copies a payload into `room`, which it fills exactly.
-pub(super) fn copy_payload<M: Memory>(
-    memory: &M,
-    payload: Payload<'_>,
-    room: &mut [u8],
-) -> Option<()> {
-    match payload {
-        Payload::Bytes(bytes) if bytes.len() == room.len() => {
-            room.copy_from_slice(bytes);
-            Some(())
-        }
-        Payload::Bytes(_) => None,
-        Payload::Chunks(chunks) => gather(memory, chunks, room),
-    }
-}
-
-/// Copies guest memory into `room`, which it fills exactly.
-fn gather<M: Memory>(memory: &M, chunks: &[Chunk], room: &mut [u8]) -> Option<()> {
-    let mut rest = room;
-    for chunk in chunks {
-        let length = usize::try_from(chunk.length).ok()?;
-        let (part, after) = rest.split_at_mut_checked(length)?;
-        memory.read(chunk.address, part).ok()?;
-        rest = after;
-    }
-    rest.is_empty().then_some(())
 }

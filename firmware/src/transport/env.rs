@@ -5,7 +5,7 @@
 //! implements it; here are only the questions and the shapes of the answers.
 
 use super::{
-    Congestion, DatagramTarget, Domain, LocalOperation, Offload, Path, ReceiveCompletion,
+    Congestion, DatagramTarget, Domain, LocalOperation, Offload, Part, Path, ReceiveCompletion,
     ReceiveWork, SendWork,
 };
 // The counters' names are the field's; a front end only decides how they are read.
@@ -128,6 +128,16 @@ pub trait Env {
 
     /// Sends an Ethernet frame of `length` bytes.
     fn transmit_frame(&mut self, offload: Offload, length: u32, payload: Payload<'_>) -> Transmit;
+
+    /// Reads the headers of a TCP segment, `length` bytes, and keeps them for
+    /// [`Self::transmit_part`], in the place of those before.
+    ///
+    /// # Errors
+    /// How the work request ends if they cannot be read, or are no such headers.
+    fn keep_headers(&mut self, length: u16, headers: Payload<'_>) -> Result<(), Outcome>;
+
+    /// Sends an Ethernet frame with a part of that segment's data behind its headers.
+    fn transmit_part(&mut self, offload: Offload, part: &Part, payload: Payload<'_>) -> Transmit;
 
     /// Most packets that a PDU along `path` may stand for: 1 on the wire, more on the direct path.
     fn burst(&self, path: &Path) -> u32;

@@ -33,6 +33,7 @@ mod rate;
 mod requester;
 mod responder;
 mod response;
+mod segmented;
 mod timer;
 mod unacknowledged;
 mod unreliable;
@@ -45,8 +46,9 @@ pub use modify::{AttributeSet, Attributes, Modify, ModifyError, Pkey};
 pub use qp::{Qp, QpConfig};
 pub use rate::{Bounds, Rate};
 pub use work::{
-    Bind, DatagramTarget, FastRegistration, InlineData, LocalOperation, Offload, ReceiveCompletion,
-    ReceiveKind, ReceiveWork, Remote, Route, SendOperation, SendWork, SgList, Vector,
+    Bind, DatagramTarget, FastRegistration, InlineData, LocalOperation, Offload, Part,
+    ReceiveCompletion, ReceiveKind, ReceiveWork, Remote, Route, Segmentation, SendOperation,
+    SendWork, SgList, Vector,
 };
 
 use crate::types::{Gid, Mac};

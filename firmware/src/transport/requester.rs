@@ -589,6 +589,7 @@ fn admit<E: Env>(
     match work.operation {
         SendOperation::Nop => return Ok(0),
         SendOperation::Invalid(outcome) => return Err(outcome),
+        SendOperation::SendSegmented(_) => return Err(Outcome::LocalQpOperation),
         SendOperation::Send(_) | SendOperation::Write { .. } => {
             if !work.inline.is_empty() || packets <= env.burst(&link.path) {
                 // Checked where it is sent, as one.

@@ -17,8 +17,8 @@ use super::message::{MAX_LENGTH, Message, Run};
 use super::modify::Attributes;
 use super::requester::distance;
 use super::{
-    Broken, Env, Kind, Offload, Path, Payload, Poll, QpConfig, Remote, SendOperation, SendWork,
-    Transmit,
+    Broken, Env, Kind, Offload, Path, Payload, Poll, QpConfig, Remote, Segmentation, SendOperation,
+    SendWork, Transmit, segmented,
 };
 use crate::pdu::{SendTail, Service};
 use crate::types::{Access, Chunks, Outcome, Psn, Qpn};
@@ -69,6 +69,8 @@ enum Target {
     Datagram(Path, Qpn),
     /// Out of the port as it is.
     Frame(Offload),
+    /// Out of the port, cut into frames.
+    Segmented(Offload, Segmentation),
 }
 
 impl Unacknowledged {
@@ -174,7 +176,7 @@ impl Unacknowledged {
         };
         let mut message = Message::new(work);
         message.first = self.next;
-        match admit(env, config, link, &mut message) {
+        match admit(env, config, link, &mut message, &mut self.chunks) {
             Ok(target) => {
                 self.next = self.next.plus(message.packets);
                 self.current = Some((message, target));
@@ -195,14 +197,15 @@ impl Unacknowledged {
                 return true;
             }
             Target::Datagram(path, _) => path,
-            Target::Peer | Target::Frame(_) => &link.path,
+            Target::Peer | Target::Frame(_) | Target::Segmented(..) => &link.path,
         };
         let burst = match target {
-            Target::Frame(_) => 1,
+            Target::Frame(_) | Target::Segmented(..) => 1,
             _ => env.burst(path).max(1),
         };
         let run = match target {
             Target::Peer => message.run(message.acked, burst, link.path_mtu),
+            Target::Segmented(_, segmentation) => segmented::run(message, segmentation),
             _ => message.whole(),
         };
         match transmit(env, link, message, target, &run, &mut self.chunks) {
@@ -306,6 +309,10 @@ fn transmit<E: Env>(
     let (path, destination) = match target {
         Target::Datagram(path, qpn) => (path, *qpn),
         Target::Frame(offload) => return env.transmit_frame(*offload, run.length, payload),
+        Target::Segmented(offload, segmentation) => {
+            let part = segmented::part(run, segmentation);
+            return env.transmit_part(*offload, &part, payload);
+        }
         Target::Peer | Target::Nobody => (&link.path, link.remote_qpn),
     };
     env.transmit(path, &message.data_pdu(destination, run, false), payload)
@@ -318,6 +325,7 @@ fn admit<E: Env>(
     config: &QpConfig,
     link: &Attributes,
     message: &mut Message,
+    chunks: &mut Chunks,
 ) -> Result<Target, Outcome> {
     let work = &message.work;
     let inline = work.inline.len() as u64;
@@ -371,6 +379,15 @@ fn admit<E: Env>(
             }
             message.packets = 1;
             Ok(Target::Frame(offload))
+        }
+        (Kind::Raw, SendOperation::SendSegmented(segmentation), Remote::Frame(offload)) => {
+            segmented::admit(env, message, &segmentation, chunks)?;
+            let offload = Offload {
+                ip_checksum: true,
+                transport_checksum: true,
+                ..offload
+            };
+            Ok(Target::Segmented(offload, segmentation))
         }
         _ => Err(Outcome::LocalQpOperation),
     }

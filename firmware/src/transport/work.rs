@@ -40,6 +40,8 @@ pub enum SendOperation {
     Nop,
     /// SEND; on a raw packet queue pair, an Ethernet frame.
     Send(SendTail),
+    /// A TCP segment that leaves in several Ethernet frames.
+    SendSegmented(Segmentation),
     /// RDMA WRITE.
     Write {
         /// Virtual address of the target.
@@ -206,6 +208,28 @@ pub struct Offload {
     pub transport_checksum: bool,
     /// Insert this VLAN tag.
     pub vlan_tag: Option<u16>,
+}
+
+/// How a TCP segment is cut into frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segmentation {
+    /// Most bytes of data in a frame.
+    pub mss: u16,
+    /// Bytes of headers in front of the data.
+    pub header_length: u16,
+}
+
+/// Which part of a TCP segment's data a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Frames before it.
+    pub index: u32,
+    /// Bytes of data before it.
+    pub offset: u32,
+    /// Bytes of data in it.
+    pub length: u16,
+    /// None comes after it.
+    pub last: bool,
 }
 
 /// A receive work request.

@@ -124,6 +124,27 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Of the header at the start of a packet that `protocol` is all of, and no fragment: its
+/// identification, and its length with options, which are all there. Its other fields mean nothing.
+pub(super) fn whole(packet: &[u8], protocol: u8) -> Option<(u16, usize)> {
+    let header = packet.first_chunk::<LENGTH>()?;
+    let version_ihl = field::VERSION_IHL.byte(header);
+    let length = usize::from(version_ihl & 0xf) * 4;
+    let is_whole = version_ihl >> 4 == 4
+        && (LENGTH..=packet.len()).contains(&length)
+        && field::PROTOCOL.byte(header) == protocol
+        && !is_fragment(header);
+    is_whole.then(|| (field::IDENTIFICATION.u16(header), length))
+}
+
+/// Makes the header at the start of a packet that of a part of it.
+pub(super) fn set_part(packet: &mut [u8], total_length: u16, identification: u16) {
+    if let Some(header) = packet.first_chunk_mut::<LENGTH>() {
+        field::TOTAL_LENGTH.set(header, total_length.to_be_bytes());
+        field::IDENTIFICATION.set(header, identification.to_be_bytes());
+    }
+}
+
 fn is_fragment(header: &[u8; LENGTH]) -> bool {
     field::FRAGMENT.u16(header) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
 }

@@ -88,6 +88,21 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The length of the header at the start of a packet that `protocol` follows directly. Its other
+/// fields mean nothing.
+pub(super) fn direct(packet: &[u8], protocol: u8) -> Option<usize> {
+    let header = packet.first_chunk::<LENGTH>()?;
+    let version = field::VERSION_CLASS_FLOW.u32(header) >> 28;
+    (version == 6 && field::NEXT_HEADER.byte(header) == protocol).then_some(LENGTH)
+}
+
+/// Makes the header at the start of a packet that of a part of it.
+pub(super) fn set_part(packet: &mut [u8], payload_length: u16) {
+    if let Some(header) = packet.first_chunk_mut::<LENGTH>() {
+        field::PAYLOAD_LENGTH.set(header, payload_length.to_be_bytes());
+    }
+}
+
 impl Repr {
     /// Writes the header and returns the room behind it, or `None` if there is too little room.
     pub(super) fn emit<'a>(&self, packet: &'a mut [u8]) -> Option<&'a mut [u8]> {

@@ -14,7 +14,7 @@ use vrnic_firmware::pdu::{
 };
 use vrnic_firmware::transport::{
     Bounds, Congestion, DatagramTarget, Domain, Env, Kind, LocalOperation, Modify, NoReceive,
-    Offload, Path, Payload, Pkey, Poll, Qp, QpConfig, QpEvent, Rate, ReceiveCompletion,
+    Offload, Part, Path, Payload, Pkey, Poll, Qp, QpConfig, QpEvent, Rate, ReceiveCompletion,
     ReceiveWork, Remote, Route, SendOperation, SendWork, TransferError, Transmit,
 };
 use vrnic_firmware::types::{
@@ -84,6 +84,9 @@ pub struct Node {
     pub shared: bool,
     pub fences: u32,
     pub frames: Vec<(Offload, Vec<u8>)>,
+    /// Headers of the TCP segment that is being sent, and the parts that were.
+    pub headers: Vec<u8>,
+    pub parts: Vec<Part>,
     pub local: Vec<LocalOperation>,
     /// Memory offsets from here on cannot be reached by DMA.
     pub dma_limit: u64,
@@ -107,6 +110,8 @@ impl Node {
             shared: false,
             fences: 0,
             frames: Vec::new(),
+            headers: Vec::new(),
+            parts: Vec::new(),
             local: Vec::new(),
             memory: vec![PATTERN; size],
             regions: [(KEY, everything)].into(),
@@ -167,6 +172,13 @@ impl Node {
             bytes.extend_from_slice(self.bytes(chunk.address, chunk.length as usize));
         }
         Some(bytes)
+    }
+
+    fn payload(&self, payload: Payload<'_>) -> Option<Vec<u8>> {
+        match payload {
+            Payload::Bytes(bytes) => Some(bytes.to_vec()),
+            Payload::Chunks(chunks) => self.gather(chunks),
+        }
     }
 
     fn scatter(&mut self, data: &[u8], chunks: &[Chunk]) -> Result<(), TransferError> {
@@ -368,16 +380,28 @@ impl Env for Side<'_> {
         if self.node.frames.len() >= self.node.room {
             return Transmit::NoRoom;
         }
-        let bytes = match payload {
-            Payload::Bytes(bytes) => bytes.to_vec(),
-            Payload::Chunks(chunks) => match self.node.gather(chunks) {
-                Some(bytes) => bytes,
-                None => return Transmit::BadMemory,
-            },
+        let Some(bytes) = self.node.payload(payload) else {
+            return Transmit::BadMemory;
         };
         assert_eq!(bytes.len(), length as usize);
         self.node.frames.push((offload, bytes));
         Transmit::Sent
+    }
+
+    fn keep_headers(&mut self, length: u16, headers: Payload<'_>) -> Result<(), Outcome> {
+        let headers = self.node.payload(headers);
+        let headers = headers.ok_or(Outcome::LocalProtection)?;
+        assert_eq!(headers.len(), usize::from(length));
+        self.node.headers = headers;
+        Ok(())
+    }
+
+    fn transmit_part(&mut self, offload: Offload, part: &Part, payload: Payload<'_>) -> Transmit {
+        let sent = self.transmit_frame(offload, part.length.into(), payload);
+        if sent == Transmit::Sent {
+            self.node.parts.push(*part);
+        }
+        sent
     }
 
     fn local(&mut self, operation: &LocalOperation) -> Result<(), Outcome> {

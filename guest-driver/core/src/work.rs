@@ -109,6 +109,14 @@ pub enum Operation {
         /// How much.
         extent: FlushExtent,
     },
+    /// A TCP segment with its Ethernet, IP and TCP headers, which the device cuts into frames.
+    SendSegmented {
+        /// Most bytes of TCP data in a frame, at least 1.
+        mss: u16,
+        /// Bytes of headers at the beginning of the data, at most
+        /// [`vrnic_abi::wqe::MAX_SEGMENTED_HEADERS`].
+        header_length: u16,
+    },
 }
 
 /// How a datagram finds its way.
@@ -301,6 +309,7 @@ impl Operation {
             Self::BindWindow(_) => WqeOpcode::BindWindow,
             Self::AtomicWrite { .. } => WqeOpcode::AtomicWrite,
             Self::Flush { .. } => WqeOpcode::Flush,
+            Self::SendSegmented { .. } => WqeOpcode::SendSegmented,
         }
     }
 

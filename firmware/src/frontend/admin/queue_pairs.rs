@@ -279,6 +279,7 @@ fn new_qp(qpn: u32, kind: Kind, body: &CreateQp, pages: PageMap, slots: Slots) -
         strip_vlan: flags.contains(QpFlags::STRIP_VLAN),
         waits: false,
         kind,
+        template: None,
         windows: WindowList::default(),
         pages,
         send,

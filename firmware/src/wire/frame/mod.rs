@@ -7,7 +7,7 @@
 //!
 //! The other way, [`fill_network_checksum`] and [`fill_transport_checksum`] write the checksums that
 //! a guest left to the device (RFC 791, 768, 9293, 8200 8.1), and [`tag`] puts VLAN tags into frames
-//! and takes them out.
+//! and takes them out. A TCP segment that is longer than a frame is cut with a [`Template`] of its headers.
 //!
 //! Nothing is counted or dropped here, and no RoCEv2 packet is recognised: [`super::parse`] goes
 //! first.
@@ -15,9 +15,11 @@
 mod flow;
 mod segment;
 pub mod tag;
+mod template;
 
 pub use super::ethernet::Tag;
 pub use flow::{Addresses, Flow, Ports};
+pub use template::Template;
 
 use super::{ethernet, ipv4, ipv6};
 use crate::types::Mac;

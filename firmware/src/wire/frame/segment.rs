@@ -7,9 +7,9 @@ use crate::wire::field::Field;
 use crate::wire::udp;
 
 /// IP protocol number of TCP.
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 /// Length of a TCP header without options.
-const TCP_LENGTH: usize = 20;
+pub(super) const TCP_LENGTH: usize = 20;
 
 const TCP_CHECKSUM_AT: usize = 16;
 const UDP_CHECKSUM_AT: usize = 6;

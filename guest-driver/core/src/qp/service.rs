@@ -7,10 +7,10 @@
 use vrnic_abi::admin::QpType;
 use vrnic_abi::object::QpMask;
 use vrnic_abi::registers::Capabilities;
-use vrnic_abi::wqe::{WqeFlags, WqeOpcode};
+use vrnic_abi::wqe::{MAX_SEGMENTED_HEADERS, WqeFlags, WqeOpcode};
 
 use crate::error::{Error, PostError};
-use crate::work::{Data, SendRequest, Target};
+use crate::work::{Data, Operation, SendRequest, Target};
 
 /// Whom requests of a queue pair are for, as [`Target`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +64,13 @@ const RELIABLE: u16 = SENDS
 /// Operations that have no data besides what they say themselves.
 const NO_DATA: u16 = LOCAL | set(&[WqeOpcode::Nop, WqeOpcode::Flush, WqeOpcode::AtomicWrite]);
 /// Operations whose data can stand in the request.
-const INLINE: u16 = (SENDS | WRITES | set(&[WqeOpcode::SendInvalidate])) & !NO_DATA;
+const INLINE: u16 =
+    (SENDS | WRITES | set(&[WqeOpcode::SendInvalidate, WqeOpcode::SendSegmented])) & !NO_DATA;
+/// Operations of raw packet queue pairs.
+const FRAMES: u16 = set(&[WqeOpcode::Nop, WqeOpcode::Send, WqeOpcode::SendSegmented]);
 
 /// Operations that a device has only with a capability.
-const OPTIONAL: [(Capabilities, u16); 5] = [
+const OPTIONAL: [(Capabilities, u16); 6] = [
     (Capabilities::ATOMICS, ATOMICS),
     (
         Capabilities::FAST_REGISTRATION,
@@ -80,6 +83,7 @@ const OPTIONAL: [(Capabilities, u16); 5] = [
     (Capabilities::MEMORY_WINDOWS, set(&[WqeOpcode::BindWindow])),
     (Capabilities::ATOMIC_WRITE, set(&[WqeOpcode::AtomicWrite])),
     (Capabilities::FLUSH, set(&[WqeOpcode::Flush])),
+    (Capabilities::SEGMENTATION, set(&[WqeOpcode::SendSegmented])),
 ];
 
 /// What the send queue of a queue pair does.
@@ -96,7 +100,7 @@ impl Service {
             QpType::Rc => (RELIABLE, TargetKind::Peer),
             QpType::Uc => (SENDS | WRITES | LOCAL, TargetKind::Peer),
             QpType::Ud | QpType::Gsi => (SENDS, TargetKind::Datagram),
-            QpType::RawPacket => (set(&[WqeOpcode::Nop, WqeOpcode::Send]), TargetKind::Wire),
+            QpType::RawPacket => (FRAMES, TargetKind::Wire),
             QpType::XrcInitiator => (RELIABLE, TargetKind::SharedReceiveQueue),
             QpType::XrcTarget => (0, TargetKind::Peer),
         };
@@ -129,6 +133,7 @@ impl Service {
         let raw = WqeFlags::CHECKSUM_IP | WqeFlags::CHECKSUM_TRANSPORT;
         if !self.has(opcode)
             || misplaced >> opcode.raw() & 1 == 1
+            || !can_be_cut(&request.operation)
             || (self.target != TargetKind::Wire && request.flags.intersects(raw))
         {
             return Err(PostError::Unsupported);
@@ -157,6 +162,17 @@ impl Service {
     }
 }
 
+/// Whether the device can cut what is to be cut into frames.
+#[inline]
+fn can_be_cut(operation: &Operation) -> bool {
+    match *operation {
+        Operation::SendSegmented { mss, header_length } => {
+            mss > 0 && usize::from(header_length) <= MAX_SEGMENTED_HEADERS
+        }
+        _ => true,
+    }
+}
+
 /// The capability that queue pairs of type `qp_type` need, and what to call it.
 pub(crate) const fn capability(qp_type: QpType) -> (Capabilities, &'static str) {
     match qp_type {
@@ -177,7 +193,9 @@ pub(crate) const fn overhead(qp_type: QpType) -> (u32, u32) {
         QpType::Rc | QpType::Uc => (2, 4),
         QpType::XrcInitiator => (3, 5),
         QpType::Ud | QpType::Gsi => (5, 5),
-        QpType::RawPacket | QpType::XrcTarget => (1, 1),
+        // Control and segmentation.
+        QpType::RawPacket => (2, 2),
+        QpType::XrcTarget => (1, 1),
     }
 }
 

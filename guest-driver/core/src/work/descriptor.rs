@@ -7,7 +7,7 @@
 use vrnic_abi::wqe::{
     AtomicSegment, BASIC_BLOCK, BindSegment, ControlSegment, DataSegment, DatagramSegment,
     FastRegisterSegment, FlushSegment, MAX_INLINE, MAX_SGE, MAX_WQE, RemoteSegment, SEGMENT,
-    WqeFlags, WqeOpcode, XrcSegment,
+    SegmentationSegment, WqeFlags, WqeOpcode, XrcSegment,
 };
 
 use crate::error::PostError;
@@ -84,6 +84,7 @@ impl Operation {
             | Self::FetchAdd { .. }
             | Self::Flush { .. }
             | Self::AtomicWrite { .. } => 2,
+            Self::SendSegmented { .. } => SegmentationSegment::SIZE / SEGMENT,
             _ if self.remote().is_some() => 1,
             _ => 0,
         }
@@ -120,6 +121,13 @@ impl Operation {
                 ..FlushSegment::default()
             })),
             Self::AtomicWrite { value, .. } => put([value, 0]),
+            Self::SendSegmented { mss, header_length } => {
+                put(bytemuck::cast(SegmentationSegment {
+                    mss,
+                    header_length,
+                    ..SegmentationSegment::default()
+                }))
+            }
             Self::BindWindow(bind) => bind_segment(&bind).into_iter().for_each(put),
             _ => {}
         }
@@ -451,6 +459,26 @@ mod tests {
     }
 
     #[test]
+    fn a_segmented_send_says_how_it_is_cut() {
+        let sges = [Sge::default(); 28];
+        let operation = Operation::SendSegmented {
+            mss: 0x1234,
+            header_length: 66,
+        };
+        let mut send = request(operation, Data::Sges(&sges));
+        send.target = Target::Wire { vlan_tag: None };
+        let words = built_for(QpType::RawPacket, &send);
+        assert_eq!((words.len(), control(&words).segments), (60, 30));
+        assert_eq!(control(&words).data_segments, 28);
+        assert_eq!(words[2..4], [0x0042_1234, 0]);
+        for (mss, header_length) in [(0, 54), (1, 139)] {
+            send.operation = Operation::SendSegmented { mss, header_length };
+            let refused = Descriptor::new(&send, limits(QpType::RawPacket));
+            assert_eq!(refused, Err(PostError::Unsupported));
+        }
+    }
+
+    #[test]
     fn flush_and_bind_have_segments_of_their_own() {
         let remote = Remote {
             address: 0x2000,
@@ -531,7 +559,15 @@ mod tests {
         frame.target = Target::Wire { vlan_tag: None };
         let mut checked = request(Operation::Send, Data::Sges(&sges));
         checked.flags |= WqeFlags::CHECKSUM_IP;
+        let cut = Operation::SendSegmented {
+            mss: 1448,
+            header_length: 66,
+        };
+        let cut = request(cut, Data::Sges(&sges));
         let refusals = [
+            (QpType::Rc, cut, PostError::Unsupported),
+            (QpType::Ud, cut, PostError::Unsupported),
+            (QpType::RawPacket, cut, PostError::WrongTarget),
             (QpType::Ud, write, PostError::Unsupported),
             (QpType::Uc, read, PostError::Unsupported),
             (QpType::Rc, inline_read, PostError::Unsupported),
