@@ -174,5 +174,7 @@ codes! {
         /// Physical function: frames received by the port that are no RoCEv2 packets and that no
         /// function takes.
         RxNotRoce = 73,
+        /// Ethernet frames for raw packet queues dropped: longer than the port's MTU allows.
+        RxFrameTooLong = 74,
     }
 }

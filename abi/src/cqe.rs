@@ -119,5 +119,7 @@ flags! {
         VLAN = 5,
         /// The packet came over IPv4.
         IPV4 = 6,
+        /// Raw packets: `hash` is over ports too, not over addresses alone.
+        HASH_PORTS = 7,
     }
 }

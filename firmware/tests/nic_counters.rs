@@ -53,6 +53,7 @@ const ELSEWHERE: &[Counter] = &[
     C::RxFrames,
     C::RxFrameNoFilter,
     C::RxFrameNoReceive,
+    C::RxFrameTooLong,
     C::TxFrames,
     C::PortXmitWait,
     C::PortXmitDiscards,

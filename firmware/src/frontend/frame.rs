@@ -15,9 +15,30 @@ pub struct ReceivedFrame<'a> {
     bytes: &'a [u8],
     /// The outer VLAN tag, and the pieces of the frame without it.
     tagged: Option<(Tag, [&'a [u8]; 2])>,
-    hash: u32,
+    flow: FlowHash,
     network: Verdict,
     transport: Verdict,
+}
+
+/// The hash of the flow that a frame belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowHash {
+    /// The hash; 0 if the frame belongs to none.
+    pub value: u32,
+    /// It is over ports too, not over addresses alone.
+    pub has_ports: bool,
+}
+
+impl FlowHash {
+    /// The hash of a frame with these parts.
+    #[must_use]
+    pub fn of(parts: &Frame<'_>) -> Self {
+        let flow = parts.flow();
+        flow.map_or_else(Self::default, |flow| Self {
+            value: flow.hash(),
+            has_ports: flow.ports.is_some(),
+        })
+    }
 }
 
 /// A frame as one queue pair gets it.
@@ -31,11 +52,11 @@ pub struct FrameCopy<'a> {
 impl<'a> ReceivedFrame<'a> {
     /// A frame, its parts, and the hash of its flow.
     #[must_use]
-    pub fn new(bytes: &'a [u8], parts: &Frame<'a>, hash: u32) -> Self {
+    pub fn new(bytes: &'a [u8], parts: &Frame<'a>, flow: FlowHash) -> Self {
         Self {
             bytes,
             tagged: tag::split(bytes),
-            hash,
+            flow,
             network: parts.network_checksum(),
             transport: parts.transport_checksum(),
         }
@@ -78,7 +99,8 @@ impl<'a> FrameCopy<'a> {
     /// Adds what is known of the frame to its completion.
     pub fn describe(&self, flags: &mut CompletionFlags, entry: &mut CompletionEntry) {
         let frame = &self.frame;
-        entry.hash = frame.hash;
+        entry.hash = frame.flow.value;
+        flags.set(CompletionFlags::HASH_PORTS, frame.flow.has_ports);
         flags.set(CompletionFlags::CHECKSUM_IP, frame.network == Verdict::Good);
         flags.set(
             CompletionFlags::CHECKSUM_TRANSPORT,

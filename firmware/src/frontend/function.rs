@@ -108,6 +108,14 @@ impl Function {
         self.registers.state() == DeviceState::Ready
     }
 
+    /// Longest Ethernet frame that raw packet queues receive: the payload, the header, and two VLAN
+    /// tags, as a neighbour that has the same MTU may send a tagged frame and have a tag inserted.
+    #[must_use]
+    pub fn longest_frame(&self) -> usize {
+        const HEADERS: u32 = 14 + 2 * 4;
+        self.mtu.saturating_add(HEADERS) as usize
+    }
+
     /// Whether something can be done now.
     #[must_use]
     pub fn has_work(&self) -> bool {

@@ -13,7 +13,7 @@ use super::port::FunctionPort;
 use super::switch::Sorting;
 use super::{Nic, add};
 use crate::frontend::address::is_multicast;
-use crate::frontend::frame::ReceivedFrame;
+use crate::frontend::frame::{FlowHash, ReceivedFrame};
 use crate::host::{Host, Wire};
 use crate::resource::Group;
 use crate::types::{Mac, Qpn, Time};
@@ -129,10 +129,11 @@ impl<H: Host> Nic<H> {
         let Some(parts) = Frame::parse(frame) else {
             return false;
         };
+        let flow = FlowHash::of(&parts);
         let sorting = Sorting {
             destination: parts.destination,
             vlan: parts.tag.map_or(0, |tag| tag.id),
-            hash: parts.flow().map_or(0, |flow| flow.hash()),
+            hash: flow.value,
         };
         let from = from.map(|sender| sender.function);
         let mut receivers = core::mem::take(&mut self.receivers);
@@ -140,12 +141,17 @@ impl<H: Host> Nic<H> {
         switch.receivers(sorting, from, &mut receivers);
         let any = !receivers.is_empty();
         if any {
-            let received = ReceivedFrame::new(frame, &parts, sorting.hash);
+            let received = ReceivedFrame::new(frame, &parts, flow);
             let mut last = None;
             for (to, qpn) in receivers.iter().copied() {
+                let first = last.replace(to) != Some(to);
+                if !self.takes(to, frame.len()) {
+                    self.count_at(to, Counter::RxFrameTooLong, first.into());
+                    continue;
+                }
                 let groups = &self.shared.addresses.groups;
                 let counted = group.is_some_and(|group| groups.has_member_of(group, to));
-                if last.replace(to) != Some(to) && !counted {
+                if first && !counted {
                     self.count_at(to, Counter::PortRcvPackets, 1);
                     self.count_at(to, Counter::PortRcvData, frame.len() as u64 / 4);
                 }
@@ -158,6 +164,14 @@ impl<H: Host> Nic<H> {
         }
         self.receivers = receivers;
         any
+    }
+
+    /// Whether frames of `length` bytes fit into the MTU of a function, so that they go to its raw
+    /// packet queues.
+    fn takes(&self, to: u16, length: usize) -> bool {
+        let function = self.functions.get(usize::from(to));
+        let function = function.and_then(Option::as_ref);
+        function.is_some_and(|function| length <= function.longest_frame())
     }
 
     fn hand_over_frame<W: Wire>(

@@ -1,6 +1,6 @@
 //! What arrives in a queue: bytes, completions, tags, buffers that are missing or too short.
 
-use vrnic_abi::admin::{FilterFlags, FilterType, QpFlags};
+use vrnic_abi::admin::{AdminOpcode, FilterFlags, FilterType, ModifyPort, QpFlags};
 use vrnic_abi::counter::Counter;
 use vrnic_abi::cqe::CompletionFlags;
 use vrnic_abi::object::QpState;
@@ -35,6 +35,7 @@ fn a_frame_arrives_with_what_is_known_of_it() {
             arrive(&mut bench, &frame);
             let (_, bytes, entry) = station.received().unwrap();
             assert_eq!(bytes, frame);
+            let flags = flags | CompletionFlags::HASH_PORTS;
             assert_eq!(CompletionFlags::from_bits_retain(entry.flags), flags);
             assert_eq!((entry.vlan, entry.immediate, entry.source_qpn), (0, 0, 0));
             assert_ne!(entry.hash, 0);
@@ -51,7 +52,8 @@ fn a_frame_arrives_with_what_is_known_of_it() {
         &header.frame(mac(1), STRANGER, Some(0x1234), None),
     );
     let (_, _, entry) = station.received().unwrap();
-    assert_eq!(CompletionFlags::from_bits_retain(entry.flags), TRANSPORT);
+    let flags = TRANSPORT | CompletionFlags::HASH_PORTS;
+    assert_eq!(CompletionFlags::from_bits_retain(entry.flags), flags);
     assert_eq!(station.counter(&bench, Counter::RxFrames), 33);
     assert_eq!(station.counter(&bench, Counter::PortRcvPackets), 33);
     assert!(station.received().is_none());
@@ -65,6 +67,75 @@ fn what_is_not_ip_has_no_hash_and_no_verdict() {
     arrive(&mut bench, &frame);
     let (_, bytes, entry) = station.received().unwrap();
     assert_eq!((bytes, entry.hash, entry.flags), (frame, 0, 0));
+}
+
+#[test]
+fn a_fragment_has_a_hash_over_addresses() {
+    let mut bench = Bench::default();
+    let mut station = Station::listening(&mut bench, 1);
+    let packet = Packet {
+        v6: false,
+        tcp: true,
+        flow: 5,
+        data: &[1; 40],
+    };
+    let mut frame = packet.frame(mac(1), STRANGER, None, None);
+    frame[20] |= 0x20;
+    arrive(&mut bench, &frame);
+    let (_, bytes, entry) = station.received().unwrap();
+    assert_eq!((bytes, entry.flags), (frame, 0));
+    assert_ne!(entry.hash, 0);
+}
+
+#[test]
+fn the_mtu_says_how_long_a_frame_may_be() {
+    let mut bench = Bench::default();
+    let mut station = Station::new(&mut bench, 1);
+    let key = station.key;
+    let own = mac(1);
+    station.listen(&mut bench, FilterType::Address, own);
+    // A second queue gets a copy of each frame, and its function counts it once.
+    let other = station.queue(&mut bench, QpFlags::empty());
+    let other = station.queues[other].qp.number;
+    let body = filter(other, FilterType::Promiscuous, own);
+    station.driver.filter(&mut bench, &body);
+    let mut dropped = 0;
+    for mtu in [1500, 9000, 576, 4200] {
+        let body = ModifyPort { mtu, reserved: 0 };
+        station
+            .driver
+            .ok(&mut bench, AdminOpcode::ModifyPort, &body);
+        for (length, fits) in [(mtu + 22, true), (mtu + 23, false), (mtu + 14, true)] {
+            let mut qp =
+                station
+                    .driver
+                    .raw_qp(&mut bench, station.pd, &station.cq, QpFlags::empty());
+            let at = station.memory;
+            station.hw().ram.write(at, &vec![0xcc; 10000]).unwrap();
+            qp.receive(station.hw(), &[data(at, 10000, key)]);
+            let body = filter(qp.number, FilterType::Address, own);
+            station.driver.filter(&mut bench, &body);
+            let mut payload = vec![0; length as usize - 14];
+            Random(u64::from(length)).fill(&mut payload);
+            let frame = ethernet(own, STRANGER, 0x88b5, &payload);
+            arrive(&mut bench, &frame);
+            let mut got = 0;
+            while let Some(entry) = station.poll() {
+                got += u32::from(entry.qpn == qp.number);
+            }
+            assert_eq!(got, u32::from(fits), "{length} bytes with MTU {mtu}");
+            let written = station.hw().bytes(at, length as usize);
+            assert_eq!(written == frame, fits);
+            assert!(fits || written.iter().all(|byte| *byte == 0xcc));
+            dropped += u64::from(!fits);
+            let counter = station.counter(&bench, Counter::RxFrameTooLong);
+            assert_eq!(counter, dropped);
+            let number = qp.number;
+            station
+                .driver
+                .destroy(&mut bench, AdminOpcode::DestroyQp, number);
+        }
+    }
 }
 
 #[test]
@@ -154,7 +225,7 @@ fn what_has_no_buffer_is_counted_and_the_next_one_arrives() {
         &[data(station.memory, 100, station.key)],
     );
     arrive(&mut bench, &frame(87));
-    arrive(&mut bench, &frame(65536 - 14));
+    arrive(&mut bench, &frame(9000));
     assert!(station.poll().is_none());
     assert_eq!(station.counter(&bench, Counter::RxFrameNoReceive), 3);
     arrive(&mut bench, &frame(86));
