@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use vrnic_abi::cqe::CompletionStatus;
+use vrnic_abi::eqe::EventType;
+use vrnic_abi::object::PortState;
 use vrnic_abi::registers::{self, device_status};
 use vrnic_driver::{DmaBuffer, Driver, Health, Platform};
 use vrnic_driver_vfio::HostPlatform;
@@ -16,7 +18,7 @@ use crate::endpoint::{
 };
 use crate::foreign::ForeignPlatform;
 use crate::modes::link_is_up;
-use crate::process::{Nic, directory, until};
+use crate::process::{Nic, PATIENCE, directory, until};
 use crate::traffic::{End, Pump, Shuttle};
 
 const NO_ANSWER: End = End::Failed(CompletionStatus::RetryExceeded);
@@ -277,6 +279,29 @@ fn a_killed_process_is_noticed_and_replaced() {
     nic.stop();
 }
 
+/// Waits until the driver is told of its port, by an interrupt.
+#[track_caller]
+fn port_event(driver: &Driver<HostPlatform>) -> EventType {
+    let platform = driver.platform();
+    let deadline = platform.now() + PATIENCE.as_nanos() as u64;
+    loop {
+        driver.handle_interrupt(0);
+        let events = std::iter::from_fn(|| driver.poll_event());
+        let mut events = events.map(|event| event.event);
+        let port = [EventType::PortUp, EventType::PortDown];
+        if let Some(event) = events.find(|event| port.contains(event)) {
+            return event;
+        }
+        platform.relax(Some(0), deadline);
+        assert!(platform.now() < deadline, "no interrupt");
+    }
+}
+
+#[track_caller]
+fn port_state(driver: &Driver<HostPlatform>) -> u8 {
+    driver.query_port().unwrap().state
+}
+
 /// Kills and restarts first the calling, then the listening end.
 #[track_caller]
 fn link_peers_die(kind: &str) {
@@ -290,13 +315,19 @@ fn link_peers_die(kind: &str) {
         let (near, mut far) = pair(&drivers[survivor], &drivers[victim], Retries::Short);
         let pump = Pump::start(near);
         pump.flows();
+        // What happened so far is known.
+        while drivers[survivor].poll_event().is_some() {}
         nics[victim].kill();
         let (mut near, end) = pump.ends();
+        assert_eq!(port_event(&drivers[survivor]), EventType::PortDown);
+        assert_eq!(port_state(&drivers[survivor]), PortState::Down.raw());
         assert_eq!(end, NO_ANSWER);
         near.assert_good();
         assert!(far.wait_or(|| true).is_ok());
         let name = ["a", "b"][victim];
         nics[victim] = start(name, victim);
+        assert_eq!(port_event(&drivers[survivor]), EventType::PortUp);
+        assert_eq!(port_state(&drivers[survivor]), PortState::Active.raw());
         drivers[victim] = open(nics[victim].socket(0), 1 + victim as u8);
         link_is_up(&drivers[0]);
         link_is_up(&drivers[1]);

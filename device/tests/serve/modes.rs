@@ -98,6 +98,9 @@ fn within_one_function() {
     let dir = directory();
     let nic = Nic::start(dir.path(), &["a"], &[]);
     let driver = open(nic.socket(0), 1);
+    // Without a link the port is up: there is somebody to talk to.
+    let port = driver.query_port().unwrap();
+    assert_eq!(port.state, vrnic_abi::object::PortState::Active.raw());
     let (mut a, mut b) = pair(&driver, &driver, Retries::Long);
     all_sizes(&mut a, &mut b);
     nic.stop();
