@@ -37,6 +37,7 @@ mod error;
 mod event;
 mod key;
 mod pages;
+mod reference;
 mod ring;
 mod tables;
 
@@ -61,12 +62,13 @@ pub use cq::{CompletionQueue, CqConfig, Moderation};
 pub use device::{Config, Driver, Health};
 pub use error::{Error, PostError};
 pub use event::AsyncEvent;
-pub use fast::FastRegion;
+pub use fast::{FastRegion, FastRegistration};
 pub use filter::{Filter, FilterConfig, Frames};
 pub use memory::{DoorbellPage, MemoryRegion, MrConfig, ProtectionDomain, RegionMemory};
 pub use platform::{DmaBuffer, Level, Lock, OutOfMemory, PinnedMemory, Platform, Segment};
 pub use qp::{Connection, QpConfig, QpControl, QueuePair, ReceiveQueue, Restart, SendQueue};
 pub use query::{Congestion, Counters};
+pub use reference::{CqReference, SrqReference, UserCqReference};
 pub use srq::{SharedReceiveQueue, SrqConfig, SrqControl, SrqQueue};
 pub use user::{
     UserCompletionQueue, UserCqConfig, UserQpConfig, UserQueuePair, UserReceive,

@@ -110,9 +110,9 @@ impl Process {
         let memory = self.platform.pin(offset + (64 << LOG_SEND));
         let pinned = RegionMemory::Pinned(Arc::clone(&memory));
         let config = self.qp_config(qp_type);
-        let created = side
-            .driver
-            .create_user_qp(&side.pd, cq, receive, pinned, config);
+        let created =
+            side.driver
+                .create_user_qp(&side.pd, &cq.reference(), receive, pinned, config);
         let qp = created.unwrap();
         let sends = Sends {
             slot: self.slot(qp.send_slot()),
@@ -283,9 +283,9 @@ fn processes_send_and_write_through_scattered_rings() {
         let (a, b) = (Process::new(&pair.a), Process::new(&pair.b));
         let (mut a_cq, mut a_ring) = a.cq(&pair.a, 0xa);
         let (mut b_cq, mut b_ring) = b.cq(&pair.b, 0xb);
-        let receive = UserReceive::Own(&a_cq);
+        let receive = UserReceive::Own(a_cq.reference());
         let (mut a_qp, mut sends, _) = a.qp(&pair.a, QpType::Rc, &a_cq, &receive);
-        let receive = UserReceive::Own(&b_cq);
+        let receive = UserReceive::Own(b_cq.reference());
         let (mut b_qp, _, receives) = b.qp(&pair.b, QpType::Rc, &b_cq, &receive);
         let mut receives = receives.unwrap();
         connect(&mut a_qp, &pair.b, b_qp.number());
@@ -346,9 +346,9 @@ fn a_process_shares_receives_between_its_queue_pairs() {
     });
     let mut qps = Vec::new();
     for _ in 0..2 {
-        let receive = UserReceive::Own(&a_cq);
+        let receive = UserReceive::Own(a_cq.reference());
         let (mut near, sends, _) = a.qp(&pair.a, QpType::Rc, &a_cq, &receive);
-        let receive = UserReceive::Shared(&b_cq, &srq);
+        let receive = UserReceive::Shared(b_cq.reference(), &srq);
         let (mut far, _, own) = b.qp(&pair.b, QpType::Rc, &b_cq, &receive);
         assert!(own.is_none());
         connect(&mut near, &pair.b, far.number());
@@ -425,8 +425,18 @@ fn a_completion_queue_of_a_process_moves_under_traffic() {
     let (a, b) = (Process::new(&pair.a), Process::new(&pair.b));
     let (mut a_cq, mut ring) = a.cq(&pair.a, 0xa);
     let (b_cq, _) = b.cq(&pair.b, 0xb);
-    let (mut near, mut sends, _) = a.qp(&pair.a, QpType::Rc, &a_cq, &UserReceive::Own(&a_cq));
-    let (mut far, _, _) = b.qp(&pair.b, QpType::Rc, &b_cq, &UserReceive::Own(&b_cq));
+    let (mut near, mut sends, _) = a.qp(
+        &pair.a,
+        QpType::Rc,
+        &a_cq,
+        &UserReceive::Own(a_cq.reference()),
+    );
+    let (mut far, _, _) = b.qp(
+        &pair.b,
+        QpType::Rc,
+        &b_cq,
+        &UserReceive::Own(b_cq.reference()),
+    );
     connect(&mut near, &pair.b, far.number());
     connect(&mut far, &pair.a, near.number());
     let (mut posted, mut polled) = (0, 0);
@@ -469,8 +479,18 @@ fn events_reach_the_owners_of_objects() {
     let (a, b) = (Process::new(&pair.a), Process::new(&pair.b));
     let (a_cq, mut ring) = a.cq(&pair.a, 0xc0ffee);
     let (b_cq, _) = b.cq(&pair.b, 0xb);
-    let (mut near, mut sends, _) = a.qp(&pair.a, QpType::Rc, &a_cq, &UserReceive::Own(&a_cq));
-    let (mut far, _, _) = b.qp(&pair.b, QpType::Rc, &b_cq, &UserReceive::Own(&b_cq));
+    let (mut near, mut sends, _) = a.qp(
+        &pair.a,
+        QpType::Rc,
+        &a_cq,
+        &UserReceive::Own(a_cq.reference()),
+    );
+    let (mut far, _, _) = b.qp(
+        &pair.b,
+        QpType::Rc,
+        &b_cq,
+        &UserReceive::Own(b_cq.reference()),
+    );
     connect(&mut near, &pair.b, far.number());
     connect(&mut far, &pair.a, near.number());
     let deliver = || {
@@ -525,7 +545,7 @@ fn every_type_of_queue_pair_can_be_a_users() {
     for qp_type in types {
         let receive = match qp_type {
             QpType::XrcInitiator => UserReceive::None,
-            _ => UserReceive::Own(&cq),
+            _ => UserReceive::Own(cq.reference()),
         };
         let (mut qp, ..) = process.qp(side, qp_type, &cq, &receive);
         let attributes = qp.query().unwrap();
@@ -536,13 +556,13 @@ fn every_type_of_queue_pair_can_be_a_users() {
     let pinned = RegionMemory::Pinned(process.platform.pin(3 * 4096));
     for (qp_type, receive) in [
         (QpType::XrcTarget, UserReceive::None),
-        (QpType::XrcInitiator, UserReceive::Own(&cq)),
+        (QpType::XrcInitiator, UserReceive::Own(cq.reference())),
         (QpType::Rc, UserReceive::None),
     ] {
         let config = process.qp_config(qp_type);
-        let refused = side
-            .driver
-            .create_user_qp(&side.pd, &cq, &receive, pinned.clone(), config);
+        let refused =
+            side.driver
+                .create_user_qp(&side.pd, &cq.reference(), &receive, pinned.clone(), config);
         assert!(
             matches!(refused.err(), Some(Error::BadArgument(_))),
             "{qp_type:?}"
@@ -552,10 +572,10 @@ fn every_type_of_queue_pair_can_be_a_users() {
         log_send_blocks: LOG_SEND + 1,
         ..process.qp_config(QpType::Rc)
     };
-    let receive = UserReceive::Own(&cq);
-    let refused = side
-        .driver
-        .create_user_qp(&side.pd, &cq, &receive, pinned.clone(), large);
+    let receive = UserReceive::Own(cq.reference());
+    let refused =
+        side.driver
+            .create_user_qp(&side.pd, &cq.reference(), &receive, pinned.clone(), large);
     assert!(matches!(refused.err(), Some(Error::BadArgument(_))));
     drop(pinned);
     assert_eq!(buffers(&pair), before);
@@ -567,7 +587,7 @@ fn memory_of_dropped_objects_stays_until_a_reset() {
     let process = Process::new(&pair.a);
     let before = buffers(&pair);
     let (cq, ring) = process.cq(&pair.a, 0);
-    let receive = UserReceive::Own(&cq);
+    let receive = UserReceive::Own(cq.reference());
     let (qp, sends, receives) = process.qp(&pair.a, QpType::Rc, &cq, &receive);
     let held = buffers(&pair);
     assert!(held > before);

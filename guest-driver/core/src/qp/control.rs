@@ -13,7 +13,6 @@ use crate::platform::{DmaBuffer, Platform};
 use crate::qp::service;
 use crate::qp::shape::Shape;
 use crate::qp::transition::{self, Transition};
-use crate::srq::SrqControl;
 use crate::tables::{CqTable, Listening, QpTables};
 
 /// What a queue pair with rings is made of, whoever posts to it.
@@ -22,7 +21,8 @@ pub(crate) struct QpSpec<'a, P: Platform> {
     pub(crate) send_cq: &'a Handle<P>,
     /// None for XRC initiators.
     pub(crate) receive_cq: Option<&'a Handle<P>>,
-    pub(crate) srq: Option<&'a SrqControl<P>>,
+    /// A shared receive queue, and its type.
+    pub(crate) srq: Option<(&'a Handle<P>, SrqType)>,
     pub(crate) qp_type: QpType,
     pub(crate) doorbell_page: u32,
     pub(crate) flags: QpFlags,
@@ -48,10 +48,10 @@ impl<P: Platform> QpSpec<'_, P> {
         self.send_cq.check()?;
         self.receive_cq.map_or(Ok(()), Handle::check)?;
         match self.srq {
-            Some(srq) if srq.srq_type != SrqType::Basic => {
+            Some((_, SrqType::Xrc)) => {
                 Err(Error::BadArgument("shared receive queue, which is for XRC"))
             }
-            Some(srq) => srq.object.handle.check(),
+            Some((srq, SrqType::Basic)) => srq.check(),
             None => Ok(()),
         }
     }
@@ -79,7 +79,7 @@ impl<P: Platform> QpSpec<'_, P> {
             pd: self.pd.number(),
             send_cq: self.send_cq.number,
             receive_cq: self.receive_cq.map_or(0, |cq| cq.number),
-            srq: self.srq.map_or(0, |srq| srq.object.handle.number),
+            srq: self.srq.map_or(0, |(srq, _)| srq.number),
             buffer,
             doorbell_page: self.doorbell_page,
             qp_type: self.qp_type.raw(),

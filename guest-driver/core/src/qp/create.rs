@@ -15,26 +15,27 @@ use crate::qp::post::Queue;
 use crate::qp::service::Service;
 use crate::qp::shape::Shape;
 use crate::qp::{QpConfig, QueuePair, ReceiveQueue, SendQueue};
+use crate::reference::{CqReference, SrqReference};
 use crate::srq::SharedReceiveQueue;
 use crate::tables::{QpTables, ReceiveSource};
 use crate::work::DescriptorLimits;
 
 /// Where a queue pair's receive requests come from and complete.
 enum Receive<'a, P: Platform> {
-    Own(&'a CompletionQueue<P>),
-    Shared(&'a CompletionQueue<P>, &'a SharedReceiveQueue<P>),
+    Own(&'a CqReference<P>),
+    Shared(&'a CqReference<P>, &'a SrqReference<P>),
     None,
 }
 
 impl<P: Platform> Receive<'_, P> {
-    fn cq(&self) -> Option<&CompletionQueue<P>> {
+    fn cq(&self) -> Option<&CqReference<P>> {
         match self {
             Self::Own(cq) | Self::Shared(cq, _) => Some(cq),
             Self::None => None,
         }
     }
 
-    fn srq(&self) -> Option<&SharedReceiveQueue<P>> {
+    fn srq(&self) -> Option<&SrqReference<P>> {
         match self {
             Self::Shared(_, srq) => Some(srq),
             Self::Own(_) | Self::None => None,
@@ -51,7 +52,8 @@ impl<P: Platform> Driver<P> {
         receive_cq: &CompletionQueue<P>,
         config: QpConfig,
     ) -> Result<QueuePair<P>, Error> {
-        self.create_from(pd, send_cq, &Receive::Own(receive_cq), &config)
+        let (send_cq, receive_cq) = (send_cq.reference(), receive_cq.reference());
+        self.create_qp_on(pd, &send_cq, &receive_cq, None, config)
     }
 
     /// Creates an RC, UC or UD queue pair in state RESET whose receive requests come from `srq`.
@@ -63,8 +65,28 @@ impl<P: Platform> Driver<P> {
         srq: &SharedReceiveQueue<P>,
         config: QpConfig,
     ) -> Result<QueuePair<P>, Error> {
-        self.require(Capabilities::SRQ, "shared receive queues")?;
-        self.create_from(pd, send_cq, &Receive::Shared(receive_cq, srq), &config)
+        let (send_cq, receive_cq) = (send_cq.reference(), receive_cq.reference());
+        self.create_qp_on(pd, &send_cq, &receive_cq, Some(&srq.reference()), config)
+    }
+
+    /// Creates a queue pair in state RESET as [`Self::create_qp`] does, or with a shared receive queue
+    /// as [`Self::create_qp_with_srq`] does, while others use those queues.
+    pub fn create_qp_on(
+        &self,
+        pd: &ProtectionDomain<P>,
+        send_cq: &CqReference<P>,
+        receive_cq: &CqReference<P>,
+        srq: Option<&SrqReference<P>>,
+        config: QpConfig,
+    ) -> Result<QueuePair<P>, Error> {
+        let receive = match srq {
+            Some(srq) => {
+                self.require(Capabilities::SRQ, "shared receive queues")?;
+                Receive::Shared(receive_cq, srq)
+            }
+            None => Receive::Own(receive_cq),
+        };
+        self.create_from(pd, send_cq, &receive, &config)
     }
 
     /// Creates an XRC initiator queue pair in state RESET. It sends only; the peer is an XRC target.
@@ -79,13 +101,13 @@ impl<P: Platform> Driver<P> {
             qp_type: QpType::XrcInitiator,
             ..config
         };
-        self.create_from(pd, send_cq, &Receive::None, &config)
+        self.create_from(pd, &send_cq.reference(), &Receive::None, &config)
     }
 
     fn create_from(
         &self,
         pd: &ProtectionDomain<P>,
-        send_cq: &CompletionQueue<P>,
+        send_cq: &CqReference<P>,
         receive: &Receive<'_, P>,
         config: &QpConfig,
     ) -> Result<QueuePair<P>, Error> {
@@ -96,9 +118,9 @@ impl<P: Platform> Driver<P> {
         flags.set(QpFlags::STRIP_VLAN, config.strip_vlan);
         let spec = QpSpec {
             pd,
-            send_cq: &send_cq.control.object.handle,
-            receive_cq: receive.cq().map(|cq| &cq.control.object.handle),
-            srq: receive.srq().map(|srq| &srq.control),
+            send_cq: &send_cq.handle,
+            receive_cq: receive.cq().map(|cq| &cq.handle),
+            srq: receive.srq().map(|srq| (&srq.handle, srq.srq_type)),
             qp_type: config.qp_type,
             doorbell_page: config.doorbell_page,
             flags,
@@ -147,12 +169,12 @@ struct Parts<P: Platform> {
 impl<P: Platform> Parts<P> {
     fn assemble(
         mut self,
-        send_cq: &CompletionQueue<P>,
+        send_cq: &CqReference<P>,
         receive: &Receive<'_, P>,
         context: u64,
     ) -> QueuePair<P> {
         let source = match (receive.srq(), self.doorbells.receive) {
-            (Some(srq), _) => ReceiveSource::Shared(Arc::clone(&srq.queue.table)),
+            (Some(srq), _) => ReceiveSource::Shared(Arc::clone(&srq.table)),
             (None, Some(doorbell)) => ReceiveSource::Own(self.shape.receive, doorbell),
             (None, None) => ReceiveSource::None,
         };

@@ -6,11 +6,11 @@
 use alloc::sync::Arc;
 
 use vrnic_abi::doorbell;
-use vrnic_abi::wqe::{BASIC_BLOCK, END_OF_LIST, SEGMENT, WqeFlags, WqeOpcode};
+use vrnic_abi::wqe::{BASIC_BLOCK, END_OF_LIST, FastRegisterSegment, SEGMENT, WqeFlags, WqeOpcode};
 
 use crate::doorbell::Doorbell;
 use crate::error::PostError;
-use crate::fast::FastRegion;
+use crate::fast::{FastRegion, FastRegistration};
 use crate::memory::Handle;
 use crate::platform::{DmaBuffer, Platform};
 use crate::qp::Restart;
@@ -120,6 +120,14 @@ impl<P: Platform> SendQueue<P> {
         Ok(())
     }
 
+    /// Writes a work request that the device is told of by the next [`Self::ring`], or post. Atomic
+    /// context.
+    #[inline]
+    pub fn stage(&mut self, request: &SendRequest<'_>) -> Result<(), PostError> {
+        self.queue.check()?;
+        self.write(request)
+    }
+
     /// Posts work requests and tells the device once. Returns how many were posted, and why the
     /// next one was not. Atomic context.
     pub fn post_list(&mut self, requests: &[SendRequest<'_>]) -> (usize, Result<(), PostError>) {
@@ -141,6 +149,23 @@ impl<P: Platform> SendQueue<P> {
         (posted, result)
     }
 
+    /// Writes the registration of pages that `region` was given with [`FastRegion::set_pages`], as
+    /// [`Self::stage`] does: under `key`, which is the region's but for bits 7:0, and with `access`.
+    /// Atomic context.
+    pub fn stage_registration(
+        &mut self,
+        region: &FastRegion<P>,
+        registration: FastRegistration,
+        flags: WqeFlags,
+    ) -> Result<(), PostError> {
+        self.queue.check()?;
+        let target = Target::Peer;
+        self.limits.service.check_registration(&target)?;
+        let segment = region.described(self.queue.handle.generation, &registration)?;
+        self.write_registration(registration.wr_id, segment, target, flags)?;
+        Ok(())
+    }
+
     /// Posts the registration of the memory that `region` was given with [`FastRegion::map`], and
     /// tells the device; `target` is that of the queue pair's other requests. The region keeps
     /// its page list until the request has completed. Atomic context.
@@ -154,6 +179,20 @@ impl<P: Platform> SendQueue<P> {
         self.queue.check()?;
         self.limits.service.check_registration(&target)?;
         let segment = region.registration(self.queue.handle.generation)?;
+        let index = self.write_registration(wr_id, segment, target, flags)?;
+        region.posted(&self.queue.tables, index);
+        self.ring();
+        Ok(())
+    }
+
+    /// Returns the index of the request's first block.
+    fn write_registration(
+        &mut self,
+        wr_id: u64,
+        segment: FastRegisterSegment,
+        target: Target,
+        flags: WqeFlags,
+    ) -> Result<u32, PostError> {
         let noted = Noted {
             wr_id,
             opcode: WqeOpcode::FastRegister,
@@ -169,9 +208,7 @@ impl<P: Platform> SendQueue<P> {
         let mut writer = self.reserve(blocks)?;
         registration.emit(index, |words| writer.put(words));
         self.note(blocks, noted);
-        region.posted(&self.queue.tables, index);
-        self.ring();
-        Ok(())
+        Ok(index)
     }
 
     /// Basic blocks of 64 bytes that are free.
@@ -225,8 +262,9 @@ impl<P: Platform> SendQueue<P> {
         self.queue.head = head.wrapping_add(blocks);
     }
 
+    /// Tells the device of what was staged. Atomic context.
     #[inline]
-    fn ring(&self) {
+    pub fn ring(&self) {
         let queue = &self.queue;
         let value = doorbell::send_queue(queue.head, queue.handle.number);
         queue.doorbell.ring(&queue.handle.shared.platform, value);

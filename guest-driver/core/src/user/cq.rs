@@ -39,7 +39,7 @@ impl Default for UserCqConfig {
 
 /// A completion queue that a user polls.
 pub struct UserCompletionQueue<P: Platform> {
-    pub(super) control: CqControl<P>,
+    pub(crate) control: CqControl<P>,
     size: RingSize,
 }
 

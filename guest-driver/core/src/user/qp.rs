@@ -10,7 +10,8 @@ use crate::memory::{ProtectionDomain, RegionMemory};
 use crate::platform::Platform;
 use crate::qp::shape::Shape;
 use crate::qp::{QpControl, QpDoorbells, QpSpec, transition};
-use crate::user::{UserCompletionQueue, UserSharedReceiveQueue};
+use crate::reference::UserCqReference;
+use crate::user::UserSharedReceiveQueue;
 
 /// How to create a queue pair that a user posts to.
 #[derive(Clone, Copy, Debug)]
@@ -51,16 +52,16 @@ impl Default for UserQpConfig {
 /// Where a user's queue pair receives.
 pub enum UserReceive<'a, P: Platform> {
     /// From a receive queue of its own, which completes on this queue.
-    Own(&'a UserCompletionQueue<P>),
+    Own(UserCqReference<P>),
     /// From a shared receive queue; RC, UC and UD.
-    Shared(&'a UserCompletionQueue<P>, &'a UserSharedReceiveQueue<P>),
+    Shared(UserCqReference<P>, &'a UserSharedReceiveQueue<P>),
     /// Nothing: XRC initiators.
     None,
 }
 
 impl<'a, P: Platform> UserReceive<'a, P> {
-    fn cq(&self) -> Option<&'a UserCompletionQueue<P>> {
-        match *self {
+    fn cq(&self) -> Option<&UserCqReference<P>> {
+        match self {
             Self::Own(cq) | Self::Shared(cq, _) => Some(cq),
             Self::None => None,
         }
@@ -153,7 +154,7 @@ impl<P: Platform> Driver<P> {
     pub fn create_user_qp(
         &self,
         pd: &ProtectionDomain<P>,
-        send_cq: &UserCompletionQueue<P>,
+        send_cq: &UserCqReference<P>,
         receive: &UserReceive<'_, P>,
         memory: RegionMemory<P>,
         config: UserQpConfig,
@@ -166,9 +167,11 @@ impl<P: Platform> Driver<P> {
         flags.set(QpFlags::STRIP_VLAN, config.strip_vlan);
         let spec = QpSpec {
             pd,
-            send_cq: &send_cq.control.object.handle,
-            receive_cq: receive.cq().map(|cq| &cq.control.object.handle),
-            srq: receive.srq().map(|srq| &srq.control),
+            send_cq: &send_cq.handle,
+            receive_cq: receive.cq().map(|cq| &cq.handle),
+            srq: receive
+                .srq()
+                .map(|srq| (&srq.control.object.handle, srq.control.srq_type)),
             qp_type: config.qp_type,
             doorbell_page: config.doorbell_page,
             flags,

@@ -41,7 +41,7 @@ impl Default for UserSrqConfig {
 
 /// A shared receive queue that a user posts to.
 pub struct UserSharedReceiveQueue<P: Platform> {
-    pub(super) control: SrqControl<P>,
+    pub(crate) control: SrqControl<P>,
     doorbell: Doorbell,
 }
 
