@@ -170,11 +170,8 @@ impl Function {
             state: Mutex::new(State::default()),
             health: Work::new(),
         });
-        // SAFETY: in their place, and nobody has them yet.
-        unsafe {
-            function.state.init();
-            function.health.init(check_health);
-        }
+        // SAFETY: in its place, and nobody has it yet.
+        unsafe { function.health.init(check_health) };
         function
     }
 

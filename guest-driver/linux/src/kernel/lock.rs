@@ -1,5 +1,6 @@
 //! Spin locks that keep interrupts off, and mutexes.
 
+use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 
 use vrnic_driver::Lock;
@@ -40,41 +41,49 @@ impl<T> Lock<T> for SpinLock<T> {
     }
 }
 
-/// A value behind a `struct mutex`. It stays where it is: tasks that wait are linked to it.
+impl<T> SpinLock<T> {
+    /// The value, of which there is no other user.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+}
+
+/// A value behind a `struct mutex`.
 pub(crate) struct Mutex<T> {
-    lock: UnsafeCell<bindings::mutex>,
+    /// In place, as tasks that wait are linked to it.
+    lock: Box<UnsafeCell<bindings::mutex>>,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: the value is reached under the lock only, by one task at a time.
 unsafe impl<T: Send> Sync for Mutex<T> {}
+// SAFETY: a lock that is in a place of its own and nobody waits for may change its owner.
+unsafe impl<T: Send> Send for Mutex<T> {}
 
 impl<T> Mutex<T> {
-    /// A mutex that is not usable before [`Self::init`].
     pub(crate) fn new(value: T) -> Self {
+        let lock = Box::new(UnsafeCell::new(bindings::mutex::default()));
+        // SAFETY: the memory is ours and stays where it is.
+        unsafe { bindings::vrnic_mutex_init(lock.get()) };
         Self {
-            lock: UnsafeCell::new(bindings::mutex::default()),
+            lock,
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Makes it usable.
-    ///
-    /// # Safety
-    /// It does not move from now on, and nobody uses it yet.
-    pub(crate) unsafe fn init(&self) {
-        // SAFETY: by the contract of this function.
-        unsafe { bindings::vrnic_mutex_init(self.lock.get()) };
-    }
-
     /// Runs `f` on the value. Sleepable context; calls do not nest.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        // SAFETY: it was initialized and has not moved since.
+        // SAFETY: it was initialized.
         unsafe { bindings::mutex_lock(self.lock.get()) };
         // SAFETY: the lock is held.
         let result = f(unsafe { &mut *self.value.get() });
         // SAFETY: it was taken above.
         unsafe { bindings::mutex_unlock(self.lock.get()) };
         result
+    }
+
+    /// The value, of which there is no other user.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 }
