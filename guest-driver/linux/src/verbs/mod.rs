@@ -14,13 +14,16 @@
 //!
 //! Each module adds its operations to the table with a function `operations`.
 
+mod context;
 mod device;
 mod event;
 mod limits;
 mod object;
+mod pd;
 mod port;
 pub(crate) mod udata;
 pub(crate) mod umem;
+mod xrcd;
 
 use vrnic_driver::abi::verbs::VERSION;
 
@@ -40,5 +43,8 @@ fn operations() -> bindings::ib_device_ops {
     device::operations(&mut ops);
     limits::operations(&mut ops);
     port::operations(&mut ops);
+    context::operations(&mut ops);
+    pd::operations(&mut ops);
+    xrcd::operations(&mut ops);
     ops
 }

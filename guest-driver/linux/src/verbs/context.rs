@@ -1,0 +1,331 @@
+//! User contexts and their doorbell pages.
+//!
+//! A context is a process's use of the device. It has one doorbell page from its beginning on, and
+//! takes another whenever the device finds no free slot for a queue in those it has, up to a limit;
+//! all are freed with the context, when its queues are gone. A page and its kick page are mapped
+//! into the process at offsets that only this context knows.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ffi::c_int;
+use core::ptr::NonNull;
+
+use vrnic_driver::abi::admin::Status;
+use vrnic_driver::abi::verbs::{AllocContext, ContextAnswer, PageAnswer, VERSION};
+use vrnic_driver::abi::{VERSION_MAJOR, VERSION_MINOR, doorbell, pci};
+use vrnic_driver::{DoorbellPage, Error, Level};
+
+use super::device::Shared;
+use super::object::Object;
+use super::udata::UserData;
+use crate::bindings;
+use crate::kernel::Errno;
+use crate::kernel::errno::{EINVAL, ENOMEM};
+use crate::kernel::lock::Mutex;
+use crate::platform::Kernel;
+
+/// Pages of a context at most: an eighth of the device's, with slots for some 8000 queue pairs.
+const MOST_PAGES: usize = doorbell::PAGES as usize / 8;
+/// Logarithm of the size of a page.
+const PAGE_SHIFT: u32 = doorbell::PAGE_SIZE.trailing_zeros();
+
+/// A page of a BAR that a process may map. The core counts who uses it.
+#[repr(C)]
+struct Mapping {
+    entry: bindings::rdma_user_mmap_entry,
+    /// Physical address, in pages.
+    frame: u64,
+}
+
+/// The offer to a process to map a page. It ends when the value is dropped; maps that exist then
+/// keep the [`Mapping`].
+struct Offer(NonNull<Mapping>);
+
+impl Offer {
+    /// # Safety
+    /// `context` is a user context that outlives the value.
+    unsafe fn new(context: *mut bindings::ib_ucontext, frame: u64) -> Result<Self, Errno> {
+        let entry = bindings::rdma_user_mmap_entry::default();
+        let mapping = Box::into_raw(Box::new(Mapping { entry, frame }));
+        // SAFETY: by the contract of this function; the entry stays where it is until `mmap_free`.
+        let result = unsafe {
+            let entry = &raw mut (*mapping).entry;
+            let length = doorbell::PAGE_SIZE as usize;
+            bindings::rdma_user_mmap_entry_insert(context, entry, length)
+        };
+        if let Err(errno) = Errno::check(result) {
+            // SAFETY: the core has not taken it.
+            drop(unsafe { Box::from_raw(mapping) });
+            return Err(errno);
+        }
+        NonNull::new(mapping).map(Self).ok_or(ENOMEM)
+    }
+
+    /// The offset to map the page at.
+    fn offset(&self) -> u64 {
+        // SAFETY: it lives as long as the value.
+        unsafe { self.0.as_ref() }.entry.start_pgoff << PAGE_SHIFT
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        // SAFETY: inserted by `new`; the core frees it when nobody uses it any more.
+        unsafe { bindings::rdma_user_mmap_entry_remove(&raw mut (*self.0.as_ptr()).entry) };
+    }
+}
+
+/// A doorbell page of a context.
+struct Page {
+    doorbell: Offer,
+    kick: Offer,
+    page: DoorbellPage<Kernel>,
+}
+
+/// The user context of a process.
+pub(super) struct Context {
+    shared: NonNull<Shared>,
+    base: *mut bindings::ib_ucontext,
+    pages: Mutex<Vec<Page>>,
+}
+
+/// The core's user context with the driver's.
+type ContextObject = Object<bindings::ib_ucontext, Context>;
+
+impl Context {
+    /// The context of the process that an operation is for.
+    pub(super) fn of_caller<'a>(udata: UserData) -> Result<&'a Self, Errno> {
+        let base = udata.context()?;
+        // SAFETY: the core keeps it at least until the operation is over.
+        unsafe { ContextObject::of(base) }
+    }
+
+    fn shared(&self) -> &Shared {
+        // SAFETY: the device outlives all of its contexts.
+        unsafe { self.shared.as_ref() }
+    }
+
+    fn add_page(&self, pages: &mut Vec<Page>) -> Result<(), Errno> {
+        if pages.len() >= MOST_PAGES {
+            return Err(ENOMEM);
+        }
+        let nic = &self.shared().nic;
+        let mut page = nic.driver.create_doorbell_page()?;
+        // SAFETY: the PCI device lives.
+        let bar = unsafe { bindings::vrnic_bar_address(nic.pdev, c_int::from(pci::BAR_DOORBELLS)) };
+        let frame = |offset: u32| (bar + u64::from(offset)) >> PAGE_SHIFT;
+        let number = page.number();
+        // SAFETY: the context outlives its pages.
+        let offers = unsafe {
+            Offer::new(self.base, frame(doorbell::page_offset(number))).and_then(|first| {
+                let second = Offer::new(self.base, frame(doorbell::kick_offset(number)))?;
+                Ok((first, second))
+            })
+        };
+        match offers {
+            Ok((doorbell, kick)) => {
+                let page = Page {
+                    doorbell,
+                    kick,
+                    page,
+                };
+                pages.push(page);
+                Ok(())
+            }
+            Err(errno) => {
+                // Nobody has the page; if this fails, so does the device.
+                let _ = page.destroy();
+                Err(errno)
+            }
+        }
+    }
+
+    /// Makes something that needs a slot in a doorbell page with `f`, which is called with the
+    /// numbers of the context's pages until it finds one. Sleepable context.
+    ///
+    /// That no slot is free and that no queue is left look the same, so a new page that did not
+    /// help is given back.
+    pub(super) fn with_page<R>(
+        &self,
+        mut f: impl FnMut(u32) -> Result<R, Error>,
+    ) -> Result<(R, PageAnswer), Errno> {
+        self.pages.with(|pages| {
+            // The newest page is the one most likely to have room.
+            for (index, page) in pages.iter().enumerate().rev() {
+                match f(page.page.number()) {
+                    Err(error) if is_full(&error) => {}
+                    result => return Ok((result?, answer(index, page))),
+                }
+            }
+            self.add_page(pages)?;
+            let index = pages.len() - 1;
+            let page = pages.last().ok_or(ENOMEM)?;
+            f(page.page.number())
+                .map(|made| (made, answer(index, page)))
+                .map_err(|error| {
+                    free(pages.pop());
+                    error.into()
+                })
+        })
+    }
+
+    /// What the process is told about the device and its context.
+    fn describe(&self) -> Result<ContextAnswer, Errno> {
+        let shared = self.shared();
+        let has = shared.attributes();
+        let page = self.pages.with(|pages| {
+            self.add_page(pages)?;
+            pages.first().map(|page| answer(0, page)).ok_or(ENOMEM)
+        })?;
+        Ok(ContextAnswer {
+            version: VERSION,
+            interface: u32::from(VERSION_MAJOR) << 16 | u32::from(VERSION_MINOR),
+            capabilities: has.capabilities,
+            page,
+            max_sge: has.max_sge,
+            max_inline: has.max_inline,
+            log_max_send_blocks: has.log_max_send_blocks,
+            log_max_receive_entries: has.log_max_receive_entries,
+            log_max_cq_entries: has.log_max_cq_entries,
+            log_max_srq_entries: has.log_max_srq_entries,
+            ..ContextAnswer::default()
+        })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.pages
+            .get_mut()
+            .drain(..)
+            .for_each(|page| free(Some(page)));
+    }
+}
+
+/// Whether the device may have meant that the page has no free slot.
+fn is_full(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Command {
+            status: Status::NoResources,
+            ..
+        }
+    )
+}
+
+fn answer(index: usize, page: &Page) -> PageAnswer {
+    PageAnswer {
+        index: index as u32,
+        reserved: 0,
+        doorbell: page.doorbell.offset(),
+        kick: page.kick.offset(),
+    }
+}
+
+/// Frees a page that no queue has a slot in.
+fn free(page: Option<Page>) {
+    if let Some(Page {
+        doorbell,
+        kick,
+        mut page,
+    }) = page
+    {
+        drop((doorbell, kick));
+        // A device that does not free it keeps it until it is reset.
+        let _ = page.destroy();
+    }
+}
+
+/// # Safety
+/// The arguments are those of the operation.
+unsafe fn alloc(
+    base: *mut bindings::ib_ucontext,
+    udata: *mut bindings::ib_udata,
+) -> Result<(), Errno> {
+    // SAFETY: by the contract of this function.
+    let (udata, shared) = unsafe {
+        let udata = UserData::new(udata).ok_or(EINVAL)?;
+        (udata, Shared::of((*base).device))
+    };
+    let request: AllocContext = udata.read()?;
+    if request.version != VERSION {
+        shared.nic.log(
+            Level::Error,
+            format_args!(
+                "a provider of version {} does not fit this driver of version {VERSION}",
+                request.version
+            ),
+        );
+        return Err(EINVAL);
+    }
+    let context = Box::new(Context {
+        shared: NonNull::from(shared),
+        base,
+        pages: Mutex::new(Vec::new()),
+    });
+    udata.write(&context.describe()?)?;
+    // SAFETY: the context that is being created.
+    unsafe { ContextObject::put(base, context) };
+    Ok(())
+}
+
+/// # Safety
+/// The arguments are those of the operation.
+unsafe fn map(
+    base: *mut bindings::ib_ucontext,
+    vma: *mut bindings::vm_area_struct,
+) -> Result<(), Errno> {
+    // SAFETY: by the contract of this function; the core finds only what is this context's, with
+    // the length that it was inserted with, and keeps it until it is put.
+    unsafe {
+        let entry = bindings::rdma_user_mmap_entry_get(base, vma);
+        if entry.is_null() {
+            return Err(EINVAL);
+        }
+        let frame = (*entry.cast::<Mapping>()).frame;
+        let result = bindings::vrnic_mmap_page(base, vma, frame, entry);
+        bindings::rdma_user_mmap_entry_put(entry);
+        Errno::check(result)
+    }
+}
+
+unsafe extern "C" fn alloc_ucontext(
+    base: *mut bindings::ib_ucontext,
+    udata: *mut bindings::ib_udata,
+) -> c_int {
+    // SAFETY: the core's arguments.
+    Errno::of(unsafe { alloc(base, udata) })
+}
+
+unsafe extern "C" fn dealloc_ucontext(base: *mut bindings::ib_ucontext) {
+    // SAFETY: the core's argument.
+    let context = unsafe { ContextObject::take(base) };
+    drop(context);
+}
+
+unsafe extern "C" fn mmap(
+    base: *mut bindings::ib_ucontext,
+    vma: *mut bindings::vm_area_struct,
+) -> c_int {
+    // SAFETY: the core's arguments.
+    Errno::of(unsafe { map(base, vma) })
+}
+
+unsafe extern "C" fn mmap_free(entry: *mut bindings::rdma_user_mmap_entry) {
+    // SAFETY: the first member of a mapping that `Offer::new` has made, and that nobody has now.
+    drop(unsafe { Box::from_raw(entry.cast::<Mapping>()) });
+}
+
+/// That the operation exists lets the core take a device from processes that have it open; their
+/// maps it takes away itself.
+unsafe extern "C" fn disassociate_ucontext(_base: *mut bindings::ib_ucontext) {}
+
+/// Adds the operations of this module.
+pub(super) fn operations(ops: &mut bindings::ib_device_ops) {
+    ops.size_ib_ucontext = ContextObject::SIZE;
+    ops.alloc_ucontext = Some(alloc_ucontext);
+    ops.dealloc_ucontext = Some(dealloc_ucontext);
+    ops.mmap = Some(mmap);
+    ops.mmap_free = Some(mmap_free);
+    ops.disassociate_ucontext = Some(disassociate_ucontext);
+}
