@@ -4,9 +4,6 @@
 //! `post_fast_register` has the device take it, an invalidation by either side ends that, and
 //! [`FastRegion::release`] gives the memory back in exchange for the completion that says so.
 //!
-//! A kernel whose consumers keep the memory by rules of their own names the pages instead, with
-//! [`FastRegion::set_pages`], and posts with `stage_registration`.
-//!
 //! The region owns the page list that the device reads when it carries the request out, and the
 //! memory for as long as the device may access it. Neither is freed before the request has completed
 //! and the key is invalid, or the region destroyed, or the function reset.
@@ -14,7 +11,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use vrnic_abi::admin::{AccessFlags, AdminOpcode, AllocMr};
+use vrnic_abi::admin::{AdminOpcode, AllocMr};
 use vrnic_abi::object::MrAttributes;
 use vrnic_abi::registers::Capabilities;
 use vrnic_abi::wqe::FastRegisterSegment;
@@ -26,17 +23,6 @@ use crate::memory::{Handle, MrConfig, ProtectionDomain, RegionMemory, describe};
 use crate::platform::{DmaBuffer, Platform};
 use crate::tables::QpTables;
 use crate::work::Completion;
-
-/// The registration of pages that [`FastRegion::set_pages`] named.
-#[derive(Clone, Copy, Debug)]
-pub struct FastRegistration {
-    /// Returned in the completion.
-    pub wr_id: u64,
-    /// The key that the region is to have: its own, with bits 7:0 chosen anew.
-    pub key: u32,
-    /// Who may access it how.
-    pub access: AccessFlags,
-}
 
 /// A registration that was posted: by which queue pair, at which block.
 type Posted<P> = (Arc<QpTables<P>>, u32);
@@ -108,54 +94,6 @@ impl<P: Platform> FastRegion<P> {
         };
         self.memory = Some(memory);
         Ok(())
-    }
-
-    /// Names the pages of the next registration, of 2^`page_shift` bytes each, for those whose own
-    /// rules say what may be done when: the caller keeps the pages for as long as the device may
-    /// access them, and calls this while no registration is in flight. The first page holds the
-    /// first byte at the offset that `start` has in a page. Atomic context.
-    pub fn set_pages(
-        &mut self,
-        pages: impl IntoIterator<Item = u64>,
-        page_shift: u8,
-        (start, length): (u64, u64),
-    ) -> Result<(), Error> {
-        let mut count = 0u32;
-        for page in pages {
-            if count == self.max_pages {
-                return Err(Error::BadArgument("number of pages"));
-            }
-            self.list.store(count as usize * 8, page);
-            count += 1;
-        }
-        self.segment = FastRegisterSegment {
-            start,
-            length,
-            list: self.list.device_address(),
-            pages: count,
-            page_shift,
-            ..FastRegisterSegment::default()
-        };
-        Ok(())
-    }
-
-    /// What to post for a registration of named pages, by a queue of life `generation`.
-    pub(crate) fn described(
-        &self,
-        generation: u32,
-        registration: &FastRegistration,
-    ) -> Result<FastRegisterSegment, PostError> {
-        if self.keyed.handle().generation != generation {
-            return Err(PostError::Stale);
-        }
-        if self.segment.pages == 0 {
-            return Err(PostError::NotMapped);
-        }
-        Ok(FastRegisterSegment {
-            key: registration.key,
-            access: registration.access.bits(),
-            ..self.segment
-        })
     }
 
     /// What to post, by a queue of life `generation`.

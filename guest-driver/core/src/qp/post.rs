@@ -10,7 +10,7 @@ use vrnic_abi::wqe::{BASIC_BLOCK, END_OF_LIST, FastRegisterSegment, SEGMENT, Wqe
 
 use crate::doorbell::Doorbell;
 use crate::error::PostError;
-use crate::fast::{FastRegion, FastRegistration};
+use crate::fast::FastRegion;
 use crate::memory::Handle;
 use crate::platform::{DmaBuffer, Platform};
 use crate::qp::Restart;
@@ -149,27 +149,24 @@ impl<P: Platform> SendQueue<P> {
         (posted, result)
     }
 
-    /// Writes the registration of pages that `region` was given with [`FastRegion::set_pages`], as
-    /// [`Self::stage`] does: under `key`, which is the region's but for bits 7:0, and with `access`.
-    /// Atomic context.
-    pub fn stage_registration(
-        &mut self,
-        region: &FastRegion<P>,
-        registration: FastRegistration,
-        flags: WqeFlags,
-    ) -> Result<(), PostError> {
-        self.queue.check()?;
-        let target = Target::Peer;
-        self.limits.service.check_registration(&target)?;
-        let segment = region.described(self.queue.handle.generation, &registration)?;
-        self.write_registration(registration.wr_id, segment, target, flags)?;
-        Ok(())
-    }
-
     /// Posts the registration of the memory that `region` was given with [`FastRegion::map`], and
     /// tells the device; `target` is that of the queue pair's other requests. The region keeps
     /// its page list until the request has completed. Atomic context.
     pub fn post_fast_register(
+        &mut self,
+        wr_id: u64,
+        region: &mut FastRegion<P>,
+        target: Target,
+        flags: WqeFlags,
+    ) -> Result<(), PostError> {
+        self.stage_fast_register(wr_id, region, target, flags)?;
+        self.ring();
+        Ok(())
+    }
+
+    /// Writes a registration as [`Self::post_fast_register`] does, of which the device is told as of
+    /// what [`Self::stage`] writes. Atomic context.
+    pub fn stage_fast_register(
         &mut self,
         wr_id: u64,
         region: &mut FastRegion<P>,
@@ -181,7 +178,6 @@ impl<P: Platform> SendQueue<P> {
         let segment = region.registration(self.queue.handle.generation)?;
         let index = self.write_registration(wr_id, segment, target, flags)?;
         region.posted(&self.queue.tables, index);
-        self.ring();
         Ok(())
     }
 
