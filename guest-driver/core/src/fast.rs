@@ -7,11 +7,15 @@
 //! The region owns the page list that the device reads when it carries the request out, and the
 //! memory for as long as the device may access it. Neither is freed before the request has completed
 //! and the key is invalid, or the region destroyed, or the function reset.
+//!
+//! A driver whose users keep their memory themselves, as those of a kernel do, writes the page list
+//! with [`FastRegion::list`] and describes it with [`FastRegion::describe`], in atomic context, in
+//! place of `map` and `release`.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use vrnic_abi::admin::{AdminOpcode, AllocMr};
+use vrnic_abi::admin::{AccessFlags, AdminOpcode, AllocMr};
 use vrnic_abi::object::MrAttributes;
 use vrnic_abi::registers::Capabilities;
 use vrnic_abi::wqe::FastRegisterSegment;
@@ -27,12 +31,31 @@ use crate::work::Completion;
 /// A registration that was posted: by which queue pair, at which block.
 type Posted<P> = (Arc<QpTables<P>>, u32);
 
+/// A registration of memory that somebody else owns.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    /// Pages in the list.
+    pub pages: u32,
+    /// Their size as a power of two of bytes.
+    pub page_shift: u8,
+    /// Virtual address of the first byte, which lies in the first page.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Who may access it how.
+    pub access: AccessFlags,
+    /// Bits 7:0 of the key.
+    pub variant: u8,
+}
+
 /// A memory region for fast registration.
 pub struct FastRegion<P: Platform> {
     keyed: Keyed<P>,
     list: Arc<P::Dma>,
     max_pages: u32,
     memory: Option<RegionMemory<P>>,
+    /// The next registration is of memory that somebody else owns.
+    is_listed: bool,
     /// What the next registration says.
     segment: FastRegisterSegment,
     posted: Option<Posted<P>>,
@@ -42,7 +65,7 @@ impl<P: Platform> FastRegion<P> {
     /// The key, local and remote: of the memory that was mapped last.
     #[must_use]
     pub fn key(&self) -> u32 {
-        if self.memory.is_some() {
+        if self.memory.is_some() || self.is_listed {
             self.segment.key
         } else {
             self.keyed.key()
@@ -92,7 +115,38 @@ impl<P: Platform> FastRegion<P> {
             page_shift: pages.shift,
             ..FastRegisterSegment::default()
         };
+        self.is_listed = false;
         self.memory = Some(memory);
+        Ok(())
+    }
+
+    /// The page list: `max_pages` addresses of 8 bytes each. Whoever writes it knows that no
+    /// registration is posted that the device has yet to carry out.
+    #[must_use]
+    pub fn list(&self) -> &Arc<P::Dma> {
+        &self.list
+    }
+
+    /// Describes memory for the next registration: pages that were written into the list, and that
+    /// their owner keeps for as long as the key is valid. Atomic context.
+    pub fn describe(&mut self, listed: &Listed) -> Result<(), Error> {
+        if self.memory.is_some() {
+            return Err(Error::Busy("memory of the region"));
+        }
+        if listed.pages == 0 || listed.pages > self.max_pages {
+            return Err(Error::BadArgument("number of pages"));
+        }
+        self.segment = FastRegisterSegment {
+            key: self.keyed.change(listed.variant),
+            access: listed.access.bits(),
+            start: listed.start,
+            length: listed.length,
+            list: self.list.device_address(),
+            pages: listed.pages,
+            page_shift: listed.page_shift,
+            ..FastRegisterSegment::default()
+        };
+        self.is_listed = true;
         Ok(())
     }
 
@@ -101,14 +155,19 @@ impl<P: Platform> FastRegion<P> {
         if self.keyed.handle().generation != generation {
             return Err(PostError::Stale);
         }
-        if self.memory.is_none() || self.is_posted() {
-            return Err(PostError::NotMapped);
+        let mapped = self.memory.is_some() && !self.is_posted();
+        if mapped || self.is_listed {
+            Ok(self.segment)
+        } else {
+            Err(PostError::NotMapped)
         }
-        Ok(self.segment)
     }
 
     pub(crate) fn posted(&mut self, tables: &Arc<QpTables<P>>, index: u32) {
-        self.posted = Some((Arc::clone(tables), index));
+        // The owner of listed memory knows by himself when the list is free again.
+        if self.memory.is_some() {
+            self.posted = Some((Arc::clone(tables), index));
+        }
     }
 
     /// Gives the memory back if `completion` says that the region's key is invalid: it is that of
@@ -187,6 +246,7 @@ impl<P: Platform> Driver<P> {
             list,
             max_pages,
             memory: None,
+            is_listed: false,
             segment: FastRegisterSegment::default(),
             posted: None,
         })

@@ -2,7 +2,8 @@
 //!
 //! A request gives such an object a new key, which differs in bits 7:0. Whether it took effect, the
 //! driver learns from its completion, or, if that says nothing, by asking the device. Until then
-//! there are two candidates.
+//! there are two candidates. If others make the requests, a process that binds its own windows for
+//! example, the device is asked about each key that the object can have.
 
 use vrnic_abi::admin::{AdminOpcode, Status};
 use vrnic_abi::object::MrAttributes;
@@ -56,22 +57,25 @@ impl<P: Platform> Keyed<P> {
         own
     }
 
-    /// Asks the device what it knows about the object, under either key. Sleepable context.
+    /// Asks the device what it knows about the object, under any key. Sleepable context.
     pub(crate) fn query(&mut self) -> Result<MrAttributes, Error> {
-        if let Some(key) = self.pending {
-            match self.query_key(key) {
-                Ok(attributes) => {
-                    self.confirm(key);
-                    return Ok(attributes);
+        let key = self.key();
+        let all = (0..=VARIANT).map(|variant| key & !VARIANT | variant);
+        let likely = self.pending.into_iter().chain([key]);
+        let mut result = Err(Error::Stale);
+        for key in likely.chain(all) {
+            result = self.query_key(key);
+            match result {
+                Ok(_) => {
+                    self.handle.number = key;
+                    self.pending = None;
+                    break;
                 }
-                Err(Error::Command {
-                    status: Status::NoSuchObject,
-                    ..
-                }) => {}
-                Err(error) => return Err(error),
+                Err(error) if is_missing(&error) => {}
+                Err(_) => break,
             }
         }
-        self.query_key(self.key())
+        result
     }
 
     fn query_key(&self, key: u32) -> Result<MrAttributes, Error> {
@@ -86,6 +90,23 @@ impl<P: Platform> Keyed<P> {
         if self.handle.check().is_ok() && self.pending.is_some() {
             self.query()?;
         }
-        self.handle.destroy(opcode)
+        match self.handle.destroy(opcode) {
+            Err(error) if is_missing(&error) => {
+                self.query()?;
+                self.handle.destroy(opcode)
+            }
+            result => result,
+        }
     }
+}
+
+/// Whether the device knows nothing under a key.
+fn is_missing(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Command {
+            status: Status::NoSuchObject,
+            ..
+        }
+    )
 }

@@ -62,7 +62,7 @@ pub use cq::{CompletionQueue, CqConfig, Moderation};
 pub use device::{Config, Driver, Health};
 pub use error::{Error, PostError};
 pub use event::AsyncEvent;
-pub use fast::FastRegion;
+pub use fast::{FastRegion, Listed};
 pub use filter::{Filter, FilterConfig, Frames};
 pub use memory::{DoorbellPage, MemoryRegion, MrConfig, ProtectionDomain, RegionMemory};
 pub use platform::{DmaBuffer, Level, Lock, OutOfMemory, PinnedMemory, Platform, Segment};

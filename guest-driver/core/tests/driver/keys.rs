@@ -6,8 +6,8 @@ use vrnic_driver::abi::admin::{AccessFlags, AdminOpcode, AllocMr, WindowType};
 use vrnic_driver::abi::cqe::{CompletionEntry, CompletionOpcode, CompletionStatus};
 use vrnic_driver::abi::wqe::{FastRegisterSegment, WqeFlags, WqeOpcode};
 use vrnic_driver::{
-    BindConfig, Completion, Error, FastRegion, MrConfig, Operation, PostError, QpConfig,
-    ReceiveRequest, RegionMemory, Segment, SendRequest, Target, Work,
+    BindConfig, Completion, DmaBuffer, Error, FastRegion, Listed, MrConfig, Operation, PostError,
+    QpConfig, ReceiveRequest, RegionMemory, Segment, SendRequest, Target, Work,
 };
 
 use crate::fake::FakePlatform;
@@ -224,6 +224,73 @@ fn only_privileged_queue_pairs_register_and_only_what_fits() {
     for pages in [0, 65] {
         let error = bench.driver.create_fast_region(&bench.pd, pages, 0).err();
         assert!(matches!(error, Some(Error::BadArgument(_))));
+    }
+}
+
+#[test]
+fn memory_of_somebody_else_is_registered_as_often_as_he_likes() {
+    let mut bench = bench();
+    let (driver, pd) = (&bench.driver, &bench.pd);
+    let mut region = driver.create_fast_region(pd, 2, 1).expect("MR");
+    let first = region.key();
+    let listed = |pages, variant| Listed {
+        pages,
+        page_shift: 12,
+        start: 0x7000_0010,
+        length: 0x1000,
+        access: AccessFlags::LOCAL_WRITE,
+        variant,
+    };
+    for pages in [0, 3] {
+        let error = region.describe(&listed(pages, 2)).err();
+        assert!(matches!(error, Some(Error::BadArgument(_))));
+    }
+    assert_eq!(register(&mut bench, &mut region), Err(PostError::NotMapped));
+    // Nobody waits for the completions: the owner knows from elsewhere that they are done.
+    // Each takes one block.
+    for (block, variant) in [(0, 2), (1, 3)] {
+        region.list().store(0, 0x5_0000);
+        region.list().store(8, u64::from(variant) << 16);
+        region.describe(&listed(2, variant)).expect("fits");
+        register(&mut bench, &mut region).expect("room");
+        assert!(!region.is_posted());
+        let qpn = bench.qp.number();
+        bench.world.with(|device| {
+            let words: [u64; 8] = device.request(qpn, block);
+            let words: [u64; 6] = std::array::from_fn(|word| words[2 + word]);
+            let segment: FastRegisterSegment = bytemuck::cast(words);
+            assert_eq!(segment.key, first & !0xff | u32::from(variant));
+            assert_eq!((segment.start, segment.length), (0x7000_0010, 0x1000));
+            assert_eq!((segment.pages, segment.page_shift), (2, 12));
+            assert_eq!(segment.access, AccessFlags::LOCAL_WRITE.bits());
+            let pages: [u64; 2] = device.read_pod(segment.list);
+            assert_eq!(pages, [0x5_0000, u64::from(variant) << 16]);
+        });
+    }
+    // Only the first of the two has taken effect.
+    bench
+        .world
+        .with(|device| device.change_key(first, first & !0xff | 2, false));
+    region.destroy().expect("destroy");
+    assert!(bench.world.with(|device| device.keys.is_empty()));
+}
+
+#[test]
+fn a_window_that_others_bind_is_found_under_its_key() {
+    let bench = bench();
+    let (driver, pd) = (&bench.driver, &bench.pd);
+    for variant in [0, 6, 7, 255] {
+        let mut window = driver.create_mw(pd, WindowType::Type2, 7).expect("MW");
+        let (first, key) = (window.key(), window.key() & !0xff | variant);
+        bench
+            .world
+            .with(|device| device.change_key(first, key, true));
+        if variant % 2 == 0 {
+            assert_eq!(window.query().expect("query").key, key);
+            assert_eq!(window.key(), key);
+        }
+        window.destroy().expect("destroy");
+        assert!(bench.world.with(|device| device.keys.is_empty()));
     }
 }
 
