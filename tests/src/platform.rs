@@ -1,6 +1,6 @@
 //! The driver's platform in the simulation.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ pub struct SimPlatform {
     id: FunctionId,
     function: Function,
     completion_events: Rc<RefCell<Vec<(u32, u64)>>>,
+    unplugged: Rc<Cell<bool>>,
 }
 
 /// Bytes of a page of user memory.
@@ -38,6 +39,7 @@ impl SimPlatform {
             id,
             function,
             completion_events: Rc::default(),
+            unplugged: Rc::default(),
         }
     }
 
@@ -69,6 +71,12 @@ impl SimPlatform {
         &self.function
     }
 
+    /// Takes the function out of its slot: it can access nothing any more, nor be accessed.
+    pub fn unplug(&self) {
+        self.bus_reset();
+        self.unplugged.set(true);
+    }
+
     /// Resets the function as the bus or the client does.
     pub fn bus_reset(&self) {
         self.world.borrow_mut().reset(self.port, self.id);
@@ -82,10 +90,16 @@ impl Platform for SimPlatform {
 
     fn read_register(&self, offset: u32) -> u32 {
         self.world.borrow_mut().settle();
+        if self.unplugged.get() {
+            return u32::MAX;
+        }
         self.function.register(offset)
     }
 
     fn write_register(&self, offset: u32, value: u32) {
+        if self.unplugged.get() {
+            return;
+        }
         let register = registers::ALL.iter().find(|r| r.offset == offset);
         if register.is_some_and(|r| r.access == vrnic_abi::RegisterAccess::ReadWrite) {
             self.function.publish(offset, value);
@@ -142,6 +156,10 @@ impl Platform for SimPlatform {
             deadline.min(slice)
         };
         self.world.borrow_mut().advance(deadline, raised);
+    }
+
+    fn is_detached(&self) -> bool {
+        self.unplugged.get()
     }
 
     fn completion_event(&self, cq: u32, context: u64) {

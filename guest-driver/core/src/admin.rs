@@ -10,6 +10,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use vrnic_abi::admin::{AdminOpcode, Command, CommandHeader, Completion, Status};
 use vrnic_abi::registers;
@@ -51,7 +52,12 @@ pub(crate) struct AdminQueue<P: Platform> {
     completion: Arc<P::Dma>,
     size: RingSize,
     state: P::Lock<State<P>>,
+    /// The generation of `state` unless that is lost, then [`LOST`]; changes under its lock.
+    live: AtomicU32,
 }
+
+/// No life of the function.
+const LOST: u32 = u32::MAX;
 
 /// Identifies a command in flight within one life of the function.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +87,7 @@ impl<P: Platform> AdminQueue<P> {
                 lost: true,
                 slots,
             }),
+            live: AtomicU32::new(LOST),
         })
     }
 
@@ -103,6 +110,7 @@ impl<P: Platform> AdminQueue<P> {
             state.consumed = 0;
             state.lost = false;
             state.slots = slots;
+            self.live.store(generation, Ordering::SeqCst);
         });
         self.program(platform, vector);
     }
@@ -141,15 +149,29 @@ impl<P: Platform> AdminQueue<P> {
         self.state.with(|state| state.lost)
     }
 
+    /// Whether life `generation` of the function goes on, as far as the driver knows. One load.
+    #[inline]
+    pub(crate) fn is_live(&self, generation: u32) -> bool {
+        self.live.load(Ordering::Acquire) == generation
+    }
+
+    fn lose(&self, state: &mut State<P>) {
+        state.lost = true;
+        self.live.store(LOST, Ordering::SeqCst);
+    }
+
     /// Lets every command in flight and every further one fail.
     pub(crate) fn set_lost(&self) {
-        self.state.with(|state| state.lost = true);
+        self.state.with(|state| self.lose(state));
     }
 
     /// The same, unless the function was reset since life `generation`.
     pub(crate) fn set_lost_in(&self, generation: u32) {
-        self.state
-            .with(|state| state.lost |= state.generation == generation);
+        self.state.with(|state| {
+            if state.generation == generation {
+                self.lose(state);
+            }
+        });
     }
 
     /// Leaves all memory to the device for ever.
@@ -215,7 +237,11 @@ impl<P: Platform> AdminQueue<P> {
                     break;
                 };
                 state.consumed = state.consumed.wrapping_add(1);
-                state.complete(completion);
+                if !state.complete(completion) {
+                    // Nothing the device says can be trusted any more.
+                    self.lose(state);
+                    return;
+                }
             }
             if state.consumed != before {
                 let doorbell = registers::ADMIN_COMPLETION_DOORBELL.offset;
@@ -271,20 +297,17 @@ impl<P: Platform> AdminQueue<P> {
 }
 
 impl<P: Platform> State<P> {
-    fn complete(&mut self, completion: Completion) {
+    /// Notes a completion; false if it is one of no command.
+    fn complete(&mut self, completion: Completion) -> bool {
         let Some(slot) = self.slots.get_mut(usize::from(completion.id)) else {
-            self.lost = true;
-            return;
+            return false;
         };
         slot.phase = match slot.phase {
             Phase::Outstanding => Phase::Done(completion),
             Phase::Abandoned => Phase::Free,
-            // A completion of no command: nothing the device says can be trusted any more.
-            other => {
-                self.lost = true;
-                other
-            }
+            Phase::Free | Phase::Done(_) => return false,
         };
+        true
     }
 }
 

@@ -17,7 +17,7 @@ mod control;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::doorbell;
@@ -83,6 +83,11 @@ pub struct CompletionQueue<P: Platform> {
     sequence: u16,
     /// How the queue was armed last; repeated with the sequence number.
     solicited_only: bool,
+    /// The function is lost, and all that the device has written was polled: from now on requests
+    /// complete as flushed.
+    flushing: bool,
+    /// The number from which on the next queue pair to flush is looked for.
+    flush_from: u32,
     /// The ring in use.
     ring: CqRing<P>,
     /// Entries that stood in rings of before and were not polled yet.
@@ -118,9 +123,18 @@ impl<P: Platform> CompletionQueue<P> {
     }
 
     /// Takes completions, the oldest first, and returns how many. Atomic context.
+    ///
+    /// If the function is lost or was reset, those come first that the device had written. Then every
+    /// request in flight completes as flushed, signaled or not, once and in the order of its queue;
+    /// so do requests that are posted later. Requests of shared receive queues belong to no queue
+    /// pair and do not complete. When nothing is left, the error says how the function was lost.
     #[inline]
     pub fn poll(&mut self, completions: &mut [Completion]) -> Result<usize, Error> {
-        self.control.object.handle.check()?;
+        let live = self.control.object.handle.is_live();
+        if self.flushing {
+            return self.flush(completions, 0);
+        }
+        let mut empty = false;
         let first = self.consumer;
         let mut count = 0;
         // Entries of queue pairs that are gone are dropped, so bound the loop by what there can be.
@@ -130,6 +144,7 @@ impl<P: Platform> CompletionQueue<P> {
                 break;
             };
             let Some(entry) = self.next() else {
+                empty = true;
                 break;
             };
             if let Some(completion) = self.resolve(&entry) {
@@ -143,10 +158,43 @@ impl<P: Platform> CompletionQueue<P> {
         }
         if self.consumer != first {
             self.table.consumed(self.consumer);
-            let value = self.slot_value();
-            self.control
-                .doorbell
-                .publish(&self.control.object.handle.shared.platform, value);
+            if live {
+                let value = self.slot_value();
+                let platform = &self.control.object.handle.shared.platform;
+                self.control.doorbell.publish(platform, value);
+            }
+        }
+        if empty && !live {
+            return self.flush(completions, count);
+        }
+        Ok(count)
+    }
+
+    /// Completes requests as flushed, behind the `count` completions that are there. What the device
+    /// may write from now on is not looked at: a request completes once.
+    #[cold]
+    fn flush(&mut self, completions: &mut [Completion], mut count: usize) -> Result<usize, Error> {
+        self.flushing = true;
+        // What was posted before the loss was noted must be seen: see `Queue::announce`.
+        fence(Ordering::SeqCst);
+        let (first, cq) = (self.flush_from, self.number());
+        let mut wrapped = false;
+        while count < completions.len() {
+            match self.table.attached_from(self.flush_from) {
+                Some(tables) if !wrapped || tables.qpn < first => {
+                    let room = completions.get_mut(count..).unwrap_or_default();
+                    let length = room.len();
+                    let flushed = tables.flush(cq, room);
+                    count += flushed;
+                    // With all room used, the next call goes on with this one.
+                    self.flush_from = tables.qpn.wrapping_add(u32::from(flushed < length));
+                }
+                None if !wrapped => (wrapped, self.flush_from) = (true, 0),
+                _ => break,
+            }
+        }
+        if count == 0 && !completions.is_empty() {
+            return Err(self.control.object.handle.loss());
         }
         Ok(count)
     }
@@ -241,7 +289,11 @@ impl<P: Platform> CompletionQueue<P> {
     /// After an error the queue pair is in the error state, or soon will be.
     #[cold]
     fn note_error(&mut self, qpn: u32) {
-        let shared = Arc::clone(&self.control.object.handle.shared);
+        let handle = &self.control.object.handle;
+        if !handle.is_live() {
+            return;
+        }
+        let shared = Arc::clone(&handle.shared);
         if let Some(tables) = self.tables(qpn) {
             tables.set_failed(&shared.platform);
         }
@@ -262,15 +314,28 @@ impl<P: Platform> CompletionQueue<P> {
     /// Asks for an event when the next completion (the next solicited one or error, if
     /// `solicited_only`) arrives. True if entries are there already, so that polling again is
     /// better than waiting. Atomic context.
+    ///
+    /// If the function is lost, the event comes from [`Driver::flush_lost`], or when a request is
+    /// posted.
     pub fn arm(&mut self, solicited_only: bool) -> Result<bool, Error> {
-        self.control.object.handle.check()?;
+        let handle = &self.control.object.handle;
+        if handle.is_destroyed() {
+            return Err(Error::Stale);
+        }
+        self.table.arm();
         self.sequence = self.sequence.wrapping_add(1);
         self.solicited_only = solicited_only;
-        self.control.doorbell.ring(
-            &self.control.object.handle.shared.platform,
-            self.slot_value(),
-        );
-        Ok(!self.backlog.is_empty() || self.ring.is_valid(self.consumer))
+        if handle.is_live() {
+            let value = self.slot_value();
+            self.control.doorbell.ring(&handle.shared.platform, value);
+        }
+        let written = !self.backlog.is_empty() || self.ring.is_valid(self.consumer);
+        // The doorbell has a fence: whoever notes the loss after this look finds the queue armed.
+        if handle.is_live() {
+            return Ok(written);
+        }
+        fence(Ordering::SeqCst);
+        Ok(written && !self.flushing || self.table.is_outstanding())
     }
 
     /// Changes when the queue notifies. Sleepable context.
@@ -364,7 +429,8 @@ impl<P: Platform> Driver<P> {
             size,
             base: 0,
         };
-        let table = Arc::new(CqTable::new(ring.clone()));
+        let table = CqTable::new(ring.clone(), control.object.handle.number, config.context);
+        let table = Arc::new(table);
         control.listen(config.context, Some(&table));
         Ok(CompletionQueue {
             control,
@@ -372,6 +438,8 @@ impl<P: Platform> Driver<P> {
             consumer: 0,
             sequence: 0,
             solicited_only: false,
+            flushing: false,
+            flush_from: 0,
             ring,
             backlog: VecDeque::new(),
             remembered: (0..REMEMBERED).map(|_| None).collect(),

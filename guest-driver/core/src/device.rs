@@ -5,6 +5,17 @@
 //! with the same driver; objects of before are then stale: every operation on them fails, and they
 //! only wait to be dropped. A *generation* counts these lives.
 //!
+//! How a life ends in a kernel, whether a function is to be removed, to be reset by the bus, has
+//! failed or is gone:
+//!
+//! 1. [`Driver::set_lost`], and the platform wakes whoever waits in [`Platform::relax`]. From now on
+//!    no call waits for the device or rings a doorbell.
+//! 2. [`Driver::flush_lost`]: consumers of completion queues poll, and see all they have posted
+//!    flushed. Whatever they do until they have destroyed their objects works as after a fatal error
+//!    of each queue pair: going to ERROR, posting, polling, arming, destroying.
+//! 3. Objects are destroyed and dropped; memory that the device may still access stays.
+//! 4. [`Driver::remove`] resets the function and frees that memory; a new life begins with a probe.
+//!
 //! The function is reset before the last of its memory is freed, by [`Driver::remove`] or when the
 //! driver and all objects have been dropped. If the reset cannot be confirmed, the memory that the
 //! device knows is leaked instead.
@@ -167,6 +178,27 @@ impl<P: Platform> Shared<P> {
         }
     }
 
+    /// Tells the consumers of all completion queues that there are completions to poll.
+    fn wake_consumers(&self) {
+        let mut from = 0;
+        loop {
+            // Under the lock only as long as it takes to look, and without a reference to what only
+            // sleepable context may free.
+            let found = self.cqs.look_from(from, |cq| {
+                let table = cq.table.as_ref()?;
+                table.notify();
+                Some(cq.context)
+            });
+            let Some((cqn, context)) = found else {
+                return;
+            };
+            if let Some(context) = context {
+                self.platform.completion_event(cqn, context);
+            }
+            from = cqn.wrapping_add(1);
+        }
+    }
+
     /// Gives the device up until it is reset, unless it was since life `generation`.
     pub(crate) fn fail(&self, generation: u32, why: &str) {
         self.platform.log(Level::Error, format_args!("{why}"));
@@ -231,7 +263,15 @@ impl<P: Platform> Shared<P> {
                 Err(error)
             }
         });
+        let result = result.or_else(|error| {
+            if self.platform.is_detached() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        });
         if result.is_ok() {
+            self.wake_consumers();
             self.forgotten.store(generation, Ordering::Release);
             self.cqs.clear();
             self.qps.clear();
@@ -434,6 +474,21 @@ impl<P: Platform> Driver<P> {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.shared.admin.is_lost()
+    }
+
+    /// Gives the function up: every command in flight and every further one fails at once. Any
+    /// context. It wakes nobody: whoever waits in [`Platform::relax`] is the platform's to wake.
+    pub fn set_lost(&self) {
+        self.shared.admin.set_lost();
+    }
+
+    /// Once the function is lost, tells the consumers of all completion queues, by
+    /// [`Platform::completion_event`], so that they poll what completes as flushed; from then on
+    /// whoever posts tells them. Does nothing as long as the function is not lost. Any context.
+    pub fn flush_lost(&self) {
+        if self.is_lost() {
+            self.shared.wake_consumers();
+        }
     }
 
     /// The platform that the driver was given.

@@ -74,8 +74,9 @@ pub enum PostError {
     /// More segments, or more inline data, than the queue was created for.
     #[error("the work request is larger than the queue was created for")]
     TooLarge,
-    /// The queue, or something that the request names, did not survive a reset of the device.
-    #[error("the queue or the address handle did not survive a reset of the device")]
+    /// The queue was destroyed, or something that the request names did not survive a reset of the
+    /// device.
+    #[error("the queue was destroyed, or the address handle did not survive a reset of the device")]
     Stale,
     /// The queue pair's type, or the device, does not have the operation, or not with such data.
     #[error("the queue pair does not do this operation")]

@@ -81,7 +81,7 @@ impl<P: Platform> FastRegion<P> {
     /// Whether a registration was posted that has not completed.
     #[must_use]
     pub fn is_posted(&self) -> bool {
-        let current = self.keyed.handle().check().is_ok();
+        let current = self.keyed.handle().is_live();
         self.posted.as_ref().is_some_and(|(tables, index)| {
             let attached = tables.attached.load(Ordering::Acquire);
             current && attached && tables.send.holds(*index)
@@ -197,7 +197,8 @@ impl<P: Platform> FastRegion<P> {
         self.keyed.query()
     }
 
-    /// Destroys the region. Nothing accesses its memory any more when that succeeds.
+    /// Destroys the region, with the same effect on its memory as
+    /// [`crate::MemoryRegion::destroy`].
     pub fn destroy(&mut self) -> Result<(), Error> {
         if self.is_posted() {
             return Err(Error::Busy("page list of the region"));

@@ -87,8 +87,11 @@ impl<P: Platform> Keyed<P> {
 
     /// Destroys the object. Sleepable context.
     pub(crate) fn destroy(&mut self, opcode: AdminOpcode) -> Result<(), Error> {
-        if self.handle.check().is_ok() && self.pending.is_some() {
-            self.query()?;
+        if self.handle.is_live() && self.pending.is_some() {
+            let found = self.query();
+            if !self.handle.is_lost() {
+                found?;
+            }
         }
         match self.handle.destroy(opcode) {
             Err(error) if is_missing(&error) => {

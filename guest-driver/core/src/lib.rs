@@ -24,6 +24,10 @@
 //! last three take no lock while the set of queue pairs stays the same, except that of a shared
 //! receive queue.
 //!
+//! A function that is lost, because it failed, was reset or is gone, ends its consumers' work in an
+//! orderly way: what they have posted completes as flushed, and what they post until they are done
+//! does too. [`device`] says in which order a function is taken down.
+//!
 //! Memory that the device may access is never freed under it: an object that is dropped without
 //! a successful `destroy` leaves its memory in quarantine until the function has been reset.
 #![no_std]
@@ -40,6 +44,8 @@ mod pages;
 mod reference;
 mod ring;
 mod tables;
+#[cfg(test)]
+mod threads;
 
 pub mod address;
 pub mod cq;

@@ -99,6 +99,27 @@ impl<P: Platform> Handle<P> {
         self.shared.check(self.generation)
     }
 
+    /// Whether the object may be used, as far as the driver knows. One load.
+    #[inline]
+    pub(crate) fn is_live(&self) -> bool {
+        self.shared.admin.is_live(self.generation)
+    }
+
+    /// Whether it was destroyed, and so given back by the device.
+    pub(crate) fn is_destroyed(&self) -> bool {
+        self.generation == NO_GENERATION
+    }
+
+    /// Whether it was not destroyed, but its function is lost or was reset since.
+    pub(crate) fn is_lost(&self) -> bool {
+        !self.is_live() && !self.is_destroyed()
+    }
+
+    /// Why it is not live.
+    pub(crate) fn loss(&self) -> Error {
+        self.check().err().unwrap_or(Error::DeviceLost)
+    }
+
     /// The object as the device describes it with command `opcode`. Sleepable context.
     pub(crate) fn query<T: Pod>(&self, opcode: AdminOpcode) -> Result<T, Error> {
         self.check()?;
@@ -106,19 +127,26 @@ impl<P: Platform> Handle<P> {
         shared.query_object(self.generation, opcode, self.number)
     }
 
-    /// Destroys the object on the device; from then on it is stale, and its memory its own. An
-    /// object that is stale already is gone.
+    /// Destroys the object on the device; from then on it is stale, and its memory its own.
+    ///
+    /// If the function is lost or was reset, the device does not hear of it, and that is success:
+    /// nobody could do more. The memory is then quarantined when the object is dropped.
     pub(crate) fn destroy(&mut self, opcode: AdminOpcode) -> Result<(), Error> {
-        if self.check().is_err() {
+        if !self.is_live() {
             return Ok(());
         }
         let reference = ObjectReference {
             object: self.number,
             reserved: 0,
         };
-        self.shared
-            .execute(self.generation, opcode, &reference, None)?;
-        self.generation = NO_GENERATION;
+        let destroyed = self
+            .shared
+            .execute(self.generation, opcode, &reference, None);
+        match destroyed {
+            Ok(_) => self.generation = NO_GENERATION,
+            Err(_) if self.is_lost() => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 }
@@ -245,7 +273,8 @@ impl<P: Platform> MemoryRegion<P> {
         self.handle.query(AdminOpcode::QueryMr)
     }
 
-    /// Destroys the region. Nothing accesses its memory any more when that succeeds.
+    /// Destroys the region. When that succeeds, nothing accesses its memory any more; if the function
+    /// is lost, that is so once it has been reset, and until then the driver keeps the memory.
     pub fn destroy(&mut self) -> Result<(), Error> {
         self.handle.destroy(AdminOpcode::DestroyMr)
     }

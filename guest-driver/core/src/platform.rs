@@ -85,11 +85,19 @@ pub trait Platform {
     fn reset_function(&self) -> bool {
         false
     }
+    /// Whether the function cannot access memory any more, although its registers do not tell of a
+    /// reset: it was taken out of its slot, or its bus mastering was switched off and all that it had
+    /// begun is done. The driver then frees what it would have leaked.
+    fn is_detached(&self) -> bool {
+        false
+    }
     /// Logs a line.
     fn log(&self, _level: Level, _message: fmt::Arguments<'_>) {}
 
-    /// Called from an interrupt handler: an armed completion queue has entries. `context` is the
-    /// one the queue was created with. A handler that runs while the queue is destroyed may still
+    /// An armed completion queue has entries. `context` is the one the queue was created with.
+    /// Called from an interrupt handler; and once the function is lost, also by whoever posts, who
+    /// may hold locks of its own, and by [`crate::Driver::flush_lost`] and resets. So it defers what
+    /// polls. A handler that runs while the queue is destroyed may still
     /// pass it on: whoever frees what `context` stands for waits for handlers in progress first.
     fn completion_event(&self, _cq: u32, _context: u64) {}
     /// Called from an interrupt handler: something happened to an object or the function. For the

@@ -150,6 +150,8 @@ impl<P: Platform> QueuePair<P> {
     /// Changes attributes and state. A queue pair that goes to RESET loses its work requests, and
     /// the completions that were not polled yet. So does a shared receive queue lose the request
     /// that the queue pair has taken, unless that goes to ERROR first.
+    ///
+    /// If the function is lost, going to RESET or ERROR succeeds, and nothing else does.
     pub fn modify(&mut self, attributes: &QpAttributes, mask: QpMask) -> Result<(), Error> {
         self.enter((*attributes, mask))
     }

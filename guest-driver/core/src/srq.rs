@@ -80,8 +80,13 @@ impl<P: Platform> SrqQueue<P> {
     ///
     /// The queue is full, too, while the oldest request of the ring is in flight and no later one
     /// has completed, however many others have.
+    ///
+    /// Requests that are in the queue when its function is lost, or posted later, never complete:
+    /// they belong to no queue pair.
     pub fn post(&mut self, request: &ReceiveRequest<'_>) -> Result<(), PostError> {
-        self.handle.check().map_err(|_| PostError::Stale)?;
+        if self.handle.is_destroyed() {
+            return Err(PostError::Stale);
+        }
         if request.sges.len() > self.segments {
             return Err(PostError::TooLarge);
         }
@@ -90,7 +95,9 @@ impl<P: Platform> SrqQueue<P> {
         let base = self.size.position(index) * self.segments * SEGMENT;
         store_receive(&*self.buffer, base, request.sges, self.segments);
         let value = doorbell::receive_queue(index.wrapping_add(1));
-        self.doorbell.publish(&self.handle.shared.platform, value);
+        if self.handle.is_live() {
+            self.doorbell.publish(&self.handle.shared.platform, value);
+        }
         Ok(())
     }
 }

@@ -19,6 +19,9 @@ pub(crate) use registry::Registry;
 pub(crate) use srq::SrqTable;
 
 #[cfg(test)]
+pub(crate) use tests::Memory;
+
+#[cfg(test)]
 mod tests {
     extern crate std;
 
@@ -37,9 +40,9 @@ mod tests {
     use crate::ring::RingSize;
 
     /// A platform that is nothing but memory.
-    struct Memory;
+    pub(crate) struct Memory;
 
-    struct Cells(Vec<AtomicU64>);
+    pub(crate) struct Cells(Vec<AtomicU64>);
 
     impl DmaBuffer for Cells {
         fn device_address(&self) -> u64 {
@@ -67,7 +70,7 @@ mod tests {
         }
     }
 
-    struct Exclusive<T>(Mutex<T>);
+    pub(crate) struct Exclusive<T>(Mutex<T>);
 
     impl<T> Lock<T> for Exclusive<T> {
         fn new(value: T) -> Self {
@@ -115,7 +118,7 @@ mod tests {
             size,
             base: 0,
         };
-        CqTable::new(ring)
+        CqTable::new(ring, 1, 0)
     }
 
     #[test]
@@ -154,7 +157,7 @@ mod tests {
     fn tables(send: u8, receive: u8) -> QpTables<Memory> {
         let doorbell = Doorbell::new(0, 9).expect("a slot");
         let source = ReceiveSource::Own(RingSize::from_log(receive), doorbell);
-        QpTables::new(7, 70, RingSize::from_log(send), source)
+        QpTables::new(7, 70, (1, Some(2)), RingSize::from_log(send), source)
     }
 
     fn noted(opcode: WqeOpcode, wr_id: u64) -> Noted {

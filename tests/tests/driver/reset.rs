@@ -1,8 +1,8 @@
 //! Resets in the middle of traffic, and what the peer sees of them.
 
 use vrnic_abi::cqe::CompletionStatus;
-use vrnic_abi::object::PathMtu;
-use vrnic_driver::{Error, Operation};
+use vrnic_abi::object::{PathMtu, QpState};
+use vrnic_driver::{Completion, Error, Health, Operation};
 use vrnic_tests::wire::{DELAY, Faults};
 
 use crate::pair::{Pair, Place, Side};
@@ -91,6 +91,78 @@ fn the_bus_resets_a_function_under_traffic() {
 fn the_driver_resets_a_function_under_traffic() {
     // On the direct path all would be done by the driver's first look at a register.
     comes_back(Place::Wire, |a| a.driver.recover().unwrap());
+}
+
+/// A polls, sleeping between events, until it has seen the end of `count` requests.
+#[track_caller]
+fn ends(side: &mut Side, count: usize) -> Vec<(u64, CompletionStatus)> {
+    let mut found = Vec::new();
+    loop {
+        let mut completions = [Completion::default(); 3];
+        while let Ok(some @ 1..) = side.cq.poll(&mut completions) {
+            found.extend(completions[..some].iter().map(|c| (c.wr_id, c.status)));
+        }
+        if found.len() >= count {
+            return found;
+        }
+        if !side.cq.arm(false).unwrap() {
+            let events = side.driver.platform().take_completion_events();
+            assert!(
+                !events.is_empty(),
+                "{} of {count} and no event",
+                found.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_function_that_is_taken_out_flushes_what_it_left() {
+    for place in [Place::Wire, Place::Direct] {
+        let mut pair = Pair::new(place, Faults::default(), 1, PathMtu::Mtu1024);
+        assert_eq!(pair.a.cq.arm(false), Ok(false));
+        traffic(&mut pair, place);
+        for id in 8..12 {
+            pair.a.receive(id, 0, 64).unwrap();
+        }
+        let platform = pair.a.driver.platform().clone();
+        platform.unplug();
+        assert_eq!(pair.a.driver.health(), Health::Gone);
+        // The driver notices by what it waits for.
+        assert_eq!(pair.a.qp.query(), Err(Error::DeviceLost));
+        assert!(pair.a.driver.is_lost());
+        assert_eq!(platform.take_completion_events(), []);
+        pair.a.driver.flush_lost();
+        let mut found = ends(&mut pair.a, 12);
+        let ids = |found: &[(u64, _)]| found.iter().map(|f| f.0).collect::<Vec<_>>();
+        assert_eq!(ids(&found), (0..12).collect::<Vec<_>>(), "{place:?}");
+        let flushed = found.split_off(8);
+        assert!(flushed.iter().all(|f| f.1 == CompletionStatus::Flushed));
+        // As a kernel drains a queue pair.
+        assert_eq!(pair.a.cq.arm(false), Ok(false));
+        pair.a.qp.modify_state(QpState::Error).unwrap();
+        let remote = pair.b.remote(0);
+        pair.a.send(20, Operation::Write(remote), 0, 64).unwrap();
+        pair.a.receive(21, 0, 64).unwrap();
+        let drained = [20, 21].map(|id| (id, CompletionStatus::Flushed));
+        assert_eq!(ends(&mut pair.a, 2), drained);
+        let Side {
+            driver,
+            mut qp,
+            mut cq,
+            mut mr,
+            pd,
+            memory,
+            ..
+        } = pair.a;
+        qp.destroy().unwrap();
+        cq.destroy().unwrap();
+        mr.destroy().unwrap();
+        drop((qp, cq, mr, pd, memory));
+        assert!(platform.function().memory().buffers() > 4);
+        driver.remove().unwrap();
+        assert_eq!(platform.function().memory().buffers(), 0);
+    }
 }
 
 #[test]

@@ -198,6 +198,8 @@ impl<P: Platform> QpControl<P> {
 
     /// Changes attributes and state, as [`crate::QueuePair::modify`] does. With the answer, if there
     /// is one, both queues must be restarted before anything is posted.
+    ///
+    /// If the function is lost, going to RESET or ERROR succeeds, and nothing else does.
     pub fn modify(
         &mut self,
         attributes: &QpAttributes,
@@ -207,27 +209,43 @@ impl<P: Platform> QpControl<P> {
     }
 
     pub(crate) fn enter(&mut self, transition: Transition) -> Result<Option<Restart<P>>, Error> {
-        self.command(transition)?;
         let (attributes, mask) = transition;
-        if !mask.contains(QpMask::STATE) {
-            return Ok(None);
-        }
-        match QpState::from_raw(attributes.state) {
-            Some(QpState::Reset) => Ok(self.restart()),
+        let state = QpState::from_raw(attributes.state);
+        match state.filter(|_| mask.contains(QpMask::STATE)) {
+            Some(QpState::Reset) => {
+                self.stop(transition)?;
+                Ok(self.restart())
+            }
             Some(QpState::Error) => {
-                if let Some(posted) = &self.posted {
-                    let platform = &self.object.handle.shared.platform;
-                    posted.tables.set_failed(platform);
-                }
+                self.stop(transition)?;
+                self.note_failure();
                 Ok(None)
             }
-            _ => Ok(None),
+            _ => self.command(transition).map(|()| None),
+        }
+    }
+
+    /// To RESET or ERROR, where a lost function's queue pair is as good as already.
+    fn stop(&self, transition: Transition) -> Result<(), Error> {
+        let stopped = self.command(transition);
+        if self.object.handle.is_lost() {
+            return Ok(());
+        }
+        stopped
+    }
+
+    fn note_failure(&self) {
+        let handle = &self.object.handle;
+        if let Some(posted) = self.posted.as_ref().filter(|_| handle.is_live()) {
+            posted.tables.set_failed(&handle.shared.platform);
         }
     }
 
     fn command(&self, (attributes, mask): Transition) -> Result<(), Error> {
         let handle = &self.object.handle;
-        handle.check()?;
+        if !handle.is_live() {
+            return Err(handle.loss());
+        }
         let shared = &handle.shared;
         let memory = Arc::new(shared.platform.allocate_dma(QpAttributes::SIZE)?);
         memory.write(0, bytemuck::bytes_of(&attributes));
@@ -248,17 +266,21 @@ impl<P: Platform> QpControl<P> {
     }
 
     /// Destroys the queue pair; its completions that were not polled yet are dropped. A request of
-    /// a shared receive queue that it has taken completes as flushed.
+    /// a shared receive queue that it has taken completes as flushed. If the function is lost, that
+    /// succeeds all the same, and the memory of the rings is kept until it has been reset.
     pub fn destroy(&mut self) -> Result<(), Error> {
-        if self.shares && self.object.handle.check().is_ok() {
+        if self.object.handle.is_destroyed() {
+            return Ok(());
+        }
+        if self.shares {
             // On the way to RESET, and when it is destroyed, nothing completes: a shared receive
             // queue would never hear of a request that this queue pair has taken.
-            self.command(transition::state(QpState::Error))?;
+            self.stop(transition::state(QpState::Error))?;
         }
         // In RESET the device writes no more completions, and the number is still ours: only now
         // can old completions be told from those of a later queue pair of the same number.
-        if self.posted.is_some() && self.object.handle.check().is_ok() {
-            self.command(transition::state(QpState::Reset))?;
+        if self.posted.is_some() {
+            self.stop(transition::state(QpState::Reset))?;
             self.detach();
         }
         self.object.handle.destroy(AdminOpcode::DestroyQp)?;

@@ -17,7 +17,7 @@ use crate::qp::shape::Shape;
 use crate::qp::{QpConfig, QueuePair, ReceiveQueue, SendQueue};
 use crate::reference::{CqReference, SrqReference};
 use crate::srq::SharedReceiveQueue;
-use crate::tables::{QpTables, ReceiveSource};
+use crate::tables::{CqTable, QpTables, ReceiveSource};
 use crate::work::DescriptorLimits;
 
 /// Where a queue pair's receive requests come from and complete.
@@ -179,24 +179,27 @@ impl<P: Platform> Parts<P> {
             (None, None) => ReceiveSource::None,
         };
         let number = self.control.number();
-        let tables = Arc::new(QpTables::new(number, context, self.shape.send, source));
         let receive_cq = receive.cq().map(|cq| &cq.table);
+        let cqs = (send_cq.number(), receive_cq.map(|cq| cq.number()));
+        let tables = QpTables::new(number, context, cqs, self.shape.send, source);
+        let tables = Arc::new(tables);
         self.control.attach(&send_cq.table, receive_cq, &tables);
-        let queue = |doorbell| Queue {
+        let queue = |doorbell, cq: Option<&Arc<CqTable<P>>>| Queue {
             handle: self.control.object.handle.clone(),
             buffer: Arc::clone(&self.buffer),
             tables: Arc::clone(&tables),
+            cq: cq.map(Arc::clone),
             doorbell,
             head: 0,
         };
         let send_doorbell = self.doorbells.send;
         let send = SendQueue {
-            queue: queue(send_doorbell),
+            queue: queue(send_doorbell, Some(&send_cq.table)),
             base: self.shape.send_offset,
             limits: self.limits,
         };
         let receive = ReceiveQueue {
-            queue: queue(self.doorbells.receive.unwrap_or(send_doorbell)),
+            queue: queue(self.doorbells.receive.unwrap_or(send_doorbell), receive_cq),
             segments: 1 << self.shape.log_receive_segments,
             exists: self.doorbells.receive.is_some(),
         };

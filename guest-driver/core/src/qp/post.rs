@@ -2,8 +2,13 @@
 //!
 //! Atomic context: no call here sleeps, allocates or takes a lock. The two queues of a queue pair
 //! are independent of each other, and each is used by one context at a time.
+//!
+//! The queues of a lost function go on taking requests, as those of a queue pair in the error state
+//! do (InfiniBand Architecture volume 1, 10.3.1.7): the device does not hear of them, and the poller
+//! completes them as flushed.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use vrnic_abi::doorbell;
 use vrnic_abi::wqe::{BASIC_BLOCK, END_OF_LIST, FastRegisterSegment, SEGMENT, WqeFlags, WqeOpcode};
@@ -14,7 +19,7 @@ use crate::fast::FastRegion;
 use crate::memory::Handle;
 use crate::platform::{DmaBuffer, Platform};
 use crate::qp::Restart;
-use crate::tables::{Noted, QpTables};
+use crate::tables::{CqTable, Noted, QpTables};
 use crate::work::{
     DatagramPath, Descriptor, DescriptorLimits, ReceiveRequest, Registration, SendRequest, Sge,
     Target, data_segment,
@@ -42,6 +47,8 @@ pub(super) struct Queue<P: Platform> {
     pub(super) handle: Handle<P>,
     pub(super) buffer: Arc<P::Dma>,
     pub(super) tables: Arc<QpTables<P>>,
+    /// Where requests complete.
+    pub(super) cq: Option<Arc<CqTable<P>>>,
     pub(super) doorbell: Doorbell,
     pub(super) head: u32,
 }
@@ -49,13 +56,49 @@ pub(super) struct Queue<P: Platform> {
 impl<P: Platform> Queue<P> {
     #[inline]
     fn check(&self) -> Result<(), PostError> {
-        self.handle.check().map_err(|_| PostError::Stale)
+        if self.handle.is_live() {
+            Ok(())
+        } else {
+            self.check_lost()
+        }
+    }
+
+    /// A lost function's queue takes requests until it is destroyed: they complete as flushed.
+    #[cold]
+    fn check_lost(&self) -> Result<(), PostError> {
+        let attached = self.tables.attached.load(Ordering::Acquire);
+        if attached && !self.handle.is_destroyed() {
+            Ok(())
+        } else {
+            Err(PostError::Stale)
+        }
+    }
+
+    /// Tells the device of a request that was noted; `tell` has a full fence in it. If the function
+    /// is lost, the poller has to know instead.
+    ///
+    /// The loss may be noted at any time. Before the first look, the device, which may be another
+    /// by now, is not touched. Before the second, the poller is told here. After it, the request
+    /// was noted before the loss: the poller finds it when it hears of that.
+    #[inline]
+    fn announce(&self, tell: impl FnOnce(&P)) {
+        let platform = &self.handle.shared.platform;
+        if self.handle.is_live() {
+            tell(platform);
+        }
+        if !self.handle.is_live() {
+            if let Some(cq) = &self.cq {
+                cq.wake_lost(platform);
+            }
+        }
     }
 
     fn restart(&mut self, restart: &Restart<P>, value: u64) {
         self.tables = Arc::clone(&restart.tables);
         self.head = 0;
-        self.doorbell.publish(&self.handle.shared.platform, value);
+        if self.handle.is_live() {
+            self.doorbell.publish(&self.handle.shared.platform, value);
+        }
     }
 }
 
@@ -263,7 +306,7 @@ impl<P: Platform> SendQueue<P> {
     pub fn ring(&self) {
         let queue = &self.queue;
         let value = doorbell::send_queue(queue.head, queue.handle.number);
-        queue.doorbell.ring(&queue.handle.shared.platform, value);
+        queue.announce(|platform| queue.doorbell.ring(platform, value));
     }
 }
 
@@ -296,9 +339,11 @@ impl<P: Platform> ReceiveQueue<P> {
         table.push(head, request.wr_id);
         self.queue.head = head.wrapping_add(1);
         let value = doorbell::receive_queue(self.queue.head);
-        let platform = &self.queue.handle.shared.platform;
-        self.queue.doorbell.publish(platform, value);
-        self.queue.tables.announce_receive(platform);
+        let queue = &self.queue;
+        queue.announce(|platform| {
+            queue.doorbell.publish(platform, value);
+            queue.tables.announce_receive(platform);
+        });
         Ok(())
     }
 }

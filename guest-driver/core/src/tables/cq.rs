@@ -107,6 +107,10 @@ impl<P: Platform> Clone for Purge<P> {
 
 /// What the driver, the queue pairs and the poller share about a completion queue.
 pub(crate) struct CqTable<P: Platform> {
+    number: u32,
+    context: u64,
+    /// The consumer waits for an event, as far as the driver knows.
+    armed: AtomicBool,
     rings: P::Lock<Rings<P>>,
     /// Entries ever consumed, as the poller last published.
     consumer: AtomicU32,
@@ -129,8 +133,11 @@ pub(crate) fn is_before(counter: u32, until: u32) -> bool {
 }
 
 impl<P: Platform> CqTable<P> {
-    pub(crate) fn new(ring: CqRing<P>) -> Self {
+    pub(crate) fn new(ring: CqRing<P>, number: u32, context: u64) -> Self {
         Self {
+            number,
+            context,
+            armed: AtomicBool::new(false),
             rings: P::Lock::new(Rings {
                 current: ring,
                 next: None,
@@ -185,7 +192,48 @@ impl<P: Platform> CqTable<P> {
         }
     }
 
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The consumer is about to wait for an event.
+    pub(crate) fn arm(&self) {
+        self.armed.store(true, Ordering::Release);
+    }
+
+    /// Tells the consumer of a request that was posted although the function is lost, if it waits.
+    ///
+    /// No request is forgotten: the poster notes it and then looks whether the consumer waits, the
+    /// consumer says that it waits and then looks for requests, each with a full fence in between.
+    #[cold]
+    pub(crate) fn wake_lost(&self, platform: &P) {
+        fence(Ordering::SeqCst);
+        if self.armed.load(Ordering::Relaxed) {
+            self.notify();
+            platform.completion_event(self.number, self.context);
+        }
+    }
+
+    /// The first queue pair from number `from` on that completes here.
+    pub(crate) fn attached_from(&self, from: u32) -> Option<Arc<QpTables<P>>> {
+        self.queues.look_from(from, Arc::clone).map(|found| found.1)
+    }
+
+    /// Whether requests of queue pairs are in flight that complete here.
+    pub(crate) fn is_outstanding(&self) -> bool {
+        let mut from = 0;
+        while let Some(tables) = self.attached_from(from) {
+            if tables.is_outstanding(self.number) {
+                return true;
+            }
+            from = tables.qpn.wrapping_add(1);
+        }
+        false
+    }
+
+    /// The consumer was told.
     pub(crate) fn notify(&self) {
+        self.armed.store(false, Ordering::Relaxed);
         self.notifications.fetch_add(1, Ordering::Release);
     }
 

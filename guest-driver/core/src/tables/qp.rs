@@ -8,12 +8,14 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
+use vrnic_abi::cqe::{CompletionOpcode, CompletionStatus};
 use vrnic_abi::wqe::WqeOpcode;
 
 use crate::doorbell::Doorbell;
 use crate::platform::Platform;
 use crate::ring::RingSize;
 use crate::tables::SrqTable;
+use crate::work::{Completion, Work};
 
 /// Where the receive requests of a queue pair come from.
 pub(crate) enum ReceiveSource<P: Platform> {
@@ -30,6 +32,8 @@ pub(crate) struct QpTables<P: Platform> {
     pub(crate) qpn: u32,
     /// What the owner of the queue pair wants to find in completions.
     pub(crate) context: u64,
+    /// Numbers of the completion queues of the send queue and the receive queue.
+    cqs: (u32, Option<u32>),
     /// Cleared when the completion queues forget the queue pair.
     pub(crate) attached: AtomicBool,
     /// The queue pair is, or may be, in the error state.
@@ -41,7 +45,13 @@ pub(crate) struct QpTables<P: Platform> {
 }
 
 impl<P: Platform> QpTables<P> {
-    pub(crate) fn new(qpn: u32, context: u64, send: RingSize, source: ReceiveSource<P>) -> Self {
+    pub(crate) fn new(
+        qpn: u32,
+        context: u64,
+        cqs: (u32, Option<u32>),
+        send: RingSize,
+        source: ReceiveSource<P>,
+    ) -> Self {
         let (receive, receive_doorbell, srq) = match source {
             ReceiveSource::Own(size, doorbell) => (size, Some(doorbell), None),
             ReceiveSource::Shared(srq) => (RingSize::from_log(0), None, Some(srq)),
@@ -50,6 +60,7 @@ impl<P: Platform> QpTables<P> {
         Self {
             qpn,
             context,
+            cqs,
             attached: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             receive_doorbell,
@@ -74,7 +85,7 @@ impl<P: Platform> QpTables<P> {
             (None, Some(doorbell)) => ReceiveSource::Own(self.receive.size, doorbell),
             (None, None) => ReceiveSource::None,
         };
-        Self::new(self.qpn, self.context, self.send.size, source)
+        Self::new(self.qpn, self.context, self.cqs, self.send.size, source)
     }
 
     /// Notes that the queue pair may be in the error state. The device looks at the receive queue
@@ -107,6 +118,51 @@ impl<P: Platform> QpTables<P> {
     }
 }
 
+/// A lost function: requests are completed as flushed by the pollers of the two queues.
+impl<P: Platform> QpTables<P> {
+    /// Whether a request is in flight that completes on queue `cq`. Any context.
+    pub(crate) fn is_outstanding(&self, cq: u32) -> bool {
+        let (send, receive) = self.cqs;
+        send == cq && self.send.counters.used() > 0
+            || receive == Some(cq) && self.receive.counters.used() > 0
+    }
+
+    /// Completes requests that are in flight and complete on queue `cq`, the oldest of each queue
+    /// first, as far as there is room; returns how many. For the poller of the queue.
+    pub(crate) fn flush(&self, cq: u32, room: &mut [Completion]) -> usize {
+        let mut count = 0;
+        for place in room {
+            let Some((wr_id, work)) = self.flush_one(cq) else {
+                break;
+            };
+            *place = Completion {
+                wr_id,
+                qpn: self.qpn,
+                context: self.context,
+                work,
+                status: CompletionStatus::Flushed,
+                ..Completion::default()
+            };
+            count += 1;
+        }
+        count
+    }
+
+    fn flush_one(&self, cq: u32) -> Option<(u64, Work)> {
+        let (send, receive) = self.cqs;
+        if send == cq {
+            if let Some(noted) = self.send.complete_oldest() {
+                return Some((noted.wr_id, Work::Request(noted.opcode)));
+            }
+        }
+        if receive != Some(cq) {
+            return None;
+        }
+        let wr_id = self.receive.complete_oldest()?;
+        Some((wr_id, Work::Receive(CompletionOpcode::Receive)))
+    }
+}
+
 fn filled<T: Default>(size: RingSize) -> Box<[T]> {
     (0..size.entries()).map(|_| T::default()).collect()
 }
@@ -122,6 +178,12 @@ impl Counters {
     fn used(&self) -> u32 {
         let head = self.head.load(Ordering::Relaxed);
         head.wrapping_sub(self.tail.load(Ordering::Acquire))
+    }
+
+    /// The oldest entry in flight, as the poller sees it.
+    fn oldest(&self) -> Option<u32> {
+        let tail = self.tail.load(Ordering::Relaxed);
+        (tail != self.head.load(Ordering::Acquire)).then_some(tail)
     }
 
     /// Whether entry `index` is in flight.
@@ -200,6 +262,10 @@ impl SendTable {
         Some(request)
     }
 
+    fn complete_oldest(&self) -> Option<Noted> {
+        self.complete(self.counters.oldest()?)
+    }
+
     /// Whether the request at block `index` has not completed.
     pub(crate) fn holds(&self, index: u32) -> bool {
         // Asked by others than the poller, who may be storing the tail.
@@ -225,6 +291,10 @@ impl ReceiveTable {
     #[inline]
     pub(crate) fn size(&self) -> RingSize {
         self.size
+    }
+
+    fn complete_oldest(&self) -> Option<u64> {
+        self.complete(self.counters.oldest()?)
     }
 
     /// Notes the request at `head`.

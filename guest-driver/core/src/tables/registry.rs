@@ -56,6 +56,14 @@ impl<P: Platform, T: Clone> Registry<P, T> {
         })
     }
 
+    /// The same for the first entry from `key` on, with its key.
+    pub(crate) fn look_from<R>(&self, key: u32, look: impl FnOnce(&T) -> R) -> Option<(u32, R)> {
+        self.entries.with(|entries| {
+            let index = find(entries, key).unwrap_or_else(|index| index);
+            entries.get(index).map(|entry| (entry.0, look(&entry.1)))
+        })
+    }
+
     pub(crate) fn remove(&self, key: u32) -> Option<T> {
         self.entries.with(|entries| {
             let index = find(entries, key).ok()?;

@@ -109,6 +109,8 @@ pub(crate) struct Device {
     pub(crate) refuse: Option<u16>,
     /// Results that commands return instead of their own, by opcode.
     pub(crate) forged: BTreeMap<u16, (u64, u64)>,
+    /// It cannot access memory any more.
+    pub(crate) detached: bool,
     // What the device has seen.
     pub(crate) kicks: u32,
     pub(crate) marks: u32,
@@ -123,6 +125,7 @@ pub(crate) struct World {
     pub(crate) device: Rc<RefCell<Device>>,
     time: Rc<Cell<u64>>,
     meanwhile: Rc<RefCell<Option<Act>>>,
+    completion_events: Rc<RefCell<Vec<(u32, u64)>>>,
 }
 
 impl World {
@@ -139,6 +142,7 @@ impl World {
             device: Rc::new(RefCell::new(device)),
             time: Rc::new(Cell::new(0)),
             meanwhile: Rc::default(),
+            completion_events: Rc::default(),
         }
     }
 
@@ -147,12 +151,22 @@ impl World {
         *self.meanwhile.borrow_mut() = Some(Box::new(act));
     }
 
+    /// The completion events since this was asked last: number and context of the queues.
+    pub(crate) fn take_completion_events(&self) -> Vec<(u32, u64)> {
+        self.completion_events.take()
+    }
+
     pub(crate) fn platform(&self) -> FakePlatform {
         FakePlatform(self.clone())
     }
 
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Device) -> R) -> R {
         f(&mut self.device.borrow_mut())
+    }
+
+    /// The time, which this does not advance.
+    pub(crate) fn now(&self) -> u64 {
+        self.time.get()
     }
 
     /// Buffers that are allocated.
@@ -510,6 +524,19 @@ impl Platform for FakePlatform {
             address
         });
         Ok(FakeDma::new(self.0.clone(), address, data))
+    }
+
+    fn completion_event(&self, cq: u32, context: u64) {
+        self.0.completion_events.borrow_mut().push((cq, context));
+    }
+
+    fn is_detached(&self) -> bool {
+        self.0.with(|device| {
+            if device.detached {
+                device.known.clear();
+            }
+            device.detached
+        })
     }
 
     fn vectors(&self) -> u16 {

@@ -14,6 +14,7 @@ mod fake_commands;
 mod fake_memory;
 mod fake_objects;
 mod keys;
+mod lost;
 mod objects;
 mod queues;
 mod recovery;
