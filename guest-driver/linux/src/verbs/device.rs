@@ -6,6 +6,7 @@
 use alloc::sync::Arc;
 use core::ffi::{c_char, c_int};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes};
 use vrnic_driver::abi::registers::{Capabilities, firmware_version};
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) nic: Arc<Nic>,
     pub(super) ibdev: NonNull<bindings::ib_device>,
     pub(super) netdev: *mut bindings::net_device,
+    /// Counts the keys that were made.
+    keys: AtomicU8,
 }
 
 // SAFETY: device and interface outlive the value, and the kernel's functions synchronize.
@@ -58,6 +61,11 @@ impl Shared {
     /// Whether the device can do all of these.
     pub(super) fn has(&self, capabilities: Capabilities) -> bool {
         self.nic.driver.capabilities().contains(capabilities)
+    }
+
+    /// Bits 7:0 of a new key: others each time, so that an old key is not soon valid again.
+    pub(super) fn next_variant(&self) -> u8 {
+        self.keys.fetch_add(1, Ordering::Relaxed)
     }
 
     fn write_firmware_version(&self, to: *mut c_char) {
@@ -109,6 +117,7 @@ impl Device {
                 nic: Arc::clone(nic),
                 ibdev,
                 netdev: net.netdev(),
+                keys: AtomicU8::new(0),
             }),
             registered: false,
         };

@@ -15,6 +15,9 @@ const CLOCK: u64 = 1_000_000;
 /// requests of one or two data segments are no larger.
 const BLOCKS_PER_REQUEST: u64 = 2;
 
+/// Data segments of a receive request at most: the interface has no larger ones.
+const RECEIVE_SEGMENTS: u32 = 16;
+
 /// What a device with one of these capabilities announces.
 const FLAGS: [(Capabilities, u64); 7] = [
     (Capabilities::XRC, bindings::IB_DEVICE_XRC),
@@ -106,7 +109,7 @@ impl Shared {
         to.max_qp = count(has.max_qp);
         to.max_qp_wr = count(send.min(receive));
         to.max_send_sge = count(has.max_sge);
-        to.max_recv_sge = count(has.max_sge);
+        to.max_recv_sge = count(has.max_sge.min(RECEIVE_SEGMENTS));
         to.max_sge_rd = count(has.max_sge);
         to.max_cq = count(has.max_cq);
         to.max_cqe = count(power(has.log_max_cq_entries));
@@ -118,7 +121,7 @@ impl Shared {
         if self.has(Capabilities::SRQ) {
             to.max_srq = count(has.max_srq);
             to.max_srq_wr = count(power(has.log_max_srq_entries));
-            to.max_srq_sge = count(has.max_sge);
+            to.max_srq_sge = to.max_recv_sge;
         }
         to.local_ca_ack_delay = has.local_ack_delay;
     }

@@ -14,10 +14,13 @@
 //!
 //! Each module adds its operations to the table with a function `operations`.
 
+mod access;
 mod context;
 mod device;
 mod event;
 mod limits;
+mod mr;
+mod mw;
 mod object;
 mod pd;
 mod port;
@@ -46,5 +49,7 @@ fn operations() -> bindings::ib_device_ops {
     context::operations(&mut ops);
     pd::operations(&mut ops);
     xrcd::operations(&mut ops);
+    mr::operations(&mut ops);
+    mw::operations(&mut ops);
     ops
 }

@@ -12,6 +12,9 @@ use crate::kernel::errno::ENOMEM;
 /// A range of a process's memory, accessible to the device until the value is dropped.
 pub(crate) struct UserMemory {
     umem: NonNull<bindings::ib_umem>,
+    /// A reference: memory that the device may still access stays pinned until it is reset, when
+    /// the RDMA device is gone.
+    device: *mut bindings::ib_device,
     segments: Vec<Segment>,
 }
 
@@ -24,7 +27,7 @@ impl UserMemory {
     /// Pins the range. Sleepable context of the process.
     ///
     /// # Safety
-    /// `device` is an RDMA device that outlives the value.
+    /// `device` is an RDMA device, whose parent outlives the value.
     pub(crate) unsafe fn pin(
         device: *mut bindings::ib_device,
         address: u64,
@@ -34,8 +37,11 @@ impl UserMemory {
         // SAFETY: by the contract of this function; the kernel checks address and length.
         let umem = unsafe { bindings::ib_umem_get(device, address as _, length as _, access) };
         let umem = NonNull::new(Errno::check_pointer(umem)?).ok_or(ENOMEM)?;
+        // SAFETY: by the contract of this function.
+        unsafe { bindings::get_device(&raw mut (*device).__bindgen_anon_1.dev) };
         let mut memory = Self {
             umem,
+            device,
             segments: Vec::new(),
         };
         memory.read_segments(address, length)?;
@@ -87,6 +93,9 @@ impl PinnedMemory for UserMemory {
 impl Drop for UserMemory {
     fn drop(&mut self) {
         // SAFETY: pinned by `pin`, and the device is done with it.
-        unsafe { bindings::ib_umem_release(self.umem.as_ptr()) };
+        unsafe {
+            bindings::ib_umem_release(self.umem.as_ptr());
+            bindings::put_device(&raw mut (*self.device).__bindgen_anon_1.dev);
+        }
     }
 }

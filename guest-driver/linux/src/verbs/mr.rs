@@ -1,0 +1,390 @@
+//! Memory regions.
+//!
+//! * Of processes: their memory is pinned for as long as the region exists.
+//! * Of the kernel, for fast registration: its users map and unmap memory in atomic context and keep
+//!   it themselves; the region has but the list of its pages.
+//! * The reserved local key, as a region: all memory, for local use by the kernel.
+//!
+//! The core does not allocate regions, so that they are Rust's as a whole.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ffi::{c_int, c_uint};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use vrnic_driver::abi::admin::AccessFlags;
+use vrnic_driver::abi::registers::Capabilities;
+use vrnic_driver::abi::wqe::{RESERVED_LKEY, WqeFlags};
+use vrnic_driver::{
+    DmaBuffer, Error, FastRegion, Listed, Lock, MemoryRegion, MrConfig, PostError, RegionMemory,
+    SendQueue, Target,
+};
+
+use super::access;
+use super::device::Shared;
+use super::pd::PdObject;
+use super::umem::UserMemory;
+use crate::bindings;
+use crate::kernel::dma::Coherent;
+use crate::kernel::errno::{EINVAL, ENOMEM, EOPNOTSUPP};
+use crate::kernel::{Errno, SpinLock};
+use crate::platform::Kernel;
+
+/// A region as the core has it, and the driver's part.
+#[repr(C)]
+struct Mr {
+    base: bindings::ib_mr,
+    kind: Kind,
+}
+
+enum Kind {
+    /// The reserved local key.
+    Reserved,
+    User(UserRegion),
+    Fast(Fast),
+}
+
+impl Kind {
+    fn destroy(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Reserved => Ok(()),
+            Self::User(user) => user.region.destroy(),
+            Self::Fast(fast) => fast.region.get_mut().destroy(),
+        }
+    }
+}
+
+impl Mr {
+    /// The region of a core's part.
+    ///
+    /// # Safety
+    /// `base` is from [`Self::into_raw`] and was not destroyed; the value does not outlive the
+    /// operation.
+    unsafe fn of<'a>(base: *mut bindings::ib_mr) -> &'a Self {
+        // SAFETY: by the contract of this function.
+        unsafe { &*base.cast::<Self>() }
+    }
+
+    /// Hands a region to the core, which fills in the rest.
+    fn into_raw(kind: Kind, key: u32) -> *mut bindings::ib_mr {
+        let mut base = bindings::ib_mr::default();
+        base.lkey = key;
+        base.rkey = key;
+        Box::into_raw(Box::new(Self { base, kind })).cast()
+    }
+}
+
+/// What a process registers.
+#[derive(Clone, Copy)]
+struct Registration {
+    /// Address of the memory in the process.
+    address: u64,
+    length: u64,
+    /// Address of the same as work requests name it.
+    start: u64,
+    /// The kernel's flags.
+    access: c_int,
+}
+
+/// A region of a process.
+struct UserRegion {
+    region: MemoryRegion<Kernel>,
+    registration: Registration,
+}
+
+impl UserRegion {
+    /// # Safety
+    /// `pd` is a protection domain of this driver's.
+    unsafe fn new(pd: *mut bindings::ib_pd, registration: Registration) -> Result<Self, Errno> {
+        let Registration {
+            address,
+            length,
+            start,
+            access: flags,
+        } = registration;
+        let access = access::from_kernel(flags as u32)?;
+        // SAFETY: by the contract of this function; the memory keeps its device.
+        let (shared, domain, memory) = unsafe {
+            let ibdev = (*pd).device;
+            let memory = UserMemory::pin(ibdev, address, length, flags)?;
+            (Shared::of(ibdev), PdObject::of(pd)?, memory)
+        };
+        let memory = RegionMemory::Pinned(Arc::new(memory));
+        let config = MrConfig {
+            offset: 0,
+            length,
+            start,
+            access,
+            variant: shared.next_variant(),
+        };
+        let region = shared.nic.driver.create_mr(domain, memory, config)?;
+        Ok(Self {
+            region,
+            registration,
+        })
+    }
+
+    fn into_raw(self) -> *mut bindings::ib_mr {
+        let key = self.region.key();
+        let Registration { start, length, .. } = self.registration;
+        let mr = Mr::into_raw(Kind::User(self), key);
+        // SAFETY: the core does not have it yet.
+        unsafe {
+            (*mr).iova = start;
+            (*mr).length = length;
+        }
+        mr
+    }
+}
+
+/// The driver's part of a region for fast registration.
+struct Fast {
+    region: SpinLock<FastRegion<Kernel>>,
+    /// The region's, written without its lock: a region is mapped by one context at a time.
+    list: Arc<Coherent>,
+    /// Pages in the list.
+    pages: AtomicU32,
+    most: u32,
+}
+
+/// A region of the kernel for fast registration.
+pub(super) struct FastMr<'a> {
+    base: &'a bindings::ib_mr,
+    fast: &'a Fast,
+}
+
+impl FastMr<'_> {
+    /// The region of a core's part.
+    ///
+    /// # Safety
+    /// `base` is a region of this driver's. The value does not outlive the operation, in which
+    /// nobody changes the region.
+    pub(super) unsafe fn of(base: *mut bindings::ib_mr) -> Result<Self, Errno> {
+        // SAFETY: by the contract of this function.
+        let mr = unsafe { Mr::of(base) };
+        match &mr.kind {
+            Kind::Fast(fast) => Ok(Self {
+                base: &mr.base,
+                fast,
+            }),
+            Kind::Reserved | Kind::User(_) => Err(EINVAL),
+        }
+    }
+
+    /// Adds a page to the list.
+    fn add_page(&self, address: u64) -> Result<(), Errno> {
+        let index = self.fast.pages.load(Ordering::Relaxed);
+        if index >= self.fast.most {
+            return Err(ENOMEM);
+        }
+        let place = index as usize * size_of::<u64>();
+        self.fast.list.store(place, address);
+        self.fast.pages.store(index + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Posts the registration of the memory that was mapped last, to be accessed under `key`; the
+    /// device is told later. Atomic context.
+    pub(super) fn stage(
+        &self,
+        queue: &mut SendQueue<Kernel>,
+        wr_id: u64,
+        key: u32,
+        access: AccessFlags,
+        flags: WqeFlags,
+    ) -> Result<(), PostError> {
+        let listed = Listed {
+            pages: self.fast.pages.load(Ordering::Relaxed),
+            page_shift: self.base.page_size.trailing_zeros() as u8,
+            start: self.base.iova,
+            length: self.base.length,
+            access,
+            variant: key as u8,
+        };
+        self.fast.region.with(|region| {
+            region.describe(&listed).map_err(|_| PostError::NotMapped)?;
+            if region.key() != key {
+                return Err(PostError::NotMapped);
+            }
+            queue.stage_fast_register(wr_id, region, Target::Peer, flags)
+        })
+    }
+}
+
+/// The reserved local key as a region, which gives no right but that to use memory locally.
+///
+/// # Safety
+/// `pd` is a protection domain of this driver's.
+unsafe fn reserved(pd: *mut bindings::ib_pd, access: c_int) -> Result<*mut bindings::ib_mr, Errno> {
+    // SAFETY: by the contract of this function.
+    let shared = unsafe { Shared::of((*pd).device) };
+    let remote = access as u32 & !bindings::IB_ACCESS_OPTIONAL & !bindings::IB_ACCESS_LOCAL_WRITE;
+    if remote != 0 || !shared.has(Capabilities::RESERVED_LKEY) {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(Mr::into_raw(Kind::Reserved, RESERVED_LKEY))
+}
+
+/// # Safety
+/// `pd` is a protection domain of this driver's.
+unsafe fn alloc(
+    pd: *mut bindings::ib_pd,
+    mr_type: bindings::ib_mr_type,
+    most: u32,
+) -> Result<*mut bindings::ib_mr, Errno> {
+    if mr_type != bindings::IB_MR_TYPE_MEM_REG {
+        return Err(EOPNOTSUPP);
+    }
+    // SAFETY: by the contract of this function.
+    let (shared, domain) = unsafe { (Shared::of((*pd).device), PdObject::of(pd)?) };
+    let variant = shared.next_variant();
+    let region = shared
+        .nic
+        .driver
+        .create_fast_region(domain, most, variant)?;
+    let key = region.key();
+    let fast = Fast {
+        list: Arc::clone(region.list()),
+        pages: AtomicU32::new(0),
+        most,
+        region: SpinLock::new(region),
+    };
+    Ok(Mr::into_raw(Kind::Fast(fast), key))
+}
+
+/// A region like that of `mr` with what is to change changed. It takes the place of the old one,
+/// which the core then destroys.
+///
+/// # Safety
+/// `mr` is a region, `pd` the protection domain that it belongs to from now on.
+unsafe fn reregister(
+    mr: *mut bindings::ib_mr,
+    flags: c_int,
+    given: Registration,
+    pd: *mut bindings::ib_pd,
+) -> Result<*mut bindings::ib_mr, Errno> {
+    let flags = flags as u32;
+    if flags & !bindings::IB_MR_REREG_SUPPORTED != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    // SAFETY: by the contract of this function.
+    let Kind::User(old) = (unsafe { &Mr::of(mr).kind }) else {
+        return Err(EINVAL);
+    };
+    let mut new = old.registration;
+    if flags & bindings::IB_MR_REREG_TRANS != 0 {
+        let access = new.access;
+        new = Registration { access, ..given };
+    }
+    if flags & bindings::IB_MR_REREG_ACCESS != 0 {
+        new.access = given.access;
+    }
+    // SAFETY: by the contract of this function.
+    let region = unsafe { UserRegion::new(pd, new)? };
+    Ok(region.into_raw())
+}
+
+/// # Safety
+/// `base` is a region that nobody uses any more.
+unsafe fn destroy(base: *mut bindings::ib_mr) -> Result<(), Errno> {
+    // SAFETY: by the contract of this function it is from `Mr::into_raw`.
+    let mut mr = unsafe { Box::from_raw(base.cast::<Mr>()) };
+    mr.kind.destroy().map_err(|error| {
+        // It goes on.
+        let _ = Box::into_raw(mr);
+        error.into()
+    })
+}
+
+/// What an operation that creates a region returns.
+fn pointer(result: Result<*mut bindings::ib_mr, Errno>) -> *mut bindings::ib_mr {
+    result.unwrap_or_else(Errno::as_pointer)
+}
+
+unsafe extern "C" fn get_dma_mr(pd: *mut bindings::ib_pd, access: c_int) -> *mut bindings::ib_mr {
+    // SAFETY: the core's arguments.
+    pointer(unsafe { reserved(pd, access) })
+}
+
+unsafe extern "C" fn reg_user_mr(
+    pd: *mut bindings::ib_pd,
+    address: u64,
+    length: u64,
+    start: u64,
+    access: c_int,
+    _udata: *mut bindings::ib_udata,
+) -> *mut bindings::ib_mr {
+    let registration = Registration {
+        address,
+        length,
+        start,
+        access,
+    };
+    // SAFETY: the core's arguments.
+    pointer(unsafe { UserRegion::new(pd, registration) }.map(UserRegion::into_raw))
+}
+
+unsafe extern "C" fn rereg_user_mr(
+    mr: *mut bindings::ib_mr,
+    flags: c_int,
+    address: u64,
+    length: u64,
+    start: u64,
+    access: c_int,
+    pd: *mut bindings::ib_pd,
+    _udata: *mut bindings::ib_udata,
+) -> *mut bindings::ib_mr {
+    let registration = Registration {
+        address,
+        length,
+        start,
+        access,
+    };
+    // SAFETY: the core's arguments.
+    pointer(unsafe { reregister(mr, flags, registration, pd) })
+}
+
+unsafe extern "C" fn alloc_mr(
+    pd: *mut bindings::ib_pd,
+    mr_type: bindings::ib_mr_type,
+    most: u32,
+) -> *mut bindings::ib_mr {
+    // SAFETY: the core's arguments.
+    pointer(unsafe { alloc(pd, mr_type, most) })
+}
+
+unsafe extern "C" fn dereg_mr(mr: *mut bindings::ib_mr, _udata: *mut bindings::ib_udata) -> c_int {
+    // SAFETY: the core's argument.
+    Errno::of(unsafe { destroy(mr) })
+}
+
+unsafe extern "C" fn add_page(mr: *mut bindings::ib_mr, address: u64) -> c_int {
+    // SAFETY: the region that `map_mr_sg` works on.
+    let result = unsafe { FastMr::of(mr) };
+    Errno::of(result.and_then(|mr| mr.add_page(address)))
+}
+
+unsafe extern "C" fn map_mr_sg(
+    mr: *mut bindings::ib_mr,
+    list: *mut bindings::scatterlist,
+    count: c_int,
+    offset: *mut c_uint,
+) -> c_int {
+    // SAFETY: the core's argument; the value is gone before the region is changed.
+    match unsafe { FastMr::of(mr) } {
+        Ok(mr) => mr.fast.pages.store(0, Ordering::Relaxed),
+        Err(errno) => return errno.get(),
+    }
+    // SAFETY: the core's arguments.
+    unsafe { bindings::ib_sg_to_pages(mr, list, count, offset, Some(add_page)) }
+}
+
+/// Adds the operations of this module.
+pub(super) fn operations(ops: &mut bindings::ib_device_ops) {
+    ops.get_dma_mr = Some(get_dma_mr);
+    ops.reg_user_mr = Some(reg_user_mr);
+    ops.rereg_user_mr = Some(rereg_user_mr);
+    ops.alloc_mr = Some(alloc_mr);
+    ops.dereg_mr = Some(dereg_mr);
+    ops.map_mr_sg = Some(map_mr_sg);
+}
