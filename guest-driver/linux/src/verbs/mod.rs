@@ -15,6 +15,7 @@
 //! Each module adds its operations to the table with a function `operations`.
 
 mod access;
+mod ah;
 mod context;
 mod device;
 mod event;
@@ -51,5 +52,6 @@ fn operations() -> bindings::ib_device_ops {
     xrcd::operations(&mut ops);
     mr::operations(&mut ops);
     mw::operations(&mut ops);
+    ah::operations(&mut ops);
     ops
 }
