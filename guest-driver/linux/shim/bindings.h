@@ -35,3 +35,4 @@
 #include <uapi/rdma/rdma_user_ioctl_cmds.h>
 
 #include "helpers.h"
+#include "net.h"

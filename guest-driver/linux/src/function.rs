@@ -26,6 +26,7 @@ use crate::kernel::log;
 use crate::kernel::work::Work;
 use crate::net;
 use crate::platform::{Bars, Kernel};
+use crate::remains::Remains;
 use crate::verbs;
 
 /// Milliseconds between looks at the registers.
@@ -41,6 +42,8 @@ pub(crate) struct Nic {
     pub(crate) pdev: *mut bindings::pci_dev,
     /// Vectors and listeners.
     pub(crate) interrupts: Arc<Interrupts>,
+    /// What the device may still use. After the driver: it is dropped when that was reset.
+    pub(crate) remains: Remains,
 }
 
 // SAFETY: the PCI device outlives its driver.
@@ -203,6 +206,7 @@ impl Function {
             driver,
             pdev: self.pdev,
             interrupts,
+            remains: Remains::new(self.pdev),
         });
         // SAFETY: both live until `take_down` has ended the use of them.
         unsafe {

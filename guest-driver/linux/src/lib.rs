@@ -5,7 +5,8 @@
 //!
 //! * [`kernel`]: the kernel's services as Rust values: memory, locks, waiting, logging;
 //! * [`platform`]: what the driver core asks for, made of them;
-//! * [`function`]: a PCI function from probe to removal, reset and recovery;
+//! * [`function`]: a PCI function from probe to removal, reset and recovery; [`remains`]: what of it
+//!   must outlive a device that does not answer;
 //! * [`net`]: its Ethernet interface, [`verbs`]: its RDMA device, which is bound to that.
 //!
 //! The kernel is entered through `bindings`, made from its headers when the module is built, and
@@ -30,4 +31,5 @@ mod interrupts;
 mod kernel;
 mod net;
 mod platform;
+mod remains;
 mod verbs;

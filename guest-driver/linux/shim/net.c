@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+#include <linux/dma-mapping.h>
+#include <linux/etherdevice.h>
+#include <linux/if_vlan.h>
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+
+#include "net.h"
+
+/* The private part of a device is a pointer to the Rust part's. */
+void *vrnic_netdev_data(const struct net_device *dev)
+{
+	return *(void **)netdev_priv(dev);
+}
+
+void vrnic_set_netdev_data(struct net_device *dev, void *data)
+{
+	*(void **)netdev_priv(dev) = data;
+}
+
+bool vrnic_netdev_running(const struct net_device *dev)
+{
+	return netif_running(dev);
+}
+
+/* The address may change while the device is up. */
+void vrnic_netdev_allow_live_address(struct net_device *dev)
+{
+	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
+}
+
+/* Schedules a poll from a task. */
+void vrnic_napi_kick(struct napi_struct *napi)
+{
+	local_bh_disable();
+	napi_schedule(napi);
+	local_bh_enable();
+}
+
+/* Copies at most so many addresses that are listened to besides the own; returns how many there are. */
+u32 vrnic_netdev_addresses(struct net_device *dev, u8 (*to)[ETH_ALEN], u32 most)
+{
+	struct netdev_hw_addr *entry;
+	u32 count = 0;
+
+	netif_addr_lock_bh(dev);
+	netdev_for_each_uc_addr(entry, dev)
+		if (count++ < most)
+			ether_addr_copy(to[count - 1], entry->addr);
+	netdev_for_each_mc_addr(entry, dev)
+		if (count++ < most)
+			ether_addr_copy(to[count - 1], entry->addr);
+	netif_addr_unlock_bh(dev);
+	return count;
+}
+
+void vrnic_tx_start_all(struct net_device *dev)
+{
+	netif_tx_start_all_queues(dev);
+}
+
+void vrnic_tx_disable(struct net_device *dev)
+{
+	netif_tx_disable(dev);
+}
+
+void vrnic_tx_stop(struct netdev_queue *queue)
+{
+	netif_tx_stop_queue(queue);
+}
+
+void vrnic_tx_start(struct netdev_queue *queue)
+{
+	netif_tx_start_queue(queue);
+}
+
+bool vrnic_tx_stopped(const struct netdev_queue *queue)
+{
+	return netif_tx_queue_stopped(queue);
+}
+
+bool vrnic_tx_sent(struct netdev_queue *queue, u32 bytes, bool more)
+{
+	return __netdev_tx_sent_queue(queue, bytes, more);
+}
+
+void vrnic_tx_completed(struct netdev_queue *queue, u32 packets, u32 bytes)
+{
+	netdev_tx_completed_queue(queue, packets, bytes);
+}
+
+void vrnic_tx_reset(struct netdev_queue *queue)
+{
+	netdev_tx_reset_queue(queue);
+}
+
+void vrnic_packet_look(const struct sk_buff *skb, struct vrnic_packet *packet)
+{
+	packet->data = skb->data;
+	packet->length = skb->len;
+	packet->linear = skb_headlen(skb);
+	packet->fragments = skb_shinfo(skb)->nr_frags;
+	packet->queue = skb_get_queue_mapping(skb);
+	packet->network = skb_network_offset(skb);
+	packet->checksum = skb->ip_summed == CHECKSUM_PARTIAL;
+	packet->checksum_start = packet->checksum ? skb_checksum_start_offset(skb) : 0;
+	packet->checksum_offset = packet->checksum ? skb->csum_offset : 0;
+	packet->tagged = skb_vlan_tag_present(skb);
+	packet->tag = packet->tagged ? skb_vlan_tag_get(skb) : 0;
+	packet->more = netdev_xmit_more();
+}
+
+int vrnic_packet_linearize(struct sk_buff *skb)
+{
+	return skb_linearize(skb);
+}
+
+/* Piece 0 is the linear part, the others are the fragments. */
+int vrnic_packet_map(struct device *device, const struct sk_buff *skb, u32 piece,
+		     struct vrnic_mapping *mapping)
+{
+	if (piece) {
+		const skb_frag_t *frag = &skb_shinfo(skb)->frags[piece - 1];
+
+		mapping->length = skb_frag_size(frag);
+		mapping->address = skb_frag_dma_map(device, frag, 0, mapping->length, DMA_TO_DEVICE);
+	} else {
+		mapping->length = skb_headlen(skb);
+		mapping->address = dma_map_single(device, skb->data, mapping->length, DMA_TO_DEVICE);
+	}
+	return dma_mapping_error(device, mapping->address);
+}
+
+void vrnic_packet_timestamp(struct sk_buff *skb)
+{
+	skb_tx_timestamp(skb);
+}
+
+/* Bytes of a buffer for frames of so many bytes, with what the stack has before and behind them. */
+u32 vrnic_buffer_size(u32 length)
+{
+	return SKB_DATA_ALIGN(VRNIC_HEADROOM + length) +
+	       SKB_DATA_ALIGN(sizeof(struct skb_shared_info));
+}
+
+void *vrnic_buffer_alloc(u32 size)
+{
+	return netdev_alloc_frag(size);
+}
+
+void vrnic_buffer_free(void *buffer)
+{
+	skb_free_frag(buffer);
+}
+
+int vrnic_buffer_map(struct device *device, void *at, u32 length, dma_addr_t *address)
+{
+	*address = dma_map_single(device, at, length, DMA_FROM_DEVICE);
+	return dma_mapping_error(device, *address);
+}
+
+/* Makes a packet of the buffer, which it then owns. */
+struct sk_buff *vrnic_buffer_packet(void *buffer, u32 size, u32 length)
+{
+	struct sk_buff *skb = napi_build_skb(buffer, size);
+
+	if (likely(skb)) {
+		skb_reserve(skb, VRNIC_HEADROOM);
+		__skb_put(skb, length);
+	}
+	return skb;
+}
+
+void vrnic_packet_checked(struct sk_buff *skb)
+{
+	skb->ip_summed = CHECKSUM_UNNECESSARY;
+}
+
+void vrnic_packet_hashed(struct sk_buff *skb, u32 hash, bool ports)
+{
+	skb_set_hash(skb, hash, ports ? PKT_HASH_TYPE_L4 : PKT_HASH_TYPE_L3);
+}
+
+void vrnic_packet_tagged(struct sk_buff *skb, u16 tag)
+{
+	__vlan_hwaccel_put_tag(skb, htons(ETH_P_8021Q), tag);
+}
+
+void vrnic_packet_deliver(struct napi_struct *napi, struct sk_buff *skb, u16 queue)
+{
+	skb_record_rx_queue(skb, queue);
+	skb->protocol = eth_type_trans(skb, napi->dev);
+	napi_gro_receive(napi, skb);
+}

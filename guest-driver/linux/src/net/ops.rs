@@ -1,0 +1,177 @@
+//! What the stack calls.
+
+use core::ffi::{c_int, c_uint, c_void};
+use core::ptr::NonNull;
+
+use vrnic_driver::abi::object::PortAttributes;
+
+use crate::bindings;
+use crate::kernel::Errno;
+use crate::net::ethtool;
+use crate::net::packet::{Look, Packet};
+use crate::net::port::Port;
+
+/// Payloads that the device can be set to.
+const LEAST_MTU: u32 = 576;
+const MOST_MTU: u32 = 9000;
+/// Jiffies after which a packet that was not sent makes the queues start over.
+const PATIENCE: c_int = 5 * bindings::HZ as c_int;
+
+/// What all of the device's packets can be offered.
+const BASIC: bindings::netdev_features_t = bindings::VRNIC_F_SG
+    | bindings::VRNIC_F_IP_CSUM
+    | bindings::VRNIC_F_IPV6_CSUM
+    | bindings::VRNIC_F_HIGHDMA;
+/// What can be switched off.
+const SWITCHED: bindings::netdev_features_t = bindings::VRNIC_F_SG
+    | bindings::VRNIC_F_IP_CSUM
+    | bindings::VRNIC_F_IPV6_CSUM
+    | bindings::VRNIC_F_RXCSUM
+    | bindings::VRNIC_F_RXHASH
+    | bindings::VRNIC_F_VLAN_TX
+    | bindings::VRNIC_F_VLAN_RX;
+
+/// A table that the kernel reads.
+pub(super) struct Table<T>(pub(super) T);
+
+// SAFETY: nobody changes it.
+unsafe impl<T> Sync for Table<T> {}
+
+static OPERATIONS: Table<bindings::net_device_ops> = Table(bindings::net_device_ops {
+    ndo_open: Some(open),
+    ndo_stop: Some(stop),
+    ndo_start_xmit: Some(start_xmit),
+    ndo_set_rx_mode: Some(set_rx_mode),
+    ndo_set_mac_address: Some(set_mac_address),
+    ndo_validate_addr: Some(bindings::eth_validate_addr),
+    ndo_change_mtu: Some(change_mtu),
+    ndo_tx_timeout: Some(tx_timeout),
+    ndo_get_stats64: Some(get_stats64),
+    ndo_set_features: Some(set_features),
+    // SAFETY: operations that are not there are null.
+    ..unsafe { core::mem::zeroed() }
+});
+
+/// Fills in a network device before it is registered.
+pub(super) fn prepare(port: &Port, attributes: &PortAttributes) {
+    // SAFETY: the device is not registered: it is ours alone.
+    let netdev = unsafe { &mut *port.netdev.as_ptr() };
+    netdev.netdev_ops = &raw const OPERATIONS.0;
+    netdev.ethtool_ops = ethtool::operations();
+    netdev.dev.parent = port.nic.device();
+    netdev.watchdog_timeo = PATIENCE;
+    netdev.min_mtu = LEAST_MTU;
+    netdev.max_mtu = MOST_MTU;
+    netdev.mtu = attributes.mtu.clamp(LEAST_MTU, MOST_MTU);
+    netdev.features = BASIC | SWITCHED;
+    netdev.hw_features = SWITCHED;
+    netdev.vlan_features = BASIC;
+    // SAFETY: an address of six bytes, and filled in by the kernel's own function.
+    unsafe {
+        bindings::vrnic_netdev_allow_live_address(netdev);
+        bindings::dev_addr_mod(
+            netdev,
+            0,
+            attributes.mac.as_ptr().cast(),
+            attributes.mac.len(),
+        );
+    }
+}
+
+unsafe extern "C" fn open(netdev: *mut bindings::net_device) -> c_int {
+    // SAFETY: a device of this driver, as in all that follow.
+    Errno::of(unsafe { Port::of(netdev) }.open())
+}
+
+unsafe extern "C" fn stop(netdev: *mut bindings::net_device) -> c_int {
+    // SAFETY: as above.
+    unsafe { Port::of(netdev) }.close();
+    0
+}
+
+unsafe extern "C" fn start_xmit(
+    skb: *mut bindings::sk_buff,
+    netdev: *mut bindings::net_device,
+) -> bindings::netdev_tx_t {
+    if let Some(skb) = NonNull::new(skb) {
+        // SAFETY: as above; the caller holds the queue's lock, and the packet is ours.
+        unsafe {
+            let packet = Packet(skb);
+            let look: Look = packet.look();
+            Port::of(netdev).send(packet, look);
+        }
+    }
+    bindings::NETDEV_TX_OK
+}
+
+unsafe extern "C" fn set_rx_mode(netdev: *mut bindings::net_device) {
+    // SAFETY: as above.
+    unsafe { Port::of(netdev) }.request_filters();
+}
+
+unsafe extern "C" fn set_mac_address(
+    netdev: *mut bindings::net_device,
+    address: *mut c_void,
+) -> c_int {
+    // SAFETY: as above; the stack hands over a `sockaddr`.
+    unsafe {
+        let result = Errno::check(bindings::eth_prepare_mac_addr_change(netdev, address));
+        let result = result.and_then(|()| {
+            let data = (&raw const (*address.cast::<bindings::sockaddr>()).__bindgen_anon_1)
+                .cast::<[u8; 6]>();
+            Port::of(netdev).add_address(data.read())
+        });
+        if result.is_ok() {
+            bindings::eth_commit_mac_addr_change(netdev, address);
+            Port::of(netdev).request_filters();
+        }
+        Errno::of(result)
+    }
+}
+
+unsafe extern "C" fn change_mtu(netdev: *mut bindings::net_device, mtu: c_int) -> c_int {
+    // SAFETY: as above. Others read the value without a lock.
+    unsafe {
+        let place = &raw mut (*netdev).mtu;
+        let old = place.read();
+        let set = |mtu: u32| place.write_volatile(mtu);
+        Errno::of(Port::of(netdev).change(|| set(mtu.unsigned_abs()), || set(old)))
+    }
+}
+
+unsafe extern "C" fn tx_timeout(netdev: *mut bindings::net_device, _queue: c_uint) {
+    // SAFETY: as above.
+    unsafe { Port::of(netdev) }.request_restart();
+}
+
+unsafe extern "C" fn get_stats64(
+    netdev: *mut bindings::net_device,
+    to: *mut bindings::rtnl_link_stats64,
+) {
+    // SAFETY: as above; the stack wants them in there, zeroed.
+    let (port, to) = unsafe { (Port::of(netdev), &mut *to) };
+    for channel in &port.channels {
+        let from = &channel.statistics;
+        to.rx_packets += from.rx_packets.get();
+        to.rx_bytes += from.rx_bytes.get();
+        to.rx_dropped += from.rx_dropped.get();
+        to.rx_errors += from.rx_errors.get();
+        to.tx_packets += from.tx_packets.get();
+        to.tx_bytes += from.tx_bytes.get();
+        to.tx_dropped += from.tx_dropped.get();
+        to.tx_errors += from.tx_errors.get();
+    }
+}
+
+unsafe extern "C" fn set_features(
+    netdev: *mut bindings::net_device,
+    features: bindings::netdev_features_t,
+) -> c_int {
+    let strip = features & bindings::VRNIC_F_VLAN_RX != 0;
+    // SAFETY: as above.
+    let port = unsafe { Port::of(netdev) };
+    if strip == port.strips_tags() {
+        return 0;
+    }
+    Errno::of(port.set_strip(strip))
+}
