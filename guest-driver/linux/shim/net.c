@@ -4,6 +4,7 @@
 #include <linux/if_vlan.h>
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
+#include <linux/tcp.h>
 
 #include "net.h"
 
@@ -59,6 +60,11 @@ void vrnic_tx_start_all(struct net_device *dev)
 	netif_tx_start_all_queues(dev);
 }
 
+void vrnic_tx_wake_all(struct net_device *dev)
+{
+	netif_tx_wake_all_queues(dev);
+}
+
 void vrnic_tx_disable(struct net_device *dev)
 {
 	netif_tx_disable(dev);
@@ -94,6 +100,17 @@ void vrnic_tx_reset(struct netdev_queue *queue)
 	netdev_tx_reset_queue(queue);
 }
 
+bool vrnic_packet_is_cut(const struct sk_buff *skb)
+{
+	return skb_is_gso(skb);
+}
+
+/* What the stack's own check leaves of the features. */
+netdev_features_t vrnic_packet_features(struct sk_buff *skb, netdev_features_t features)
+{
+	return vlan_features_check(skb, features);
+}
+
 void vrnic_packet_look(const struct sk_buff *skb, struct vrnic_packet *packet)
 {
 	packet->data = skb->data;
@@ -105,6 +122,8 @@ void vrnic_packet_look(const struct sk_buff *skb, struct vrnic_packet *packet)
 	packet->checksum = skb->ip_summed == CHECKSUM_PARTIAL;
 	packet->checksum_start = packet->checksum ? skb_checksum_start_offset(skb) : 0;
 	packet->checksum_offset = packet->checksum ? skb->csum_offset : 0;
+	packet->mss = skb_shinfo(skb)->gso_size;
+	packet->headers = packet->mss ? skb_tcp_all_headers(skb) : 0;
 	packet->tagged = skb_vlan_tag_present(skb);
 	packet->tag = packet->tagged ? skb_vlan_tag_get(skb) : 0;
 	packet->more = netdev_xmit_more();

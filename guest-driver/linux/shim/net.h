@@ -18,6 +18,8 @@ static const netdev_features_t VRNIC_F_RXCSUM = NETIF_F_RXCSUM;
 static const netdev_features_t VRNIC_F_RXHASH = NETIF_F_RXHASH;
 static const netdev_features_t VRNIC_F_VLAN_TX = NETIF_F_HW_VLAN_CTAG_TX;
 static const netdev_features_t VRNIC_F_VLAN_RX = NETIF_F_HW_VLAN_CTAG_RX;
+static const netdev_features_t VRNIC_F_TSO = NETIF_F_TSO | NETIF_F_TSO6 | NETIF_F_TSO_ECN;
+static const netdev_features_t VRNIC_F_GSO = NETIF_F_GSO_MASK;
 
 /* Bytes before a received frame that the stack may put headers into. */
 #define VRNIC_HEADROOM 64
@@ -32,6 +34,7 @@ u32 vrnic_netdev_addresses(struct net_device *dev, u8 (*to)[ETH_ALEN], u32 most)
 
 /* --- its transmit queues -------------------------------------------------------------------- */
 void vrnic_tx_start_all(struct net_device *dev);
+void vrnic_tx_wake_all(struct net_device *dev);
 void vrnic_tx_disable(struct net_device *dev);
 void vrnic_tx_stop(struct netdev_queue *queue);
 void vrnic_tx_start(struct netdev_queue *queue);
@@ -57,6 +60,9 @@ struct vrnic_packet {
 	u32 checksum_start;
 	u32 checksum_offset;
 	bool checksum;
+	/* If it is to be cut into frames: most bytes of data in each, and those of the headers. */
+	u32 mss;
+	u32 headers;
 	/* A VLAN tag to insert. */
 	bool tagged;
 	u16 tag;
@@ -70,6 +76,8 @@ struct vrnic_mapping {
 	u32 length;
 };
 
+bool vrnic_packet_is_cut(const struct sk_buff *skb);
+netdev_features_t vrnic_packet_features(struct sk_buff *skb, netdev_features_t features);
 void vrnic_packet_look(const struct sk_buff *skb, struct vrnic_packet *packet);
 int vrnic_packet_linearize(struct sk_buff *skb);
 int vrnic_packet_map(struct device *device, const struct sk_buff *skb, u32 piece,

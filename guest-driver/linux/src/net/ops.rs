@@ -4,11 +4,12 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::NonNull;
 
 use vrnic_driver::abi::object::PortAttributes;
+use vrnic_driver::abi::registers::Capabilities;
 
 use crate::bindings;
 use crate::kernel::Errno;
 use crate::net::ethtool;
-use crate::net::packet::{Look, Packet};
+use crate::net::packet::Packet;
 use crate::net::port::Port;
 
 /// Payloads that the device can be set to.
@@ -22,7 +23,7 @@ const BASIC: bindings::netdev_features_t = bindings::VRNIC_F_SG
     | bindings::VRNIC_F_IP_CSUM
     | bindings::VRNIC_F_IPV6_CSUM
     | bindings::VRNIC_F_HIGHDMA;
-/// What can be switched off.
+/// What can be switched off, with [`segmentation`].
 const SWITCHED: bindings::netdev_features_t = bindings::VRNIC_F_SG
     | bindings::VRNIC_F_IP_CSUM
     | bindings::VRNIC_F_IPV6_CSUM
@@ -48,9 +49,18 @@ static OPERATIONS: Table<bindings::net_device_ops> = Table(bindings::net_device_
     ndo_tx_timeout: Some(tx_timeout),
     ndo_get_stats64: Some(get_stats64),
     ndo_set_features: Some(set_features),
+    ndo_features_check: Some(features_check),
     // SAFETY: operations that are not there are null.
     ..unsafe { core::mem::zeroed() }
 });
+
+/// What the device can do about packets that are longer than a frame.
+fn segmentation(port: &Port) -> bindings::netdev_features_t {
+    match port.nic.driver.capabilities() {
+        able if able.contains(Capabilities::SEGMENTATION) => bindings::VRNIC_F_TSO,
+        _ => 0,
+    }
+}
 
 /// Fills in a network device before it is registered.
 pub(super) fn prepare(port: &Port, attributes: &PortAttributes) {
@@ -63,9 +73,10 @@ pub(super) fn prepare(port: &Port, attributes: &PortAttributes) {
     netdev.min_mtu = LEAST_MTU;
     netdev.max_mtu = MOST_MTU;
     netdev.mtu = attributes.mtu.clamp(LEAST_MTU, MOST_MTU);
-    netdev.features = BASIC | SWITCHED;
-    netdev.hw_features = SWITCHED;
-    netdev.vlan_features = BASIC;
+    let segmentation = segmentation(port);
+    netdev.features = BASIC | SWITCHED | segmentation;
+    netdev.hw_features = SWITCHED | segmentation;
+    netdev.vlan_features = BASIC | segmentation;
     // SAFETY: an address of six bytes, and filled in by the kernel's own function.
     unsafe {
         bindings::vrnic_netdev_allow_live_address(netdev);
@@ -97,11 +108,31 @@ unsafe extern "C" fn start_xmit(
         // SAFETY: as above; the caller holds the queue's lock, and the packet is ours.
         unsafe {
             let packet = Packet(skb);
-            let look: Look = packet.look();
+            let look = packet.look();
             Port::of(netdev).send(packet, look);
         }
     }
     bindings::NETDEV_TX_OK
+}
+
+unsafe extern "C" fn features_check(
+    skb: *mut bindings::sk_buff,
+    _netdev: *mut bindings::net_device,
+    features: bindings::netdev_features_t,
+) -> bindings::netdev_features_t {
+    // SAFETY: a packet that the stack has.
+    unsafe {
+        let features = bindings::vrnic_packet_features(skb, features);
+        match NonNull::new(skb) {
+            Some(skb)
+                if bindings::vrnic_packet_is_cut(skb.as_ptr())
+                    && !Packet(skb).look().device_cuts() =>
+            {
+                features & !bindings::VRNIC_F_GSO
+            }
+            _ => features,
+        }
+    }
 }
 
 unsafe extern "C" fn set_rx_mode(netdev: *mut bindings::net_device) {

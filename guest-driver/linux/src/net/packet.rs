@@ -91,6 +91,22 @@ impl Look {
         })
     }
 
+    /// Whether the device can cut it into frames: a TCP segment, with headers as for the checksum.
+    pub(super) fn device_cuts(&self) -> bool {
+        self.0.checksum && self.0.checksum_offset == TCP_CHECKSUM && self.device_fills_checksum()
+    }
+
+    /// Frames that it becomes, and their bytes.
+    #[inline]
+    pub(super) fn frames(&self) -> (u32, u32) {
+        let length = self.0.length;
+        let frames = match length.checked_sub(self.0.headers) {
+            Some(data) if self.0.mss > 0 => data.div_ceil(self.0.mss).max(1),
+            _ => 1,
+        };
+        (frames, length + (frames - 1) * self.0.headers)
+    }
+
     /// Protocol and offset of the transport header of a packet whose IP header the device
     /// understands.
     fn transport(&self) -> Option<(u8, u32)> {

@@ -22,7 +22,7 @@ use crate::bindings;
 use crate::function::Nic;
 use crate::interrupts::Listener;
 use crate::kernel::Errno;
-use crate::kernel::errno::{EBUSY, ENODEV};
+use crate::kernel::errno::ENODEV;
 use crate::kernel::lock::Mutex;
 use crate::kernel::work::Work;
 use crate::net::filter::{self, Filters};
@@ -162,11 +162,12 @@ impl Port {
     /// Does `change` while the interface is down, if it is up otherwise. If it does not come up
     /// again, `undo` is done, and it is tried once more. Sleepable context, under the RTNL lock.
     pub(super) fn change(&self, change: impl FnOnce(), undo: impl FnOnce()) -> Result<(), Errno> {
-        self.state.with(|state| {
-            if state.queues.is_empty() {
-                change();
-                return Ok(());
-            }
+        // SAFETY: the device is there.
+        if !unsafe { bindings::vrnic_netdev_running(self.netdev.as_ptr()) } {
+            change();
+            return Ok(());
+        }
+        let result = self.state.with(|state| {
             self.stop(state);
             change();
             self.start(state).inspect_err(|_| {
@@ -174,7 +175,10 @@ impl Port {
                 // It stays down if that fails, too: packets are dropped.
                 let _ = self.start(state);
             })
-        })
+        });
+        // SAFETY: as above. Packets have waited in the stack.
+        unsafe { bindings::vrnic_tx_wake_all(self.netdev.as_ptr()) };
+        result
     }
 
     /// Whether VLAN tags are to be taken out of received frames.
@@ -269,17 +273,12 @@ impl Port {
     }
 
     fn restart(&self) {
-        // SAFETY: sleepable context.
+        let text = format_args!("starting the queues of the Ethernet interface over");
+        self.nic.log(Level::Warning, text);
+        // SAFETY: sleepable context, without locks.
         unsafe { bindings::rtnl_lock() };
-        // SAFETY: the device is there until this work was cancelled.
-        if unsafe { bindings::vrnic_netdev_running(self.netdev.as_ptr()) } {
-            self.nic.log(
-                Level::Warning,
-                format_args!("starting the Ethernet interface over"),
-            );
-            // What fails is in the log.
-            let _ = self.change(|| (), || ());
-        }
+        // What fails is in the log.
+        let _ = self.change(|| (), || ());
         // SAFETY: taken above.
         unsafe { bindings::rtnl_unlock() };
     }
@@ -300,11 +299,11 @@ impl Port {
     /// context.
     pub(super) fn add_address(&self, address: [u8; 6]) -> Result<(), Errno> {
         self.state.with(|state| {
-            let added =
-                state
-                    .filters
-                    .add(&self.nic.driver, &state.queues, filter::address(address));
-            added.map_err(|errno| if errno == EBUSY { EBUSY } else { errno })
+            if state.queues.is_empty() {
+                return Ok(());
+            }
+            let frames = filter::address(address);
+            state.filters.add(&self.nic.driver, &state.queues, frames)
         })
     }
 

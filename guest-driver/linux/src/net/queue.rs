@@ -15,7 +15,7 @@ use core::mem::{MaybeUninit, offset_of};
 use core::ptr::NonNull;
 
 use vrnic_driver::abi::admin::QpType;
-use vrnic_driver::{CqConfig, ProtectionDomain, QpConfig, QueuePair};
+use vrnic_driver::{CompletionQueue, CqConfig, Error, ProtectionDomain, QpConfig, QueuePair};
 
 use crate::bindings;
 use crate::kernel::Errno;
@@ -132,26 +132,10 @@ impl Queue {
         index: usize,
         mtu: u32,
     ) -> Result<Box<Self>, Errno> {
-        let driver = &port.nic.driver;
         let poller = Poller::new(port.netdev);
-        let cq = |entries: u32| {
-            let config = CqConfig {
-                entries,
-                completion_vector: index as u16,
-                context: poller.notify.context(),
-                ..CqConfig::default()
-            };
-            driver.create_cq(config)
-        };
-        let queues = cq(transmit::ENTRIES).and_then(|send| {
-            let receive = cq(receive::ENTRIES)?;
-            let config = config(port.strips_tags());
-            let mut pair = driver.create_qp(pd, &send, &receive, config)?;
-            pair.to_rts_raw()?;
-            Ok((send, receive, pair))
-        });
-        // What was created before something failed is the core's to forget; nothing was armed.
-        let (send_cq, receive_cq, pair) = queues.inspect_err(|_| poller.remove())?;
+        // What was created before something failed is gone, and nothing was armed.
+        let objects = create(port, pd, index, poller.notify.context());
+        let (send_cq, receive_cq, pair) = objects.inspect_err(|_| poller.remove())?;
         let pair = Pair::new(pair);
         // SAFETY: only the pointers into it are used until it is dropped.
         let (send, receive) = unsafe { (*pair.0.as_ptr()).queues() };
@@ -278,6 +262,52 @@ impl Queue {
         receive.arm() || sent
     }
 }
+
+/// What a queue is made of on the device: two completion queues, and the queue pair in RTS.
+type Objects = (
+    CompletionQueue<Kernel>,
+    CompletionQueue<Kernel>,
+    QueuePair<Kernel>,
+);
+
+fn create(
+    port: &Port,
+    pd: &ProtectionDomain<Kernel>,
+    index: usize,
+    context: u64,
+) -> Result<Objects, Error> {
+    let driver = &port.nic.driver;
+    let cq = |entries: u32| {
+        driver.create_cq(CqConfig {
+            entries,
+            completion_vector: index as u16,
+            context,
+            ..CqConfig::default()
+        })
+    };
+    let mut send = cq(transmit::ENTRIES)?;
+    let mut receive = cq(receive::ENTRIES).inspect_err(|_| give_up(send.destroy()))?;
+    let config = config(port.strips_tags());
+    let pair = driver.create_qp(pd, &send, &receive, config);
+    let pair = pair.and_then(|mut pair| match pair.to_rts_raw() {
+        Ok(()) => Ok(pair),
+        Err(error) => {
+            give_up(pair.destroy());
+            Err(error)
+        }
+    });
+    match pair {
+        Ok(pair) => Ok((send, receive, pair)),
+        Err(error) => {
+            give_up(send.destroy());
+            give_up(receive.destroy());
+            Err(error)
+        }
+    }
+}
+
+/// If an object that nobody has used cannot be destroyed, the device has failed, and is reset.
+fn give_up(_: Result<(), Error>) {}
 
 /// How the queue pairs are created.
 fn config(strip_vlan: bool) -> QpConfig {

@@ -279,8 +279,8 @@ unsafe fn deliver(packet: Packet, completion: &Completion, stack: &Stack<'_>) {
             statistics.rx_checked.add(1);
         }
         if completion.hash != 0 && features & bindings::VRNIC_F_RXHASH != 0 {
-            // Only TCP and UDP have checksums that are checked, and the device hashes their ports.
-            bindings::vrnic_packet_hashed(skb, completion.hash, checked);
+            let ports = completion.flags.contains(CompletionFlags::HASH_PORTS);
+            bindings::vrnic_packet_hashed(skb, completion.hash, ports);
         }
         if completion.flags.contains(CompletionFlags::VLAN) {
             bindings::vrnic_packet_tagged(skb, completion.vlan_tag);

@@ -35,13 +35,15 @@ pub(super) struct Statistics {
     pub(super) rx_checked: Count,
     /// Times that no buffer could be allocated.
     pub(super) rx_no_buffer: Count,
-    /// Packets that the device has sent, and their bytes. Written by NAPI.
+    /// Frames that the device has sent, and their bytes. Written by NAPI.
     pub(super) tx_packets: Count,
     pub(super) tx_bytes: Count,
     /// Send requests that completed with an error. Written by NAPI.
     pub(super) tx_errors: Count,
     /// Packets that could not be posted.
     pub(super) tx_dropped: Count,
+    /// Packets that the device cuts into frames.
+    pub(super) tx_cut: Count,
     /// Times that the queue was full.
     pub(super) tx_stopped: Count,
     /// Packets whose checksum the device fills in.
@@ -50,7 +52,7 @@ pub(super) struct Statistics {
 
 impl Statistics {
     /// Names and values, in an order that stays.
-    pub(super) fn each(&self) -> [(&'static str, u64); 12] {
+    pub(super) fn each(&self) -> [(&'static str, u64); 13] {
         [
             ("rx_packets", self.rx_packets.get()),
             ("rx_bytes", self.rx_bytes.get()),
@@ -63,6 +65,7 @@ impl Statistics {
             ("tx_errors", self.tx_errors.get()),
             ("tx_dropped", self.tx_dropped.get()),
             ("tx_stopped", self.tx_stopped.get()),
+            ("tx_cut", self.tx_cut.get()),
             ("tx_checked", self.tx_checked.get()),
         ]
     }

@@ -15,7 +15,7 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use vrnic_driver::abi::cqe::CompletionStatus;
-use vrnic_driver::abi::wqe::WqeFlags;
+use vrnic_driver::abi::wqe::{MAX_SEGMENTED, WqeFlags};
 use vrnic_driver::{
     Completion, CompletionQueue, Data, Operation, SendQueue, SendRequest, Sge, Target,
 };
@@ -39,6 +39,8 @@ struct Slot {
     /// Null if there is none.
     packet: *mut bindings::sk_buff,
     length: u32,
+    /// Frames that it becomes, and their bytes.
+    frames: (u32, u32),
     pieces: u32,
     mappings: [Mapping; PIECES],
 }
@@ -61,6 +63,7 @@ impl Ring {
             UnsafeCell::new(Slot {
                 packet: null_mut(),
                 length: 0,
+                frames: (0, 0),
                 pieces: 0,
                 mappings: [Mapping::default(); PIECES],
             })
@@ -127,6 +130,27 @@ impl Drop for Ring {
 
 /// A packet that could not be sent.
 struct Dropped;
+
+/// What was given back in one go.
+#[derive(Default)]
+struct Sent {
+    packets: u32,
+    bytes: u32,
+    frames: u64,
+    frame_bytes: u64,
+}
+
+impl Sent {
+    #[inline]
+    fn add(&mut self, slot: &Slot, good: bool) {
+        self.packets += 1;
+        self.bytes += slot.length;
+        if good {
+            self.frames += u64::from(slot.frames.0);
+            self.frame_bytes += u64::from(slot.frames.1);
+        }
+    }
+}
 
 /// The transmit half of a queue.
 pub(super) struct Transmit {
@@ -218,7 +242,7 @@ impl Transmit {
             return Err(Dropped);
         }
         // SAFETY: the packet is ours.
-        let flags = unsafe { self.prepare(packet, look)? };
+        let (operation, flags) = unsafe { self.prepare(packet, look)? };
         let head = self.head.load(Ordering::Relaxed);
         // SAFETY: a free slot is the poster's.
         let slot = unsafe { &mut *self.ring.slot(head) };
@@ -229,7 +253,7 @@ impl Transmit {
         }
         let request = SendRequest {
             wr_id: u64::from(head),
-            operation: Operation::Send,
+            operation,
             target: Target::Wire {
                 vlan_tag: look.tag(),
             },
@@ -242,8 +266,12 @@ impl Transmit {
         }
         slot.packet = packet.0.as_ptr();
         slot.length = look.0.length;
+        slot.frames = look.frames();
         if flags.contains(WqeFlags::CHECKSUM_TRANSPORT) {
             statistics.tx_checked.add(1);
+        }
+        if look.0.mss > 0 {
+            statistics.tx_cut.add(1);
         }
         // SAFETY: the device has not been told yet, so it is still ours.
         unsafe { bindings::vrnic_packet_timestamp(packet.0.as_ptr()) };
@@ -251,14 +279,16 @@ impl Transmit {
         Ok(())
     }
 
-    /// Makes the packet one that the device can send, and says with what flags.
+    /// Makes the packet one that the device can send, and says how.
     ///
     /// # Safety
     /// The packet is ours.
-    unsafe fn prepare(&self, packet: Packet, look: &mut Look) -> Result<WqeFlags, Dropped> {
-        if !(SHORTEST..=self.longest).contains(&look.0.length) {
-            return Err(Dropped);
-        }
+    unsafe fn prepare(
+        &self,
+        packet: Packet,
+        look: &mut Look,
+    ) -> Result<(Operation, WqeFlags), Dropped> {
+        let operation = self.operation(look)?;
         let mut flags = WqeFlags::empty();
         // SAFETY: the packet is ours, and what was read of it is read again after a change.
         unsafe {
@@ -278,7 +308,28 @@ impl Transmit {
                 }
             }
         }
-        Ok(flags)
+        Ok((operation, flags))
+    }
+
+    /// How the device sends the packet.
+    #[inline]
+    fn operation(&self, look: &Look) -> Result<Operation, Dropped> {
+        let length = look.0.length;
+        if look.0.mss == 0 {
+            return match (SHORTEST..=self.longest).contains(&length) {
+                true => Ok(Operation::Send),
+                false => Err(Dropped),
+            };
+        }
+        let data = length.checked_sub(look.0.headers).ok_or(Dropped)?;
+        let frame = look.0.headers + look.0.mss.min(data);
+        if data > MAX_SEGMENTED || frame > self.longest || !look.device_cuts() {
+            return Err(Dropped);
+        }
+        Ok(Operation::SendSegmented {
+            mss: look.0.mss as u16,
+            header_length: look.0.headers as u16,
+        })
     }
 
     #[inline]
@@ -307,43 +358,38 @@ impl Transmit {
         // SAFETY: by the contract of this function.
         let cq = unsafe { &mut *self.cq.get() };
         let mut completions = [Completion::default(); BATCH];
-        let (mut packets, mut bytes, mut errors) = (0, 0, 0);
+        let (mut sent, mut errors) = (Sent::default(), 0);
         for _ in 0..ENTRIES as usize / BATCH {
             let count = cq.poll(&mut completions).unwrap_or(0);
             for completion in &completions[..count] {
-                if completion.status != CompletionStatus::Success {
-                    errors += 1;
-                }
+                let good = completion.status == CompletionStatus::Success;
+                errors += u32::from(!good);
                 // SAFETY: by the contract of this function.
-                let (more, length) = unsafe { self.release(completion.wr_id as u32, budget) };
-                packets += more;
-                bytes += length;
+                unsafe { self.release(completion.wr_id as u32, good, budget, &mut sent) };
             }
             if count < BATCH {
                 break;
             }
         }
-        if packets > 0 {
-            statistics
-                .tx_packets
-                .add(u64::from(packets.saturating_sub(errors)));
-            statistics.tx_bytes.add(u64::from(bytes));
+        if sent.packets > 0 {
+            statistics.tx_packets.add(sent.frames);
+            statistics.tx_bytes.add(sent.frame_bytes);
             statistics.tx_errors.add(u64::from(errors));
-            self.wake(packets, bytes);
+            self.wake(&sent);
         }
         errors
     }
 
-    /// Gives back all packets up to the one with counter `last`: how many, and their bytes.
+    /// Gives back all packets up to the one with counter `last`, and adds them to `sent`; `good` says
+    /// whether they were sent.
     ///
     /// # Safety
     /// As for [`Self::clean`].
-    unsafe fn release(&self, last: u32, budget: i32) -> (u32, u32) {
-        let (mut packets, mut bytes) = (0, 0);
+    unsafe fn release(&self, last: u32, good: bool, budget: i32, sent: &mut Sent) {
         let head = self.head.load(Ordering::Acquire);
         let mut tail = self.tail.load(Ordering::Relaxed);
         if last.wrapping_sub(tail) >= head.wrapping_sub(tail) {
-            return (0, 0);
+            return;
         }
         let end = last.wrapping_add(1);
         while tail != end {
@@ -353,19 +399,17 @@ impl Transmit {
             // SAFETY: the packet of a request that has completed.
             unsafe { bindings::napi_consume_skb(slot.packet, budget) };
             slot.packet = null_mut();
-            packets += 1;
-            bytes += slot.length;
+            sent.add(slot, good);
             tail = tail.wrapping_add(1);
         }
         self.tail.store(tail, Ordering::Release);
-        (packets, bytes)
     }
 
-    fn wake(&self, packets: u32, bytes: u32) {
+    fn wake(&self, sent: &Sent) {
         let stack = self.stack.as_ptr();
         // SAFETY: the stack's queue lives as long as its device.
         unsafe {
-            bindings::vrnic_tx_completed(stack, packets, bytes);
+            bindings::vrnic_tx_completed(stack, sent.packets, sent.bytes);
             // As in `stop_if_full`.
             fence(Ordering::SeqCst);
             if bindings::vrnic_tx_stopped(stack) && self.free() >= ENOUGH {
