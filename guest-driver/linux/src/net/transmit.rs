@@ -225,7 +225,7 @@ impl Transmit {
         // SAFETY: the stack's queue lives as long as its device.
         if unsafe { bindings::vrnic_tx_sent(self.stack.as_ptr(), length, more) } {
             // A queue that did not survive a reset has nobody to tell.
-            let _ = queue.announce();
+            queue.ring();
         }
     }
 
@@ -260,7 +260,7 @@ impl Transmit {
             data: Data::Sges(&segments[..look.pieces()]),
             flags: flags | WqeFlags::SIGNALED,
         };
-        if queue.post_quietly(&request).is_err() {
+        if queue.stage(&request).is_err() {
             self.ring.unmap(slot);
             return Err(Dropped);
         }
