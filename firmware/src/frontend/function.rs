@@ -22,7 +22,7 @@ use super::registers::{Action, Fault, Registers};
 use super::ring::Rung;
 use crate::host::{Host, TraceEvent};
 use crate::pdu::Pdu;
-use crate::resource::{Owner, limits};
+use crate::resource::{GROUPS_A_STEP, Owner, limits};
 use crate::transport::{Modify, Poll, Qp};
 use crate::types::{Mac, State, Time};
 
@@ -224,32 +224,39 @@ impl Function {
         }
     }
 
-    /// Looks at all doorbell pages; returns whether anything was rung.
+    /// Looks at all doorbell pages, as far as a step goes; returns whether anything was rung.
     pub fn poll_doorbells<H: Host>(&mut self, host: &H, now: Time) -> bool {
         let mut rung = false;
+        let mut left = GROUPS_A_STEP;
         let mut at = 0;
-        while let Some(page) = self.objects.doorbells.in_use().get(at).copied() {
-            let marks = host.take_marks(page) | self.objects.doorbells.kept_marks(page);
-            if marks != 0 {
+        while let Some(page) = self.objects.doorbells.in_turn(at) {
+            let marks = host.take_marks(page);
+            if marks != 0 || self.objects.doorbells.keeps_marks(page) {
                 rung = true;
+                let marks = self.objects.doorbells.share(page, marks, left);
+                left -= marks.count_ones();
                 self.ring_groups(host, now, page, marks);
+                if left == 0 {
+                    // What later pages are marked with stays in them.
+                    self.objects.doorbells.begin_after(at);
+                    break;
+                }
             }
             at += 1;
         }
         rung
     }
 
-    /// Takes marks and keeps them for the next [`Self::poll_doorbells`]; returns whether there were
-    /// any.
+    /// Takes marks and keeps them for [`Self::poll_doorbells`]; returns whether there are any.
     pub fn peek_doorbells<H: Host>(&mut self, host: &H) -> bool {
         let mut found = false;
         let mut at = 0;
         while let Some(page) = self.objects.doorbells.in_use().get(at).copied() {
             let marks = host.take_marks(page);
             if marks != 0 {
-                found = true;
                 self.objects.doorbells.keep_marks(page, marks);
             }
+            found |= self.objects.doorbells.keeps_marks(page);
             at += 1;
         }
         found

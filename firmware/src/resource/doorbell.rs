@@ -1,4 +1,8 @@
-//! Doorbell pages of a function, and which queue owns which of their slots.
+//! Doorbell pages of a function, which queue owns which of their slots, and whose turn it is.
+//!
+//! A page can belong to a process that marks all of it all the time. So a page gets a share of each
+//! step, and all pages together get no more than a step has; what is left over is kept, or left in
+//! the page, for the next step, which goes on where this one stopped.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -29,12 +33,19 @@ pub enum PageError {
     InUse,
 }
 
+/// Groups of one page that are looked at in one step.
+const GROUPS_OF_A_PAGE: u32 = 16;
+/// Groups of all pages of a function that are looked at in one step.
+pub const GROUPS_A_STEP: u32 = 64;
+
 /// The doorbell pages that exist.
 #[derive(Clone, Debug)]
 pub struct DoorbellPages {
     pages: Vec<Option<Box<Page>>>,
     /// Numbers of the pages that exist, for scanning.
     in_use: Vec<u32>,
+    /// Where among them a step begins.
+    first: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +54,8 @@ struct Page {
     used: u32,
     /// Marks that were taken off the page but not looked at yet.
     marks: u64,
+    /// The group whose turn is first.
+    first: u32,
 }
 
 impl Page {
@@ -51,6 +64,7 @@ impl Page {
             owners: [None; END_SLOT as usize],
             used: 0,
             marks: 0,
+            first: 0,
         })
     }
 }
@@ -65,6 +79,7 @@ impl Default for DoorbellPages {
         Self {
             pages,
             in_use: [KERNEL_PAGE].into(),
+            first: 0,
         }
     }
 }
@@ -106,6 +121,7 @@ impl DoorbellPages {
             *slot = None;
         }
         self.in_use.retain(|page| *page != number);
+        self.first = 0;
         Ok(())
     }
 
@@ -147,6 +163,21 @@ impl DoorbellPages {
         *self.page(number)?.owners.get(slot as usize)?
     }
 
+    /// The `n`th page of a step; `None` after the last one.
+    #[must_use]
+    pub fn in_turn(&self, n: usize) -> Option<u32> {
+        let count = self.in_use.len();
+        let at = self.first.checked_add(n).filter(|_| n < count)?;
+        let at = at.checked_sub(count).unwrap_or(at);
+        self.in_use.get(at).copied()
+    }
+
+    /// The next step begins with the page after the `n`th one of this.
+    pub fn begin_after(&mut self, n: usize) {
+        let next = self.first.saturating_add(n).saturating_add(1);
+        self.first = next.checked_rem(self.in_use.len()).unwrap_or(0);
+    }
+
     /// Keeps marks of page `number` that were taken but not looked at.
     pub fn keep_marks(&mut self, number: u32, marks: u64) {
         if let Some(page) = self.page_mut(number) {
@@ -154,10 +185,33 @@ impl DoorbellPages {
         }
     }
 
-    /// Takes the kept marks of page `number`.
-    pub fn kept_marks(&mut self, number: u32) -> u64 {
-        self.page_mut(number)
-            .map_or(0, |page| core::mem::take(&mut page.marks))
+    /// Whether marks of page `number` are kept.
+    #[must_use]
+    pub fn keeps_marks(&self, number: u32) -> bool {
+        self.page(number).is_some_and(|page| page.marks != 0)
+    }
+
+    /// Of the marks of page `number` that were `taken` just now or kept before, those that are
+    /// looked at now, `most` at most. The others are kept.
+    pub fn share(&mut self, number: u32, taken: u64, most: u32) -> u64 {
+        let Some(page) = self.page_mut(number) else {
+            return 0;
+        };
+        let marks = page.marks | taken;
+        let most = most.min(GROUPS_OF_A_PAGE);
+        if marks.count_ones() <= most {
+            page.marks = 0;
+            return marks;
+        }
+        // In turn, so that no group waits for others that are marked again and again.
+        let mut left = marks.rotate_right(page.first);
+        for _ in 0..most {
+            left &= left.wrapping_sub(1);
+        }
+        let shared = marks & !left.rotate_left(page.first);
+        page.first = (page.first + left.trailing_zeros()) % u64::BITS;
+        page.marks = marks & !shared;
+        shared
     }
 
     fn page(&self, number: u32) -> Option<&Page> {
@@ -188,6 +242,45 @@ mod tests {
         pages.free_slot(0, 9);
         assert_eq!(pages.allocate_slot(0, Owner::Send(1)), Some(9));
         assert_eq!(pages.allocate_slot(0, Owner::Send(1)), None);
+    }
+
+    #[test]
+    fn marked_groups_take_turns() {
+        let mut pages = DoorbellPages::default();
+        let few = 1 << 63 | 1 << 1;
+        assert_eq!(pages.share(0, few, 64), few);
+        let mut seen = [0; 64];
+        for _ in 0..63 {
+            // All are marked again and again.
+            let shared = pages.share(0, !1, GROUPS_A_STEP);
+            assert_eq!(shared.count_ones(), GROUPS_OF_A_PAGE);
+            for (group, seen) in seen.iter_mut().enumerate() {
+                *seen += shared >> group & 1;
+            }
+        }
+        assert_eq!(seen[0], 0);
+        assert!(seen[1..].iter().all(|times| *times == 16), "{seen:?}");
+        assert!(pages.keeps_marks(0));
+        assert_eq!(pages.share(0, 0, 3).count_ones(), 3);
+        while pages.share(0, 0, 64) != 0 {}
+        assert!(!pages.keeps_marks(0));
+    }
+
+    #[test]
+    fn pages_take_turns() {
+        let mut pages = DoorbellPages::default();
+        for _ in 0..3 {
+            pages.allocate().unwrap();
+        }
+        let turns =
+            |pages: &DoorbellPages| (0..9).map_while(|n| pages.in_turn(n)).collect::<Vec<_>>();
+        assert_eq!(turns(&pages), [0, 1, 2, 3]);
+        pages.begin_after(2);
+        assert_eq!(turns(&pages), [3, 0, 1, 2]);
+        pages.begin_after(1);
+        assert_eq!(turns(&pages), [1, 2, 3, 0]);
+        pages.free(2).unwrap();
+        assert_eq!(turns(&pages).len(), 3);
     }
 
     #[test]

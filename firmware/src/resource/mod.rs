@@ -21,7 +21,7 @@ mod region;
 mod table;
 mod window;
 
-pub use doorbell::{DoorbellPages, Owner, PageError};
+pub use doorbell::{DoorbellPages, GROUPS_A_STEP, Owner, PageError};
 pub use filter::{Filter, Filters, Wanted};
 pub use gid::{GidEntry, GidTable};
 pub use key::{KeyError, KeyUser, Keys, MemoryKey};

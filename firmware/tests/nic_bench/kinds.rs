@@ -4,6 +4,7 @@ use bytemuck::bytes_of;
 use vrnic_abi::admin::{
     AdminOpcode, CreateQp, FilterFlags, FilterType, MulticastGroup, QpFlags, QpType, SetFilter,
 };
+use vrnic_abi::doorbell;
 use vrnic_abi::object::{AddressVector, QpAttributes, QpMask, QpState};
 use vrnic_abi::wqe::{ControlSegment, DataSegment, DatagramSegment};
 use vrnic_firmware::types::{Gid, Mac};
@@ -31,15 +32,17 @@ impl Driver {
             log_send_blocks: 6,
             log_receive_entries: 6,
             log_receive_segments: 2,
+            doorbell_page: self.page,
             flags: flags.bits(),
             ..CreateQp::default()
         };
         let completion = self.command(bench, AdminOpcode::CreateQp, &body);
         assert_eq!(completion.status, 0, "at {:#x}", completion.syndrome);
+        let first = self.page * doorbell::END_SLOT;
         Qp {
             number: completion.result0 as u32,
-            send_slot: completion.result1 as u32 & 0xffff,
-            receive_slot: (completion.result1 >> 16) as u32,
+            send_slot: first + (completion.result1 as u32 & 0xffff),
+            receive_slot: first + (completion.result1 >> 16) as u32,
             receive_page: buffer.address,
             send_page: buffer.address + (64 << 6),
             posted: 0,

@@ -166,12 +166,17 @@ impl Hardware {
         self.registers.borrow()[register.offset as usize / 4]
     }
 
+    /// Slots are numbered on from one page to the next, so that a queue needs not know its page.
     pub fn store_slot(&self, page: u32, slot: u32, value: u64) {
+        let page = page + slot / doorbell::END_SLOT;
+        let slot = slot % doorbell::END_SLOT;
         self.slots.borrow_mut()[page as usize][slot as usize] = value;
     }
 
     pub fn mark(&self, page: u32, slot: u32) {
-        self.marks.borrow_mut()[page as usize] |= 1 << doorbell::mark_offset(slot);
+        let page = page + slot / doorbell::END_SLOT;
+        let group = doorbell::mark_offset(slot % doorbell::END_SLOT);
+        self.marks.borrow_mut()[page as usize] |= 1 << group;
     }
 
     pub fn mark_all(&self, page: u32, marks: u64) {
@@ -191,6 +196,11 @@ impl Hardware {
         for (page, asleep) in self.store_buffer.borrow_mut().drain(..) {
             self.asleep.borrow_mut()[page as usize] = asleep;
         }
+    }
+
+    /// As a driver that overwrites the state of the engine.
+    pub fn set_asleep(&self, page: u32, asleep: bool) {
+        self.asleep.borrow_mut()[page as usize] = asleep;
     }
 
     pub fn is_asleep(&self, page: u32) -> bool {
@@ -368,6 +378,8 @@ pub struct Driver {
     pub hw: Rc<Hardware>,
     pub id: FunctionId,
     pub n: u8,
+    /// The doorbell page of completion queues and queue pairs that are created.
+    pub page: u32,
     next: u64,
     submission: u64,
     completion: u64,
@@ -392,6 +404,7 @@ impl Driver {
             hw,
             id,
             n,
+            page: 0,
             next: BASE,
             submission: 0,
             completion: 0,
@@ -610,13 +623,14 @@ impl Driver {
             buffer,
             log_entries,
             eq: eq.number,
+            doorbell_page: self.page,
             ..CreateCq::default()
         };
         let completion = self.command(bench, AdminOpcode::CreateCq, &body);
         assert_eq!(completion.status, 0);
         Cq {
             number: completion.result0 as u32,
-            slot: completion.result1 as u32,
+            slot: completion.result1 as u32 + self.page * doorbell::END_SLOT,
             base: buffer.address,
             log_entries,
             first: 0,
@@ -663,16 +677,18 @@ impl Driver {
             log_send_blocks: 6,
             log_receive_entries: 6,
             log_receive_segments: 2,
+            doorbell_page: self.page,
             flags: flags.bits(),
             ..CreateQp::default()
         };
         let completion = self.command(bench, AdminOpcode::CreateQp, &body);
         assert_eq!(completion.status, 0, "at {:#x}", completion.syndrome);
         let list = buffer.address;
+        let first = self.page * doorbell::END_SLOT;
         Qp {
             number: completion.result0 as u32,
-            send_slot: completion.result1 as u32 & 0xffff,
-            receive_slot: (completion.result1 >> 16) as u32,
+            send_slot: first + (completion.result1 as u32 & 0xffff),
+            receive_slot: first + (completion.result1 >> 16) as u32,
             receive_page: self.hw.read(list),
             send_page: self.hw.read(list + 8),
             posted: 0,
