@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
@@ -15,7 +16,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use tempfile::TempDir;
 use vrnic_abi::registers::{self, DeviceState, HealthCode};
 use vrnic_abi::{doorbell, pci};
-use vrnic_driver::{DmaBuffer, Driver, Platform};
+use vrnic_driver::{CqConfig, DmaBuffer, Driver, Platform};
 use vrnic_driver_vfio::HostPlatform;
 
 use crate::endpoint::{Endpoint, Retries, exchange, open, pair, probe};
@@ -571,5 +572,54 @@ fn rings_whose_files_are_truncated_fail_one_function() {
     std::mem::forget::<Endpoint<_>>(near);
     std::mem::forget(victim);
     scene.still_serves();
+    scene.end();
+}
+
+/// Ends a loop on another thread, also by a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A process with a doorbell page of a function writes anything into it, marks all of it and kicks,
+/// without end; another page of the function, and other functions, are served meanwhile.
+#[test]
+fn garbage_in_a_doorbell_page_disturbs_nobody() {
+    let mut scene = Scene::new();
+    let driver = open(scene.nic.socket(0), 1);
+    let page = driver.create_doorbell_page().unwrap();
+    let number = page.number();
+    let on_page = || CqConfig {
+        doorbell_page: number,
+        ..CqConfig::default()
+    };
+    let cqs = [0; 70].map(|_| driver.create_cq(on_page()).unwrap());
+    let (over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (platform, mut rng) = (driver.platform(), SmallRng::seed_from_u64(11));
+            while !over.load(Ordering::Relaxed) {
+                for slot in doorbell::FIRST_SLOT..doorbell::END_SLOT {
+                    platform.store_slot(number, slot, rng.random());
+                }
+                (0..doorbell::GROUPS).for_each(|group| platform.store_mark(number, group));
+                platform.kick(number);
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let _over = Over(&over);
+        let (mut a, mut b) = pair(&driver, &scene.peer, Retries::Long);
+        let mut rng = SmallRng::seed_from_u64(12);
+        while rounds.load(Ordering::Relaxed) < 100 {
+            exchange(&mut a, &mut b, &mut rng);
+            scene.shuttle.moves();
+        }
+        a.assert_good();
+    });
+    drop((cqs, page, driver));
+    scene.nic.assert_alive();
     scene.end();
 }
