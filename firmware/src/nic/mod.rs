@@ -480,7 +480,8 @@ impl<H: Host> Nic<H> {
                 // Between the store of the state and the loads of the marks, for each host: their
                 // pages are different memory.
                 host.barrier();
-                found |= function.peek_doorbells(host);
+                // Nobody would look at what a function that is not ready is marked with.
+                found |= function.is_ready() && function.peek_doorbells(host);
             }
         }
         if found {

@@ -180,7 +180,7 @@ impl<P: Platform> Parts<P> {
         };
         let number = self.control.number();
         let receive_cq = receive.cq().map(|cq| &cq.table);
-        let cqs = (send_cq.number(), receive_cq.map(|cq| cq.number()));
+        let cqs = (send_cq.table.number(), receive_cq.map(|cq| cq.number()));
         let tables = QpTables::new(number, context, cqs, self.shape.send, source);
         let tables = Arc::new(tables);
         self.control.attach(&send_cq.table, receive_cq, &tables);
