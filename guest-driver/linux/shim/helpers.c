@@ -140,6 +140,11 @@ int vrnic_copy_to_udata(struct ib_udata *udata, const void *from, size_t length)
 	return ib_copy_to_udata(udata, (void *)from, min(length, udata->outlen));
 }
 
+struct ib_udata *vrnic_bundle_udata(struct uverbs_attr_bundle *attrs)
+{
+	return attrs ? &attrs->driver_udata : NULL;
+}
+
 struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata)
 {
 	struct first_part {

@@ -99,7 +99,6 @@ impl Port {
         let data = core::ptr::from_mut(&mut *port).cast();
         // SAFETY: in their place, and nobody has them yet.
         unsafe {
-            port.state.init();
             port.link.init(look_at_link);
             port.filtering.init(set_filters);
             port.restarting.init(restart);

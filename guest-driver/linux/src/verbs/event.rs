@@ -19,7 +19,89 @@ impl Listener for Shared {
             EventType::PortDown => self.dispatch(bindings::IB_EVENT_PORT_ERR),
             EventType::GidChange => self.dispatch(bindings::IB_EVENT_GID_CHANGE),
             EventType::DeviceFatal => self.dispatch(bindings::IB_EVENT_DEVICE_FATAL),
-            _ => {}
+            EventType::CqError => self.tell_cq(event.context),
+            EventType::SrqLimit => {
+                self.tell_srq(event.context, bindings::IB_EVENT_SRQ_LIMIT_REACHED)
+            }
+            EventType::SrqError => self.tell_srq(event.context, bindings::IB_EVENT_SRQ_ERR),
+            _ => {
+                if let Some(kind) = of_queue_pair(event.event) {
+                    self.tell_qp(event.context, kind);
+                }
+            }
+        }
+    }
+}
+
+/// The kernel's name for an event of a queue pair.
+const fn of_queue_pair(event: EventType) -> Option<bindings::ib_event_type> {
+    Some(match event {
+        EventType::CommunicationEstablished => bindings::IB_EVENT_COMM_EST,
+        EventType::SendQueueDrained => bindings::IB_EVENT_SQ_DRAINED,
+        EventType::PathMigrated => bindings::IB_EVENT_PATH_MIG,
+        EventType::PathMigrationFailed => bindings::IB_EVENT_PATH_MIG_ERR,
+        EventType::QpFatal => bindings::IB_EVENT_QP_FATAL,
+        EventType::QpRequestError => bindings::IB_EVENT_QP_REQ_ERR,
+        EventType::QpAccessError => bindings::IB_EVENT_QP_ACCESS_ERR,
+        EventType::LastWqeReached => bindings::IB_EVENT_QP_LAST_WQE_REACHED,
+        _ => return None,
+    })
+}
+
+/// Contexts of objects are the addresses of the core's parts; those who destroy an object wait for
+/// handlers before it is gone.
+impl Shared {
+    fn tell_qp(&self, context: u64, event: bindings::ib_event_type) {
+        let qp = context as *mut bindings::ib_qp;
+        // SAFETY: the context of a queue pair, or 0.
+        unsafe {
+            if let Some((handler, context)) = qp
+                .as_ref()
+                .and_then(|qp| Some((qp.event_handler?, qp.qp_context)))
+            {
+                let element = bindings::ib_event__bindgen_ty_1 { qp };
+                handler(&mut self.event_of(event, element), context);
+            }
+        }
+    }
+
+    fn tell_cq(&self, context: u64) {
+        // SAFETY: the context of a completion queue, or 0.
+        unsafe {
+            let Some(cq) = super::cq::of_context(context) else {
+                return;
+            };
+            if let Some(handler) = (*cq).event_handler {
+                let element = bindings::ib_event__bindgen_ty_1 { cq };
+                let mut event = self.event_of(bindings::IB_EVENT_CQ_ERR, element);
+                handler(&mut event, (*cq).cq_context);
+            }
+        }
+    }
+
+    fn tell_srq(&self, context: u64, event: bindings::ib_event_type) {
+        let srq = context as *mut bindings::ib_srq;
+        // SAFETY: the context of a shared receive queue, or 0.
+        unsafe {
+            if let Some((handler, context)) = srq
+                .as_ref()
+                .and_then(|srq| Some((srq.event_handler?, srq.srq_context)))
+            {
+                let element = bindings::ib_event__bindgen_ty_1 { srq };
+                handler(&mut self.event_of(event, element), context);
+            }
+        }
+    }
+
+    fn event_of(
+        &self,
+        event: bindings::ib_event_type,
+        element: bindings::ib_event__bindgen_ty_1,
+    ) -> bindings::ib_event {
+        bindings::ib_event {
+            device: self.ibdev.as_ptr(),
+            element,
+            event,
         }
     }
 }

@@ -6,7 +6,7 @@
 //!   [`counters`];
 //! * [`context`]: user contexts and their doorbell pages;
 //! * [`pd`], [`xrcd`], [`ah`], [`mr`], [`mw`], [`multicast`], [`flow`]: objects without queues;
-//! * [`cq`], [`srq`], [`qp`]: queues; [`post`] and [`poll`]: their use by the kernel itself;
+//! * [`cq`], [`srq`], [`qp`] with their [`attributes`]: queues; [`post`] and [`poll`]: their use by the kernel itself;
 //! * [`event`]: asynchronous events; [`restrack`]: what the `rdma` tool shows.
 //!
 //! An operation with user data is for a process: its queues are in its memory, and it posts and
@@ -16,7 +16,9 @@
 
 mod access;
 mod ah;
+mod attributes;
 mod context;
+mod cq;
 mod device;
 mod event;
 mod limits;
@@ -24,7 +26,11 @@ mod mr;
 mod mw;
 mod object;
 mod pd;
+mod poll;
 mod port;
+mod post;
+mod qp;
+mod srq;
 pub(crate) mod udata;
 pub(crate) mod umem;
 mod xrcd;
@@ -53,5 +59,10 @@ fn operations() -> bindings::ib_device_ops {
     mr::operations(&mut ops);
     mw::operations(&mut ops);
     ah::operations(&mut ops);
+    cq::operations(&mut ops);
+    srq::operations(&mut ops);
+    qp::operations(&mut ops);
+    post::operations(&mut ops);
+    poll::operations(&mut ops);
     ops
 }

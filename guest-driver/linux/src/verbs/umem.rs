@@ -5,9 +5,10 @@ use core::ptr::NonNull;
 
 use vrnic_driver::{PinnedMemory, Segment};
 
+use super::device::Shared;
 use crate::bindings;
 use crate::kernel::Errno;
-use crate::kernel::errno::ENOMEM;
+use crate::kernel::errno::{EINVAL, ENOMEM};
 
 /// A range of a process's memory, accessible to the device until the value is dropped.
 pub(crate) struct UserMemory {
@@ -46,6 +47,16 @@ impl UserMemory {
         };
         memory.read_segments(address, length)?;
         Ok(memory)
+    }
+
+    /// Pins a queue of the process, which begins at the start of a page.
+    pub(super) fn pin_queue(shared: &Shared, address: u64, length: u64) -> Result<Self, Errno> {
+        if address % 4096 != 0 {
+            return Err(EINVAL);
+        }
+        let access = bindings::IB_ACCESS_LOCAL_WRITE as i32;
+        // SAFETY: the RDMA device of the operation, whose parent outlives the driver.
+        unsafe { Self::pin(shared.ibdev.as_ptr(), address, length, access) }
     }
 
     /// Notes where the device sees the range.
