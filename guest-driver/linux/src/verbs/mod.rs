@@ -3,7 +3,7 @@
 //! * [`object`], [`udata`], [`umem`]: how the kernel's RDMA core keeps objects, what a provider in
 //!   user space says, its memory;
 //! * [`device`]: registration and identity; [`limits`]; [`port`]: the port and its GIDs;
-//!   [`counters`];
+//!   [`counters`] and [`pma`]: its statistics;
 //! * [`context`]: user contexts and their doorbell pages;
 //! * [`pd`], [`xrcd`], [`ah`], [`mr`], [`mw`], [`multicast`], [`flow`]: objects without queues;
 //! * [`cq`], [`srq`], [`qp`] with their [`attributes`]: queues; [`post`] and [`poll`]: their use by the kernel itself;
@@ -19,6 +19,7 @@ mod ah;
 mod attributes;
 mod context;
 mod cq;
+mod counters;
 mod device;
 mod event;
 mod limits;
@@ -27,6 +28,7 @@ mod mw;
 mod object;
 mod pd;
 mod poll;
+mod pma;
 mod port;
 mod post;
 mod qp;
@@ -53,6 +55,8 @@ fn operations() -> bindings::ib_device_ops {
     device::operations(&mut ops);
     limits::operations(&mut ops);
     port::operations(&mut ops);
+    counters::operations(&mut ops);
+    pma::operations(&mut ops);
     context::operations(&mut ops);
     pd::operations(&mut ops);
     xrcd::operations(&mut ops);
