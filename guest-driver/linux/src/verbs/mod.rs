@@ -18,17 +18,19 @@ mod access;
 mod ah;
 mod attributes;
 mod context;
-mod cq;
 mod counters;
+mod cq;
 mod device;
 mod event;
+mod flow;
 mod limits;
 mod mr;
+mod multicast;
 mod mw;
 mod object;
 mod pd;
-mod poll;
 mod pma;
+mod poll;
 mod port;
 mod post;
 mod qp;
@@ -68,5 +70,7 @@ fn operations() -> bindings::ib_device_ops {
     qp::operations(&mut ops);
     post::operations(&mut ops);
     poll::operations(&mut ops);
+    multicast::operations(&mut ops);
+    flow::operations(&mut ops);
     ops
 }
