@@ -24,10 +24,10 @@ bool vrnic_netdev_running(const struct net_device *dev)
 	return netif_running(dev);
 }
 
-/* The address may change while the device is up. */
-void vrnic_netdev_allow_live_address(struct net_device *dev)
+/* The address may change while the device is up, and there are filters for further ones. */
+void vrnic_netdev_announce_filters(struct net_device *dev)
 {
-	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
+	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE | IFF_UNICAST_FLT;
 }
 
 /* Schedules a poll from a task. */

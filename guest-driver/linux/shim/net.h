@@ -28,7 +28,7 @@ static const netdev_features_t VRNIC_F_GSO = NETIF_F_GSO_MASK;
 void *vrnic_netdev_data(const struct net_device *dev);
 void vrnic_set_netdev_data(struct net_device *dev, void *data);
 bool vrnic_netdev_running(const struct net_device *dev);
-void vrnic_netdev_allow_live_address(struct net_device *dev);
+void vrnic_netdev_announce_filters(struct net_device *dev);
 void vrnic_napi_kick(struct napi_struct *napi);
 u32 vrnic_netdev_addresses(struct net_device *dev, u8 (*to)[ETH_ALEN], u32 most);
 

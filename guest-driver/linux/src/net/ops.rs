@@ -79,7 +79,7 @@ pub(super) fn prepare(port: &Port, attributes: &PortAttributes) {
     netdev.vlan_features = BASIC | segmentation;
     // SAFETY: an address of six bytes, and filled in by the kernel's own function.
     unsafe {
-        bindings::vrnic_netdev_allow_live_address(netdev);
+        bindings::vrnic_netdev_announce_filters(netdev);
         bindings::dev_addr_mod(
             netdev,
             0,
