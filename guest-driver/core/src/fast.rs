@@ -92,7 +92,10 @@ impl<P: Platform> FastRegion<P> {
     /// Sleepable context.
     pub fn map(&mut self, memory: RegionMemory<P>, config: MrConfig) -> Result<(), Error> {
         let handle = self.keyed.handle();
-        handle.check()?;
+        if !handle.is_live() {
+            // A lost device may still read the list for the registration before.
+            return Err(handle.loss());
+        }
         if self.memory.is_some() || self.is_posted() {
             return Err(Error::Busy("memory of the region"));
         }

@@ -87,19 +87,25 @@ impl<P: Platform> Keyed<P> {
 
     /// Destroys the object. Sleepable context.
     pub(crate) fn destroy(&mut self, opcode: AdminOpcode) -> Result<(), Error> {
-        if self.handle.is_live() && self.pending.is_some() {
-            let found = self.query();
-            if !self.handle.is_lost() {
-                found?;
-            }
+        if self.pending.is_some() {
+            self.find()?;
         }
         match self.handle.destroy(opcode) {
             Err(error) if is_missing(&error) => {
-                self.query()?;
+                self.find()?;
                 self.handle.destroy(opcode)
             }
             result => result,
         }
+    }
+
+    /// Finds out which key the object has; that does not matter any more if the function is lost.
+    fn find(&mut self) -> Result<(), Error> {
+        let found = match self.handle.is_live() {
+            true => self.query().map(drop),
+            false => Ok(()),
+        };
+        if self.handle.is_lost() { Ok(()) } else { found }
     }
 }
 
