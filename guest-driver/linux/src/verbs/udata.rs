@@ -18,11 +18,6 @@ impl UserData {
         (!udata.is_null()).then_some(Self(udata))
     }
 
-    /// The raw pointer, for operations of the core.
-    pub(super) fn as_ptr(self) -> *mut bindings::ib_udata {
-        self.0
-    }
-
     /// The request. A shorter one is filled up with zeroes, of a longer one the rest is ignored.
     pub(super) fn read<T: Pod>(self) -> Result<T, Errno> {
         let mut request = T::zeroed();
