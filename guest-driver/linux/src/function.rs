@@ -271,6 +271,14 @@ impl Function {
     }
 
     fn take_down(&self, mut attached: Attached) {
+        let driver = &attached.nic.driver;
+        if !matches!(driver.health(), Health::Good(_)) || driver.is_lost() {
+            // Nobody waits for a device that does not answer: commands fail, and consumers see what
+            // they have posted flushed.
+            driver.set_lost();
+            attached.nic.interrupts.signal().raise();
+            driver.flush_lost();
+        }
         drop(attached.verbs.take());
         drop(attached.net.take());
         let interrupts = Arc::clone(attached.vectors.shared());

@@ -60,12 +60,17 @@ unsafe impl Send for Interrupts {}
 unsafe impl Sync for Interrupts {}
 
 impl Interrupts {
+    /// The function.
+    pub(crate) fn pdev(&self) -> *mut bindings::pci_dev {
+        self.pdev
+    }
+
     /// Number of vectors, at least 2.
     pub(crate) fn count(&self) -> u16 {
         self.count
     }
 
-    /// Raised by vector 0.
+    /// Raised by vector 0, and when the function is given up.
     pub(crate) fn signal(&self) -> &Signal {
         &self.signal
     }

@@ -176,6 +176,11 @@ impl Platform for Kernel {
         self.interrupts.signal().wait(seen, left);
     }
 
+    fn is_detached(&self) -> bool {
+        // SAFETY: the PCI device outlives the driver.
+        unsafe { !bindings::pci_device_is_present(self.interrupts.pdev()) }
+    }
+
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {
         self.print(level, message);
     }
