@@ -45,6 +45,15 @@ struct Slot {
     mappings: [Mapping; PIECES],
 }
 
+impl Slot {
+    #[inline]
+    fn fill(&mut self, packet: Packet, look: &Look) {
+        self.packet = packet.0.as_ptr();
+        self.length = look.0.length;
+        self.frames = look.frames();
+    }
+}
+
 /// What is in flight. Dropping it gives up the packets that are left, which the device must be done
 /// with.
 pub(super) struct Ring {
@@ -251,12 +260,11 @@ impl Transmit {
         for (to, from) in segments.iter_mut().zip(&slot.mappings[..look.pieces()]) {
             *to = segment(from);
         }
+        let vlan_tag = look.tag();
         let request = SendRequest {
             wr_id: u64::from(head),
             operation,
-            target: Target::Wire {
-                vlan_tag: look.tag(),
-            },
+            target: Target::Wire { vlan_tag },
             data: Data::Sges(&segments[..look.pieces()]),
             flags: flags | WqeFlags::SIGNALED,
         };
@@ -264,15 +272,11 @@ impl Transmit {
             self.ring.unmap(slot);
             return Err(Dropped);
         }
-        slot.packet = packet.0.as_ptr();
-        slot.length = look.0.length;
-        slot.frames = look.frames();
-        if flags.contains(WqeFlags::CHECKSUM_TRANSPORT) {
-            statistics.tx_checked.add(1);
-        }
-        if look.0.mss > 0 {
-            statistics.tx_cut.add(1);
-        }
+        slot.fill(packet, look);
+        statistics
+            .tx_checked
+            .add(flags.contains(WqeFlags::CHECKSUM_TRANSPORT).into());
+        statistics.tx_cut.add((look.0.mss > 0).into());
         // SAFETY: the device has not been told yet, so it is still ours.
         unsafe { bindings::vrnic_packet_timestamp(packet.0.as_ptr()) };
         self.head.store(head.wrapping_add(1), Ordering::Release);
