@@ -19,7 +19,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{Ordering, fence};
 
-use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionOpcode, CompletionStatus};
+use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionStatus};
 use vrnic_abi::doorbell;
 use vrnic_abi::object::CqAttributes;
 
@@ -28,8 +28,8 @@ use crate::error::Error;
 use crate::memory::RegionMemory;
 use crate::platform::Platform;
 use crate::ring::RingSize;
-use crate::tables::{CqRing, CqTable, Noted, QpTables, SrqTable};
-use crate::work::{Completion, Work};
+use crate::tables::{CqRing, CqTable, QpTables, SrqTable};
+use crate::work::Completion;
 
 use control::BAD_BASE;
 pub(crate) use control::{CqControl, CqSpec, ring_length};
@@ -89,7 +89,7 @@ pub struct CompletionQueue<P: Platform> {
     /// The number from which on the next queue pair to flush is looked for.
     flush_from: u32,
     /// The ring in use.
-    ring: CqRing<P>,
+    ring: CqRing<P::Dma>,
     /// Entries that stood in rings of before and were not polled yet.
     backlog: VecDeque<CompletionEntry>,
     remembered: Box<[Option<Arc<QpTables<P>>>]>,
@@ -216,40 +216,20 @@ impl<P: Platform> CompletionQueue<P> {
     /// The completion of `entry`; `None` if its queue pair is gone, or has no such request.
     #[inline]
     fn resolve(&mut self, entry: &CompletionEntry) -> Option<Completion> {
-        let flags = CompletionFlags::from_bits_truncate(entry.flags);
-        let (wr_id, context, work, immediate) = if flags.contains(CompletionFlags::SEND_QUEUE) {
+        if entry.flags & CompletionFlags::SEND_QUEUE.bits() != 0 {
             let tables = self.tables(entry.qpn)?;
-            let Noted { wr_id, opcode, key } = tables.send.complete(entry.wqe_index)?;
-            (wr_id, tables.context, Work::Request(opcode), key)
+            let noted = tables.send.complete(entry.wqe_index)?;
+            Some(Completion {
+                context: tables.context,
+                ..Completion::of_request(entry, noted)
+            })
         } else {
             let (wr_id, context) = self.received(entry)?;
-            let opcode = CompletionOpcode::from_raw(entry.opcode);
-            let opcode = opcode.unwrap_or(CompletionOpcode::Receive);
-            let immediate = match opcode {
-                CompletionOpcode::ReceiveInvalidate => entry.immediate,
-                _ => u32::from_be(entry.immediate),
-            };
-            (wr_id, context, Work::Receive(opcode), immediate)
-        };
-        let status = CompletionStatus::from_raw(entry.status);
-        Some(Completion {
-            wr_id,
-            qpn: entry.qpn,
-            context,
-            work,
-            status: status.unwrap_or(CompletionStatus::General),
-            syndrome: entry.syndrome,
-            byte_length: entry.byte_length,
-            immediate,
-            flags,
-            timestamp: entry.timestamp,
-            source_qpn: entry.source_qpn,
-            srqn: entry.srqn,
-            pkey_index: (entry.vlan >> 16) as u16,
-            vlan_tag: entry.vlan as u16,
-            source_mac: entry.source_mac,
-            hash: entry.hash,
-        })
+            Some(Completion {
+                context,
+                ..Completion::of_receive(entry, wr_id)
+            })
+        }
     }
 
     /// The receive request of `entry`: of a queue pair's own queue, of a shared one, or of a shared
@@ -374,7 +354,7 @@ impl<P: Platform> CompletionQueue<P> {
     }
 
     /// The device goes on in `ring` from index `base` on, so that all before is in the old ring.
-    fn move_to(&mut self, base: u32, ring: CqRing<P>) -> Result<(), Error> {
+    fn move_to(&mut self, base: u32, ring: CqRing<P::Dma>) -> Result<(), Error> {
         let mut counter = self.consumer.wrapping_add(self.backlog.len() as u32);
         let left = base.wrapping_sub(counter);
         if left > self.entries() {

@@ -13,7 +13,8 @@
 //!   XRC domains and targets; [`work`]: what is posted and polled;
 //! * [`user`]: queues that a user process posts to and polls by itself;
 //! * [`address`]: address handles and multicast groups; [`filter`]: which frames raw packet queue
-//!   pairs receive.
+//!   pairs receive;
+//! * [`queues`]: what queues are made of, for those who post to queues that others create.
 //!
 //! What the device can do is in its capabilities: what needs one that it lacks fails with
 //! [`Error::Unsupported`] or [`PostError::Unsupported`], before the device sees it.
@@ -56,6 +57,7 @@ pub mod memory;
 pub mod platform;
 pub mod qp;
 pub mod query;
+pub mod queues;
 pub mod srq;
 pub mod user;
 pub mod window;

@@ -14,7 +14,7 @@
 
 mod control;
 mod create;
-mod post;
+pub(crate) mod post;
 pub(crate) mod service;
 pub(crate) mod shape;
 pub(crate) mod transition;

@@ -5,13 +5,14 @@
 
 /// Size of a ring, a power of two of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RingSize {
+pub struct RingSize {
     log: u8,
 }
 
 impl RingSize {
     /// A ring of 2^`log` entries, `log` at most 31.
-    pub(crate) const fn from_log(log: u8) -> Self {
+    #[must_use]
+    pub const fn from_log(log: u8) -> Self {
         Self {
             log: if log > 31 { 31 } else { log },
         }
@@ -23,35 +24,43 @@ impl RingSize {
     }
 
     /// The smallest ring with at least `entries` entries.
-    pub(crate) fn at_least(entries: u32) -> Option<Self> {
+    #[must_use]
+    pub fn at_least(entries: u32) -> Option<Self> {
         let size = entries.max(1).checked_next_power_of_two()?;
         Some(Self {
             log: size.trailing_zeros() as u8,
         })
     }
 
-    pub(crate) const fn log(self) -> u8 {
+    /// Its number of entries as a power of two.
+    #[must_use]
+    pub const fn log(self) -> u8 {
         self.log
     }
 
-    pub(crate) const fn entries(self) -> u32 {
+    /// Its number of entries.
+    #[must_use]
+    pub const fn entries(self) -> u32 {
         1 << self.log
     }
 
     /// Position in the ring of counter value `counter`.
-    pub(crate) const fn position(self, counter: u32) -> usize {
+    #[must_use]
+    pub const fn position(self, counter: u32) -> usize {
         (counter & (self.entries() - 1)) as usize
     }
 
     /// Whether an entry with `owner` in its last byte is valid for counter value `counter`.
-    pub(crate) const fn is_valid(self, counter: u32, owner: u8) -> bool {
+    #[must_use]
+    pub const fn is_valid(self, counter: u32, owner: u8) -> bool {
         let pass = (counter >> self.log) & 1;
         (owner & 1) as u32 != pass
     }
 }
 
 /// The last byte of an entry's last 8 bytes, where the owner bit is.
-pub(crate) const fn owner_of(last: u64) -> u8 {
+#[must_use]
+pub const fn owner_of(last: u64) -> u8 {
     (last >> 56) as u8
 }
 

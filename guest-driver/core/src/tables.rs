@@ -12,10 +12,13 @@ mod qp;
 mod registry;
 mod srq;
 
-pub(crate) use cq::{CqRing, CqTable};
+pub use cq::CqRing;
+pub(crate) use cq::CqTable;
 pub(crate) use listener::{Listeners, Listening};
-pub(crate) use qp::{Noted, QpTables, ReceiveSource};
+pub use qp::{Noted, ReceiveTable, SendTable};
+pub(crate) use qp::{QpTables, ReceiveSource};
 pub(crate) use registry::Registry;
+pub use srq::SrqRequests;
 pub(crate) use srq::SrqTable;
 
 #[cfg(test)]

@@ -5,19 +5,21 @@
 //! Which operations a queue pair has follows from its type and from what the device can do;
 //! others are refused when they are posted.
 
-mod descriptor;
+pub(crate) mod descriptor;
 
 use vrnic_abi::admin::AccessFlags;
-use vrnic_abi::cqe::{CompletionFlags, CompletionOpcode, CompletionStatus};
+use vrnic_abi::cqe::{CompletionEntry, CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::object::AddressVector;
 use vrnic_abi::wqe::{FlushExtent, FlushPlacement, WqeFlags, WqeOpcode};
 
 use crate::address::AhNumber;
+use crate::tables::Noted;
 
 pub(crate) use descriptor::{Descriptor, DescriptorLimits, Registration, data_segment};
 
-/// A piece of local memory.
+/// A piece of local memory; laid out as `libibverbs` has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Sge {
     /// Virtual address in the region.
     pub address: u64,
@@ -268,6 +270,52 @@ impl Default for Completion {
 }
 
 impl Completion {
+    /// What `entry` says of the send work request that `noted` is; its queue pair's context is not
+    /// known here.
+    #[inline]
+    #[must_use]
+    pub fn of_request(entry: &CompletionEntry, noted: Noted) -> Self {
+        let Noted { wr_id, opcode, key } = noted;
+        Self::decode(entry, wr_id, Work::Request(opcode), key)
+    }
+
+    /// What `entry` says of the receive work request `wr_id`; its queue pair's context is not known
+    /// here.
+    #[inline]
+    #[must_use]
+    pub fn of_receive(entry: &CompletionEntry, wr_id: u64) -> Self {
+        let opcode = CompletionOpcode::from_raw(entry.opcode);
+        let opcode = opcode.unwrap_or(CompletionOpcode::Receive);
+        let immediate = match opcode {
+            CompletionOpcode::ReceiveInvalidate => entry.immediate,
+            _ => u32::from_be(entry.immediate),
+        };
+        Self::decode(entry, wr_id, Work::Receive(opcode), immediate)
+    }
+
+    #[inline]
+    fn decode(entry: &CompletionEntry, wr_id: u64, work: Work, immediate: u32) -> Self {
+        let status = CompletionStatus::from_raw(entry.status);
+        Self {
+            wr_id,
+            qpn: entry.qpn,
+            context: 0,
+            work,
+            status: status.unwrap_or(CompletionStatus::General),
+            syndrome: entry.syndrome,
+            byte_length: entry.byte_length,
+            immediate,
+            flags: CompletionFlags::from_bits_truncate(entry.flags),
+            timestamp: entry.timestamp,
+            source_qpn: entry.source_qpn,
+            srqn: entry.srqn,
+            pkey_index: (entry.vlan >> 16) as u16,
+            vlan_tag: entry.vlan as u16,
+            source_mac: entry.source_mac,
+            hash: entry.hash,
+        }
+    }
+
     /// The local key that is invalid from now on: a LocalInvalidate has completed, or a SEND with
     /// invalidate arrived.
     #[must_use]
@@ -314,7 +362,8 @@ impl Operation {
     }
 
     /// The local key that the operation changes, or 0.
-    pub(crate) const fn local_key(&self) -> u32 {
+    #[must_use]
+    pub const fn local_key(&self) -> u32 {
         match *self {
             Self::LocalInvalidate(key) | Self::BindWindow(Bind { key, .. }) => key,
             _ => 0,

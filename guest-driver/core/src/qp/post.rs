@@ -19,6 +19,7 @@ use crate::fast::FastRegion;
 use crate::memory::Handle;
 use crate::platform::{DmaBuffer, Platform};
 use crate::qp::Restart;
+use crate::ring::RingSize;
 use crate::tables::{CqTable, Noted, QpTables};
 use crate::work::{
     DatagramPath, Descriptor, DescriptorLimits, ReceiveRequest, Registration, SendRequest, Sge,
@@ -112,7 +113,7 @@ pub(crate) fn store_sge<D: DmaBuffer>(buffer: &D, offset: usize, sge: &Sge) {
 
 /// A receive entry of `segments` data segments at byte `base` of `buffer`.
 #[inline]
-pub(crate) fn store_receive<D: DmaBuffer>(buffer: &D, base: usize, sges: &[Sge], segments: usize) {
+pub fn store_receive<D: DmaBuffer>(buffer: &D, base: usize, sges: &[Sge], segments: usize) {
     for (index, sge) in sges.iter().enumerate() {
         store_sge(buffer, base + index * SEGMENT, sge);
     }
@@ -127,16 +128,29 @@ pub(crate) fn store_receive<D: DmaBuffer>(buffer: &D, base: usize, sges: &[Sge],
 }
 
 /// Writes the segments of a descriptor, around the end of the ring.
-struct Writer<'a, D> {
+pub struct Writer<'a, D> {
     buffer: &'a D,
     base: usize,
     offset: usize,
     end: usize,
 }
 
-impl<D: DmaBuffer> Writer<'_, D> {
+impl<'a, D: DmaBuffer> Writer<'a, D> {
+    /// Starts at the block with index `head` of the send queue of `size` blocks that lies at byte
+    /// `base` of `buffer`.
     #[inline]
-    fn put(&mut self, [first, second]: [u64; 2]) {
+    pub fn new(buffer: &'a D, base: usize, size: RingSize, head: u32) -> Self {
+        Self {
+            buffer,
+            base,
+            offset: size.position(head) * BASIC_BLOCK,
+            end: size.entries() as usize * BASIC_BLOCK,
+        }
+    }
+
+    /// Writes the next segment.
+    #[inline]
+    pub fn put(&mut self, [first, second]: [u64; 2]) {
         let place = self.base + self.offset;
         self.buffer.store(place, first);
         self.buffer.store(place + 8, second);
@@ -284,13 +298,13 @@ impl<P: Platform> SendQueue<P> {
         if blocks > table.free() {
             return Err(PostError::QueueFull);
         }
-        let start = table.size().position(self.queue.head) * BASIC_BLOCK;
-        Ok(Writer {
-            buffer: &*self.queue.buffer,
-            base: self.base,
-            offset: start,
-            end: table.size().entries() as usize * BASIC_BLOCK,
-        })
+        let buffer = &*self.queue.buffer;
+        Ok(Writer::new(
+            buffer,
+            self.base,
+            table.size(),
+            self.queue.head,
+        ))
     }
 
     /// Counts the descriptor that was written.

@@ -88,14 +88,16 @@ const OPTIONAL: [(Capabilities, u16); 6] = [
 
 /// What the send queue of a queue pair does.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Service {
+pub struct Service {
     operations: u16,
     target: TargetKind,
 }
 
 impl Service {
-    /// The service of queue pairs of type `qp_type` on a device with `capabilities`.
-    pub(crate) fn new(qp_type: QpType, capabilities: Capabilities, privileged: bool) -> Self {
+    /// The service of queue pairs of type `qp_type` on a device with `capabilities`; fast
+    /// registration only if they are `privileged`.
+    #[must_use]
+    pub fn new(qp_type: QpType, capabilities: Capabilities, privileged: bool) -> Self {
         let (mut operations, target) = match qp_type {
             QpType::Rc => (RELIABLE, TargetKind::Peer),
             QpType::Uc => (SENDS | WRITES | LOCAL, TargetKind::Peer),
@@ -117,7 +119,8 @@ impl Service {
 
     /// Whether the queue pair has the operation.
     #[inline]
-    fn has(&self, opcode: WqeOpcode) -> bool {
+    #[must_use]
+    pub fn has(&self, opcode: WqeOpcode) -> bool {
         self.operations >> opcode.raw() & 1 == 1
     }
 

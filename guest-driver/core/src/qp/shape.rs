@@ -10,22 +10,26 @@ use crate::qp::service::overhead;
 use crate::ring::RingSize;
 
 /// Most data segments of a receive entry.
-pub(crate) const MAX_RECEIVE_SEGMENTS: u32 = 16;
+pub const MAX_RECEIVE_SEGMENTS: u32 = 16;
 
 /// Sizes of both rings.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(super) send: RingSize,
-    pub(super) receive: RingSize,
+pub struct Shape {
+    /// Basic blocks of the send queue.
+    pub send: RingSize,
+    /// Entries of the receive queue; means nothing without one.
+    pub receive: RingSize,
     /// Data segments of a receive entry, as a power of two.
-    pub(super) log_receive_segments: u8,
+    pub log_receive_segments: u8,
     /// Offset of the send queue in the buffer, in bytes.
-    pub(super) send_offset: usize,
+    pub send_offset: usize,
 }
 
 impl Shape {
-    /// The rings that `config` asks for, the receive queue only if the queue pair has its own.
-    pub(super) fn new(config: &QpConfig, own_receive: bool) -> Option<Self> {
+    /// The rings that `config` asks for, the receive queue only if the queue pair has its own;
+    /// `None` if no requests are so large.
+    #[must_use]
+    pub fn new(config: &QpConfig, own_receive: bool) -> Option<Self> {
         let send = send_ring(config)?;
         if !own_receive {
             return Some(Self::send_only(send));
@@ -73,7 +77,8 @@ impl Shape {
     }
 
     /// Bytes of the buffer.
-    pub(super) fn length(&self) -> Option<usize> {
+    #[must_use]
+    pub fn length(&self) -> Option<usize> {
         let send = (self.send.entries() as usize).checked_mul(BASIC_BLOCK)?;
         self.send_offset.checked_add(send)
     }

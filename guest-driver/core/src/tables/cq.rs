@@ -18,14 +18,16 @@ use crate::ring::{RingSize, owner_of};
 use crate::tables::{QpTables, Registry, SrqTable};
 
 /// A ring of completion entries.
-pub(crate) struct CqRing<P: Platform> {
-    pub(crate) buffer: Arc<P::Dma>,
-    pub(crate) size: RingSize,
+pub struct CqRing<D> {
+    /// Where it is.
+    pub buffer: Arc<D>,
+    /// How many entries it has.
+    pub size: RingSize,
     /// Index of the entry at the ring's first place in its first pass.
-    pub(crate) base: u32,
+    pub base: u32,
 }
 
-impl<P: Platform> Clone for CqRing<P> {
+impl<D> Clone for CqRing<D> {
     fn clone(&self) -> Self {
         Self {
             buffer: Arc::clone(&self.buffer),
@@ -34,7 +36,7 @@ impl<P: Platform> Clone for CqRing<P> {
     }
 }
 
-impl<P: Platform> CqRing<P> {
+impl<D: DmaBuffer> CqRing<D> {
     fn offset(&self, counter: u32) -> usize {
         self.size.position(counter.wrapping_sub(self.base)) * CompletionEntry::SIZE
     }
@@ -48,13 +50,15 @@ impl<P: Platform> CqRing<P> {
     }
 
     /// Whether the device has written entry `counter`.
-    pub(crate) fn is_valid(&self, counter: u32) -> bool {
+    #[must_use]
+    pub fn is_valid(&self, counter: u32) -> bool {
         self.last(counter).is_some()
     }
 
     /// Entry `counter`, if the device has written it.
     #[inline]
-    pub(crate) fn entry(&self, counter: u32) -> Option<CompletionEntry> {
+    #[must_use]
+    pub fn entry(&self, counter: u32) -> Option<CompletionEntry> {
         let last = self.last(counter)?;
         fence(Ordering::Acquire);
         let base = self.offset(counter);
@@ -84,8 +88,8 @@ impl<P: Platform> CqRing<P> {
 
 /// The ring in use, and the one that the device is moving to or has just moved to.
 struct Rings<P: Platform> {
-    current: CqRing<P>,
-    next: Option<CqRing<P>>,
+    current: CqRing<P::Dma>,
+    next: Option<CqRing<P::Dma>>,
 }
 
 /// Completions of a queue pair that is gone.
@@ -133,7 +137,7 @@ pub(crate) fn is_before(counter: u32, until: u32) -> bool {
 }
 
 impl<P: Platform> CqTable<P> {
-    pub(crate) fn new(ring: CqRing<P>, number: u32, context: u64) -> Self {
+    pub(crate) fn new(ring: CqRing<P::Dma>, number: u32, context: u64) -> Self {
         Self {
             number,
             context,
@@ -153,7 +157,7 @@ impl<P: Platform> CqTable<P> {
 
     /// Names the ring that the device is about to be told to move to. Sleepable context, like all
     /// that can free a ring.
-    pub(crate) fn prepare_move(&self, ring: CqRing<P>) {
+    pub(crate) fn prepare_move(&self, ring: CqRing<P::Dma>) {
         drop(self.rings.with(|rings| rings.next.replace(ring)));
     }
 
@@ -163,7 +167,7 @@ impl<P: Platform> CqTable<P> {
     }
 
     /// The device has moved to `ring`.
-    pub(crate) fn finish_move(&self, ring: CqRing<P>) {
+    pub(crate) fn finish_move(&self, ring: CqRing<P::Dma>) {
         let old = self.rings.with(|rings| {
             let old = core::mem::replace(&mut rings.current, ring);
             (old, rings.next.take())

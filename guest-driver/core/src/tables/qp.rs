@@ -64,16 +64,8 @@ impl<P: Platform> QpTables<P> {
             attached: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             receive_doorbell,
-            send: SendTable {
-                size: send,
-                slots: filled(send),
-                counters: Counters::default(),
-            },
-            receive: ReceiveTable {
-                size: receive,
-                slots: filled(receive),
-                counters: Counters::default(),
-            },
+            send: SendTable::new(send),
+            receive: ReceiveTable::new(receive),
             srq,
         }
     }
@@ -205,35 +197,50 @@ struct SendSlot {
 
 /// A send work request as the poster noted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Noted {
-    pub(crate) wr_id: u64,
-    pub(crate) opcode: WqeOpcode,
+pub struct Noted {
+    /// Returned in the completion.
+    pub wr_id: u64,
+    /// What it does.
+    pub opcode: WqeOpcode,
     /// The local key that the request registers, binds or invalidates, or 0.
-    pub(crate) key: u32,
+    pub key: u32,
 }
 
-/// Send work requests in flight, by basic block.
-pub(crate) struct SendTable {
+/// Send work requests in flight, by basic block. One context at a time pushes and one completes.
+pub struct SendTable {
     size: RingSize,
     slots: Box<[SendSlot]>,
     counters: Counters,
 }
 
 impl SendTable {
+    /// A table for a ring of `size` basic blocks, without requests.
+    #[must_use]
+    pub fn new(size: RingSize) -> Self {
+        Self {
+            size,
+            slots: filled(size),
+            counters: Counters::default(),
+        }
+    }
+
     /// Basic blocks that are free.
     #[inline]
-    pub(crate) fn free(&self) -> u32 {
+    #[must_use]
+    pub fn free(&self) -> u32 {
         self.size.entries() - self.counters.used().min(self.size.entries())
     }
 
+    /// Size of the ring.
     #[inline]
-    pub(crate) fn size(&self) -> RingSize {
+    #[must_use]
+    pub fn size(&self) -> RingSize {
         self.size
     }
 
     /// Notes a request at block `head` that takes `blocks` blocks.
     #[inline]
-    pub(crate) fn push(&self, head: u32, blocks: u32, request: Noted) {
+    pub fn push(&self, head: u32, blocks: u32, request: Noted) {
         if let Some(slot) = self.slots.get(self.size.position(head)) {
             let shape = u32::from(request.opcode.raw()) << 8 | blocks;
             slot.wr_id.store(request.wr_id, Ordering::Relaxed);
@@ -244,9 +251,10 @@ impl SendTable {
         self.counters.head.store(next, Ordering::Release);
     }
 
-    /// Completes the request at block `index` and, silently, all before it.
+    /// Completes the request at block `index` and, silently, all before it; `None` if it is not in
+    /// flight.
     #[inline]
-    pub(crate) fn complete(&self, index: u32) -> Option<Noted> {
+    pub fn complete(&self, index: u32) -> Option<Noted> {
         if !self.counters.holds(index) {
             return None;
         }
@@ -275,21 +283,35 @@ impl SendTable {
     }
 }
 
-/// Receive work requests in flight.
-pub(crate) struct ReceiveTable {
+/// Receive work requests in flight. One context at a time pushes and one completes.
+pub struct ReceiveTable {
     size: RingSize,
     slots: Box<[AtomicU64]>,
     counters: Counters,
 }
 
 impl ReceiveTable {
+    /// A table for a ring of `size` entries, without requests.
+    #[must_use]
+    pub fn new(size: RingSize) -> Self {
+        Self {
+            size,
+            slots: filled(size),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether all entries are in flight.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         self.counters.used() >= self.size.entries()
     }
 
+    /// Size of the ring.
     #[inline]
-    pub(crate) fn size(&self) -> RingSize {
+    #[must_use]
+    pub fn size(&self) -> RingSize {
         self.size
     }
 
@@ -299,7 +321,7 @@ impl ReceiveTable {
 
     /// Notes the request at `head`.
     #[inline]
-    pub(crate) fn push(&self, head: u32, wr_id: u64) {
+    pub fn push(&self, head: u32, wr_id: u64) {
         if let Some(slot) = self.slots.get(self.size.position(head)) {
             slot.store(wr_id, Ordering::Relaxed);
         }
@@ -307,9 +329,9 @@ impl ReceiveTable {
         self.counters.head.store(next, Ordering::Release);
     }
 
-    /// Completes the request at `index`.
+    /// Completes the request at `index`; `None` if it is not in flight.
     #[inline]
-    pub(crate) fn complete(&self, index: u32) -> Option<u64> {
+    pub fn complete(&self, index: u32) -> Option<u64> {
         if !self.counters.holds(index) {
             return None;
         }

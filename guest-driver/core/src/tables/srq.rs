@@ -1,4 +1,4 @@
-//! Requests in flight of a shared receive queue.
+//! SrqRequests in flight of a shared receive queue.
 //!
 //! Entries are taken in order, by any of the queue pairs, and complete in any order. The place of
 //! an entry in the ring is free when a completion of it *or of a later one* was consumed, so an
@@ -26,21 +26,24 @@ struct Node {
     next: u32,
 }
 
-struct Requests {
+/// Requests in flight of a shared receive queue, used by one context at a time.
+pub struct SrqRequests {
     size: RingSize,
     /// Entries ever posted.
     head: u32,
     /// Up to which entry places of the ring are free.
     tail: u32,
-    /// Requests that have not completed.
+    /// SrqRequests that have not completed.
     outstanding: u32,
     buckets: Box<[u32]>,
     nodes: Box<[Node]>,
     unused: u32,
 }
 
-impl Requests {
-    fn new(size: RingSize) -> Self {
+impl SrqRequests {
+    /// A table for a ring of `size` entries, without requests.
+    #[must_use]
+    pub fn new(size: RingSize) -> Self {
         let node = |number: u32| Node {
             wr_id: 0,
             index: 0,
@@ -84,7 +87,8 @@ impl Requests {
         }
     }
 
-    fn push(&mut self, wr_id: u64) -> Option<u32> {
+    /// Notes a request and returns its index; `None` if the queue is full.
+    pub fn push(&mut self, wr_id: u64) -> Option<u32> {
         let index = self.head;
         let places = index.wrapping_sub(self.tail);
         // A request that is still in flight after 2^32 others blocks the one of its index.
@@ -103,7 +107,8 @@ impl Requests {
         Some(index)
     }
 
-    fn complete(&mut self, index: u32) -> Option<u64> {
+    /// Completes the request at `index`; `None` if it is not in flight.
+    pub fn complete(&mut self, index: u32) -> Option<u64> {
         let (number, before) = self.find(index)?;
         let unused = self.unused;
         let node = self.node(number)?;
@@ -122,12 +127,12 @@ impl Requests {
     }
 }
 
-/// Requests in flight of a shared receive queue.
+/// SrqRequests in flight of a shared receive queue.
 pub(crate) struct SrqTable<P: Platform> {
     number: u32,
     /// Cleared when the completion queue of a queue for XRC forgets it.
     attached: AtomicBool,
-    requests: P::Lock<Requests>,
+    requests: P::Lock<SrqRequests>,
 }
 
 impl<P: Platform> SrqTable<P> {
@@ -135,7 +140,7 @@ impl<P: Platform> SrqTable<P> {
         Self {
             number,
             attached: AtomicBool::new(true),
-            requests: P::Lock::new(Requests::new(size)),
+            requests: P::Lock::new(SrqRequests::new(size)),
         }
     }
 
@@ -164,7 +169,7 @@ impl<P: Platform> SrqTable<P> {
         self.requests.with(|requests| requests.complete(index))
     }
 
-    /// Requests that have not completed.
+    /// SrqRequests that have not completed.
     pub(crate) fn outstanding(&self) -> u32 {
         self.requests.with(|requests| requests.outstanding)
     }
@@ -174,8 +179,8 @@ impl<P: Platform> SrqTable<P> {
 mod tests {
     use super::*;
 
-    fn requests(log: u8) -> Requests {
-        Requests::new(RingSize::from_log(log))
+    fn requests(log: u8) -> SrqRequests {
+        SrqRequests::new(RingSize::from_log(log))
     }
 
     #[test]

@@ -24,15 +24,18 @@ type Words = [u64; SEGMENT_WORDS];
 
 /// What a queue pair allows in a descriptor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DescriptorLimits {
-    pub(crate) service: Service,
-    pub(crate) segments: u32,
-    pub(crate) inline: u32,
+pub struct DescriptorLimits {
+    /// Operations, and whom they are for.
+    pub service: Service,
+    /// Data segments.
+    pub segments: u32,
+    /// Bytes of inline data.
+    pub inline: u32,
 }
 
 /// The shape of a request's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Descriptor {
+pub struct Descriptor {
     /// Segments, the control segment included.
     segments: usize,
     data_segments: usize,
@@ -174,10 +177,7 @@ fn emit_target(target: &Target, put: &mut impl FnMut(Words)) {
 impl Descriptor {
     /// Checks that the queue pair has the operation and that `request` can be described.
     #[inline]
-    pub(crate) fn new(
-        request: &SendRequest<'_>,
-        limits: DescriptorLimits,
-    ) -> Result<Self, PostError> {
+    pub fn new(request: &SendRequest<'_>, limits: DescriptorLimits) -> Result<Self, PostError> {
         let (data_segments, inline_length) = match request.data {
             Data::Sges(sges) => (sges.len(), 0),
             Data::Inline(bytes) => (0, bytes.len()),
@@ -203,13 +203,14 @@ impl Descriptor {
 
     /// Basic blocks the descriptor takes.
     #[inline]
-    pub(crate) fn blocks(&self) -> u32 {
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
         self.segments.div_ceil(BASIC_BLOCK / SEGMENT) as u32
     }
 
     /// Hands the segments to `put`, in order, for a request at the block with index `index`.
     #[inline]
-    pub(crate) fn emit(&self, request: &SendRequest<'_>, index: u32, mut put: impl FnMut(Words)) {
+    pub fn emit(&self, request: &SendRequest<'_>, index: u32, mut put: impl FnMut(Words)) {
         put(bytemuck::cast(self.control(request, index)));
         if request.operation != Operation::Nop {
             emit_target(&request.target, &mut put);
