@@ -251,6 +251,11 @@ impl SendTable {
         self.counters.head.store(next, Ordering::Release);
     }
 
+    /// Takes back the requests from block `head` on, which the device was not told of.
+    pub fn retract(&self, head: u32) {
+        self.counters.head.store(head, Ordering::Release);
+    }
+
     /// Completes the request at block `index` and, silently, all before it; `None` if it is not in
     /// flight.
     #[inline]
