@@ -88,7 +88,7 @@ pub(crate) struct verbs_mr {
 pub(crate) struct verbs_xrcd {
     pub(crate) xrcd: ibv_xrcd,
     comp_mask: u32,
-    handle: u32,
+    pub(crate) handle: u32,
 }
 
 #[repr(C)]

@@ -105,7 +105,7 @@ pub(crate) type ibv_comp_channel = c_void;
 pub(crate) struct ibv_flow {
     comp_mask: u32,
     pub(crate) context: *mut ibv_context,
-    handle: u32,
+    pub(crate) handle: u32,
 }
 
 #[repr(C)]
@@ -155,7 +155,7 @@ pub(crate) struct ibv_cq {
     pub(crate) context: *mut ibv_context,
     channel: *mut ibv_comp_channel,
     cq_context: *mut c_void,
-    handle: u32,
+    pub(crate) handle: u32,
     pub(crate) cqe: c_int,
     mutex: libc::pthread_mutex_t,
     cond: libc::pthread_cond_t,
@@ -235,12 +235,12 @@ pub(crate) struct ibv_wc {
 #[repr(C)]
 pub(crate) struct ibv_qp {
     pub(crate) context: *mut ibv_context,
-    qp_context: *mut c_void,
+    pub(crate) qp_context: *mut c_void,
     pub(crate) pd: *mut ibv_pd,
     pub(crate) send_cq: *mut ibv_cq,
     pub(crate) recv_cq: *mut ibv_cq,
     pub(crate) srq: *mut ibv_srq,
-    handle: u32,
+    pub(crate) handle: u32,
     pub(crate) qp_num: u32,
     pub(crate) state: c_uint,
     pub(crate) qp_type: c_uint,
