@@ -125,7 +125,7 @@ impl Service {
     }
 
     /// Fails if `request` is not one for this queue pair.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&self, request: &SendRequest<'_>) -> Result<(), PostError> {
         let opcode = request.operation.opcode();
         let misplaced = match request.data {
@@ -155,7 +155,7 @@ impl Service {
         self.check_target(target)
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_target(&self, target: &Target) -> Result<(), PostError> {
         if TargetKind::of(target) == self.target {
             Ok(())

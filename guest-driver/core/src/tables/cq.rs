@@ -37,12 +37,13 @@ impl<D> Clone for CqRing<D> {
 }
 
 impl<D: DmaBuffer> CqRing<D> {
+    #[inline]
     fn offset(&self, counter: u32) -> usize {
         self.size.position(counter.wrapping_sub(self.base)) * CompletionEntry::SIZE
     }
 
     /// The last 8 bytes of entry `counter`, if the device has written it.
-    #[inline]
+    #[inline(always)]
     fn last(&self, counter: u32) -> Option<u64> {
         let last = self.buffer.load(self.offset(counter) + 56);
         let pass = counter.wrapping_sub(self.base);
@@ -56,7 +57,7 @@ impl<D: DmaBuffer> CqRing<D> {
     }
 
     /// Entry `counter`, if the device has written it.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn entry(&self, counter: u32) -> Option<CompletionEntry> {
         let last = self.last(counter)?;

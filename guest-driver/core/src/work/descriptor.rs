@@ -2,7 +2,8 @@
 //!
 //! [`Descriptor::new`] checks that a request can be described and that the queue pair has the
 //! operation; [`Descriptor::emit`] then writes segment by segment straight into the ring. Both
-//! run for every request, in atomic context.
+//! run for every request, in atomic context. They are inlined by force: where the caller knows the
+//! operation, a few stores remain of them.
 
 use vrnic_abi::wqe::{
     AtomicSegment, BASIC_BLOCK, BindSegment, ControlSegment, DataSegment, DatagramSegment,
@@ -66,6 +67,7 @@ impl Operation {
         }
     }
 
+    #[inline(always)]
     const fn remote(&self) -> Option<Remote> {
         match *self {
             Self::Write(remote)
@@ -80,6 +82,7 @@ impl Operation {
     }
 
     /// Segments between the target's and the data, the value of an atomic write included.
+    #[inline(always)]
     const fn segments(&self) -> usize {
         match self {
             Self::BindWindow(_) => BindSegment::SIZE / SEGMENT,
@@ -94,7 +97,7 @@ impl Operation {
     }
 
     /// Hands out what [`Self::segments`] counts.
-    #[inline]
+    #[inline(always)]
     fn emit(&self, put: &mut impl FnMut(Words)) {
         if let Some(remote) = self.remote() {
             put(bytemuck::cast(RemoteSegment {
@@ -162,7 +165,7 @@ fn datagram_segment(datagram: &Datagram) -> [Words; 4] {
     bytemuck::cast(segment)
 }
 
-#[inline]
+#[inline(always)]
 fn emit_target(target: &Target, put: &mut impl FnMut(Words)) {
     match target {
         Target::Peer | Target::Wire { .. } => {}
@@ -176,7 +179,7 @@ fn emit_target(target: &Target, put: &mut impl FnMut(Words)) {
 
 impl Descriptor {
     /// Checks that the queue pair has the operation and that `request` can be described.
-    #[inline]
+    #[inline(always)]
     pub fn new(request: &SendRequest<'_>, limits: DescriptorLimits) -> Result<Self, PostError> {
         let (data_segments, inline_length) = match request.data {
             Data::Sges(sges) => (sges.len(), 0),
@@ -209,7 +212,7 @@ impl Descriptor {
     }
 
     /// Hands the segments to `put`, in order, for a request at the block with index `index`.
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, request: &SendRequest<'_>, index: u32, mut put: impl FnMut(Words)) {
         put(bytemuck::cast(self.control(request, index)));
         if request.operation != Operation::Nop {
@@ -228,7 +231,7 @@ impl Descriptor {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn control(&self, request: &SendRequest<'_>, index: u32) -> ControlSegment {
         let mut flags = request.flags;
         let (inline, inline_length) = match request.operation {

@@ -29,6 +29,8 @@ enum Kind {
 /// A request that is being built.
 pub(super) struct Builder {
     pub(super) qp_type: QpType,
+    /// Requests of the queue pair are for its peer.
+    pub(super) is_connected: bool,
     /// There is one.
     open: bool,
     /// Why the requests since `wr_start` cannot be posted, or 0.
@@ -46,6 +48,7 @@ impl Builder {
     pub(super) fn new(qp_type: QpType) -> Self {
         Self {
             qp_type,
+            is_connected: matches!(qp_type, QpType::Rc | QpType::Uc),
             open: false,
             error: 0,
             wr_id: 0,
@@ -102,12 +105,33 @@ impl Sender {
         };
         let request = SendRequest {
             wr_id: builder.wr_id,
-            operation: builder.operation,
-            target: builder.target,
+            operation: Operation::Nop,
+            target: Target::Peer,
             data: data.unwrap_or_default(),
             flags: builder.flags,
         };
-        if let Err(error) = self.queue.write(&request) {
+        let queue = &mut self.queue;
+        // What most requests do has code of its own.
+        let result = match builder.operation {
+            operation @ Operation::Send if builder.is_connected => queue.write(&SendRequest {
+                operation,
+                ..request
+            }),
+            operation @ Operation::Write(_) if builder.is_connected => queue.write(&SendRequest {
+                operation,
+                ..request
+            }),
+            operation @ Operation::Read(_) if builder.is_connected => queue.write(&SendRequest {
+                operation,
+                ..request
+            }),
+            operation => queue.write(&SendRequest {
+                operation,
+                target: builder.target,
+                ..request
+            }),
+        };
+        if let Err(error) = result {
             builder.set_error(error);
         }
     }

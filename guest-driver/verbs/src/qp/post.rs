@@ -2,7 +2,7 @@
 
 use core::ffi::c_int;
 
-use vrnic_driver::{Data, Operation, PostError, SendRequest, Sge};
+use vrnic_driver::{Data, Operation, PostError, SendRequest, Sge, Target};
 
 use super::request;
 use super::{Qp, Sender};
@@ -43,33 +43,75 @@ impl Sender {
     #[inline]
     unsafe fn write(&mut self, request: &ibv_send_wr) -> Result<(), PostError> {
         // SAFETY: as the caller says.
-        let (operation, target, sges) = unsafe {
-            (
-                request::operation(request).ok_or(PostError::Unsupported)?,
-                request::target(self.builder.qp_type, request),
-                list(request.sg_list, request.num_sge)?,
-            )
-        };
-        let mut posted = SendRequest {
-            wr_id: request.wr_id,
-            operation,
-            target,
-            data: Data::Sges(sges),
-            flags: request::flags(request.send_flags),
-        };
-        if request.send_flags & send_flag::INLINE != 0 && !sges.is_empty() {
+        unsafe {
+            if self.builder.is_connected {
+                // What most requests do has code of its own.
+                match request.opcode {
+                    wr_opcode::SEND => {
+                        return self.put(request, Operation::Send, Target::Peer);
+                    }
+                    wr_opcode::RDMA_WRITE => {
+                        let remote = request::remote(request);
+                        return self.put(request, Operation::Write(remote), Target::Peer);
+                    }
+                    wr_opcode::RDMA_READ => {
+                        let remote = request::remote(request);
+                        return self.put(request, Operation::Read(remote), Target::Peer);
+                    }
+                    _ => {}
+                }
+            }
+            self.write_any(request)
+        }
+    }
+
+    /// Writes one request of any kind.
+    ///
+    /// # Safety
+    /// What it names is alive.
+    #[inline(never)]
+    unsafe fn write_any(&mut self, request: &ibv_send_wr) -> Result<(), PostError> {
+        // SAFETY: as the caller says.
+        unsafe {
+            let operation = request::operation(request).ok_or(PostError::Unsupported)?;
+            let target = request::target(self.builder.qp_type, request);
+            self.put(request, operation, target)
+        }
+    }
+
+    /// Writes a request that does `operation`.
+    ///
+    /// # Safety
+    /// What it names is alive.
+    #[inline(always)]
+    unsafe fn put(
+        &mut self,
+        request: &ibv_send_wr,
+        operation: Operation,
+        target: Target,
+    ) -> Result<(), PostError> {
+        // SAFETY: as the caller says.
+        let sges = unsafe { list(request.sg_list, request.num_sge) }?;
+        let data = if request::is_without_data(&operation) {
+            Data::default()
+        } else if request.send_flags & send_flag::INLINE != 0 && !sges.is_empty() {
             // SAFETY: as the caller says.
-            posted.data = Data::Inline(unsafe {
+            Data::Inline(unsafe {
                 match *sges {
                     [one] => bytes(one.address as *const u8, one.length as usize),
                     _ => self.builder.gather(sges)?,
                 }
-            });
-        }
-        if request::is_without_data(&operation) {
-            posted.data = Data::default();
-        }
-        self.queue.write(&posted)
+            })
+        } else {
+            Data::Sges(sges)
+        };
+        self.queue.write(&SendRequest {
+            wr_id: request.wr_id,
+            operation,
+            target,
+            data,
+            flags: request::flags(request.send_flags),
+        })
     }
 }
 

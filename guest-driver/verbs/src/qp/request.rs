@@ -126,18 +126,25 @@ pub(super) const fn is_without_data(operation: &Operation) -> bool {
     )
 }
 
+/// The remote address of RDMA.
+#[inline]
+pub(super) fn remote(request: &ibv_send_wr) -> Remote {
+    // SAFETY: plain numbers, of which any value will do.
+    let rdma = unsafe { request.wr.rdma };
+    Remote {
+        address: rdma.remote_addr,
+        rkey: rdma.rkey,
+    }
+}
+
 /// What `request` does; `None` if there is no such operation.
 ///
 /// # Safety
 /// What it names is alive.
-#[inline]
 pub(super) unsafe fn operation(request: &ibv_send_wr) -> Option<Operation> {
     // SAFETY: plain numbers, of which any value will do; the opcode says which part means what.
-    let (rdma, atomic) = unsafe { (request.wr.rdma, request.wr.atomic) };
-    let remote = Remote {
-        address: rdma.remote_addr,
-        rkey: rdma.rkey,
-    };
+    let atomic = unsafe { request.wr.atomic };
+    let remote = remote(request);
     let word = Remote {
         address: atomic.remote_addr,
         rkey: atomic.rkey,

@@ -73,15 +73,19 @@ impl CompletionQueue {
     }
 
     /// The next completion. [`Self::publish`] afterwards tells the device.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<Completion> {
+        if !self.backlog.is_empty() {
+            return self.next_of_backlog();
+        }
+        self.next_of_ring()
+    }
+
+    #[inline(always)]
+    fn next_of_ring(&mut self) -> Option<Completion> {
         // Entries of nobody are passed over, so bound the loop by what there can be.
         for _ in 0..self.ring.size.entries() {
-            let entry = if self.backlog.is_empty() {
-                self.ring.entry(self.consumer)?
-            } else {
-                self.next_of_backlog()?
-            };
+            let entry = self.ring.entry(self.consumer)?;
             self.consumer = self.consumer.wrapping_add(1);
             if let Some(completion) = self.resolve(&entry) {
                 return Some(completion);
@@ -90,16 +94,18 @@ impl CompletionQueue {
         None
     }
 
-    /// The next entry of the backlog, or of the ring if all of the backlog was crossed out.
+    /// The same while there is a backlog, which ends at the latest when what follows is in the ring.
     #[cold]
-    fn next_of_backlog(&mut self) -> Option<CompletionEntry> {
+    #[inline(never)]
+    fn next_of_backlog(&mut self) -> Option<Completion> {
         while let Some(entry) = self.backlog.pop_front() {
-            if entry.is_some() {
-                return entry;
-            }
             self.consumer = self.consumer.wrapping_add(1);
+            let completion = entry.and_then(|entry| self.resolve(&entry));
+            if completion.is_some() {
+                return completion;
+            }
         }
-        self.ring.entry(self.consumer)
+        self.next_of_ring()
     }
 
     /// Tells the device what was consumed.
@@ -126,7 +132,7 @@ impl CompletionQueue {
     }
 
     /// The completion of `entry`; `None` if nobody has such a request.
-    #[inline]
+    #[inline(always)]
     fn resolve(&mut self, entry: &CompletionEntry) -> Option<Completion> {
         let completion = if entry.flags & CompletionFlags::SEND_QUEUE.bits() != 0 {
             let noted = self.find(entry.qpn)?.send.complete(entry.wqe_index)?;
@@ -150,7 +156,7 @@ impl CompletionQueue {
 
     /// The receive request of `entry`: of a queue pair's own queue, of a shared one, or of a shared
     /// one for XRC, whose queue pairs are not known here.
-    #[inline]
+    #[inline(always)]
     fn received(&mut self, entry: &CompletionEntry) -> Option<u64> {
         let index = entry.wqe_index;
         if entry.srqn == 0 {
@@ -165,11 +171,11 @@ impl CompletionQueue {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&mut self, qpn: u32) -> Option<&Tables> {
         let place = self.recent.get_mut(qpn as usize % RECENT)?;
         if place.as_ref().is_none_or(|tables| tables.qpn != qpn) {
-            *place = Some(Arc::clone(self.queue_pairs.get(&qpn)?));
+            *place = Some(search(&self.queue_pairs, qpn)?);
         }
         place.as_deref()
     }
@@ -278,6 +284,11 @@ impl CompletionQueue {
         };
         Ok(())
     }
+}
+
+#[cold]
+fn search(queue_pairs: &BTreeMap<u32, Arc<Tables>>, qpn: u32) -> Option<Arc<Tables>> {
+    queue_pairs.get(&qpn).map(Arc::clone)
 }
 
 /// Whether `entry` is of a receive request.

@@ -25,8 +25,9 @@ pub(crate) struct SendQueue {
 }
 
 impl SendQueue {
-    /// Writes a request behind those that are there.
-    #[inline]
+    /// Writes a request behind those that are there. Inlined wherever it is called: a caller that
+    /// knows the operation gets code for just that.
+    #[inline(always)]
     pub(crate) fn write(&mut self, request: &SendRequest<'_>) -> Result<(), PostError> {
         let descriptor = Descriptor::new(request, self.limits)?;
         let blocks = descriptor.blocks();
