@@ -621,7 +621,8 @@ flags! {
 layout! {
     /// Body of CreateQp.
     CreateQp [56] {
-        /// Protection domain.
+        /// Protection domain. XRC targets need none: with 0, keys that a packet names are looked up
+        /// in the domain of the shared receive queue that it names.
         0x00 pd: u32,
         /// Completion queue of the send queue; 0 for XRC targets.
         0x04 send_cq: u32,

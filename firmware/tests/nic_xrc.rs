@@ -54,11 +54,20 @@ fn attach(net: &mut Net, a: &mut Node, b: &mut Node, pd: u32, xrcd: u32) -> u32 
 }
 
 impl Pair {
-    fn new(mut net: Net) -> Self {
+    fn new(net: Net) -> Self {
+        Self::with(net, |b| b.pd)
+    }
+
+    /// The target has no protection domain.
+    fn bare(net: Net) -> Self {
+        Self::with(net, |_| 0)
+    }
+
+    fn with(mut net: Net, pd: impl FnOnce(&Node) -> u32) -> Self {
         let (mut a, mut b) = net.nodes();
         let xrcd = b.driver.ok(net.at(1), AdminOpcode::AllocXrcd, &0u64) as u32;
         let srq = Srq::extended(&mut b, net.at(1), xrcd);
-        let pd = b.pd;
+        let pd = pd(&b);
         let target = attach(&mut net, &mut a, &mut b, pd, xrcd);
         Self {
             net,
@@ -96,6 +105,24 @@ impl Pair {
         };
         let list = [self.a.segment(0, length)];
         self.post(opcode, srqn, &[bytemuck::bytes_of(&remote)], &list);
+    }
+
+    /// An operation on the first bytes of the peer's memory, carried out as far as it goes.
+    fn access(&mut self, opcode: WqeOpcode, srqn: u32, key: u32) {
+        if opcode == WqeOpcode::FetchAdd {
+            let remote = RemoteSegment {
+                address: self.b.memory,
+                rkey: key,
+                reserved: 0,
+            };
+            let list = [self.a.segment(0, 8)];
+            let add = AtomicSegment::default();
+            let rest = [bytemuck::bytes_of(&remote), bytemuck::bytes_of(&add)];
+            self.post(opcode, srqn, &rest, &list);
+        } else {
+            self.rdma(opcode, srqn, (0, key), 5000);
+        }
+        self.net.run();
     }
 
     /// Lets things happen until the initiator has nothing under way.
@@ -192,7 +219,7 @@ mod commands {
                 offset_of!(CreateQp, flags),
             ),
             (|b| b.xrcd = 0, NoSuchObject, offset_of!(CreateQp, xrcd)),
-            (|b| b.pd = 0, NoSuchObject, offset_of!(CreateQp, pd)),
+            (|b| b.pd += 9, NoSuchObject, offset_of!(CreateQp, pd)),
         ];
         for (change, status, offset) in cases {
             let mut body = good;
@@ -297,8 +324,13 @@ mod commands {
 mod operations {
     use super::*;
 
-    fn both() -> [Pair; 2] {
-        [Pair::new(Net::direct()), Pair::new(Net::wire(1, 0))]
+    fn both() -> [Pair; 4] {
+        [
+            Pair::new(Net::direct()),
+            Pair::new(Net::wire(1, 0)),
+            Pair::bare(Net::direct()),
+            Pair::bare(Net::wire(1, 0)),
+        ]
     }
 
     #[test]
@@ -595,6 +627,44 @@ mod errors {
         assert_eq!(error(&mut pair), Some(CompletionStatus::RemoteAccess));
         let there = pair.b.hw().bytes(memory + 32_768, 64);
         assert_eq!(there, vec![PATTERN; 64]);
+    }
+
+    /// A target without a protection domain looks keys up in that of the queue that a packet names,
+    /// for each packet.
+    #[test]
+    fn without_a_domain_keys_belong_to_the_queue() {
+        for op in [WqeOpcode::Write, WqeOpcode::Read, WqeOpcode::FetchAdd] {
+            for net in [Net::direct(), Net::wire(3, 0)] {
+                let mut pair = Pair::bare(net);
+                let bench = pair.net.at(1);
+                let other = pair.b.driver.ok(bench, AdminOpcode::AllocPd, &0u64) as u32;
+                let memory = pair.b.memory;
+                let foreign = pair.b.driver.mr(bench, other, memory, BUFFER);
+                let pd = core::mem::replace(&mut pair.b.pd, other);
+                let theirs = Srq::extended(&mut pair.b, pair.net.at(1), pair.xrcd).number;
+                let elsewhere = pair
+                    .b
+                    .driver
+                    .ok(pair.net.at(1), AdminOpcode::AllocXrcd, &0u64);
+                let outside = Srq::extended(&mut pair.b, pair.net.at(1), elsewhere as u32).number;
+                pair.b.pd = pd;
+                let (ours, own) = (pair.srq.number, pair.b.key);
+                for (srqn, key) in [(ours, own), (theirs, foreign)] {
+                    pair.access(op, srqn, key);
+                    assert_eq!(error(&mut pair), Some(CompletionStatus::Success), "{op:?}");
+                }
+                // The last one breaks the connection, so there is one for each.
+                for (srqn, key) in [(ours, foreign), (theirs, own), (outside, foreign), (0, own)] {
+                    let Pair {
+                        net, a, b, xrcd, ..
+                    } = &mut pair;
+                    attach(net, a, b, 0, *xrcd);
+                    pair.access(op, srqn, key);
+                    let found = error(&mut pair);
+                    assert_eq!(found, Some(CompletionStatus::RemoteAccess), "{op:?} {srqn}");
+                }
+            }
+        }
     }
 
     #[test]

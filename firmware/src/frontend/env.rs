@@ -15,7 +15,7 @@ use super::payload::{copy_chunks, copy_payload, scatter, scatter_pieces};
 use super::ring::{ReceiveRing, SendRing};
 use super::shared_receive::shared;
 use crate::host::{Host, Memory, TraceEvent};
-use crate::pdu::{AtomicOperation, Body, Pdu, SendTail};
+use crate::pdu::{AtomicOperation, Body, Pdu, SendTail, Service};
 use crate::resource::{KeyUser, PageMap, WindowList, append};
 use crate::transport::{
     Congestion, DatagramTarget, Domain, Env, Kind, LocalOperation, NoReceive, Offload, Part, Path,
@@ -40,7 +40,7 @@ const ECN_MARKED: u8 = 3;
 pub struct WorkQueues {
     /// Queue pair number.
     pub qpn: u32,
-    /// Protection domain.
+    /// Protection domain; 0 for an XRC target that has none.
     pub pd: u32,
     /// Completion queue of the send queue.
     pub send_cq: u32,
@@ -202,6 +202,8 @@ pub struct QpEnv<'a, H: Host, P> {
     pub send_limit: u32,
     /// Largest Ethernet payload in bytes.
     pub mtu: u32,
+    /// Protection domain in which memory is accessed.
+    pub pd: u32,
 }
 
 impl<H: Host, P> core::fmt::Debug for QpEnv<'_, H, P> {
@@ -328,8 +330,16 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 
     fn domain(&self) -> Domain {
         Domain {
-            pd: self.queues.pd,
+            pd: self.pd,
             privileged: self.queues.privileged,
+        }
+    }
+
+    fn act_for(&mut self, service: Service) {
+        if let (Service::Extended { srqn }, 0) = (service, self.queues.pd) {
+            let srq = self.objects.srqs.get(srqn);
+            let srq = srq.filter(|srq| srq.xrcd() == self.queues.xrcd);
+            self.pd = srq.map_or(0, |srq| srq.domain.pd);
         }
     }
 
@@ -359,7 +369,7 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
     }
 
     fn check_key(&mut self, key: u32, access: Access) -> Result<(), AccessError> {
-        self.objects.keys.check(self.queues.key_user(), key, access)
+        self.objects.keys.check(self.key_user(), key, access)
     }
 
     fn place(&mut self, offset: u32, chunks: &[Chunk]) -> Result<(), TransferError> {
@@ -524,7 +534,7 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
     }
 
     fn invalidate(&mut self, rkey: u32) -> Result<(), AccessError> {
-        let user = self.queues.key_user();
+        let user = self.key_user();
         let invalidated = self
             .objects
             .keys
@@ -543,6 +553,14 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 }
 
 impl<H: Host, P: Port<H::Memory>> QpEnv<'_, H, P> {
+    /// In whose name keys are used.
+    const fn key_user(&self) -> KeyUser {
+        KeyUser {
+            pd: self.pd,
+            qp: self.queues.qpn,
+        }
+    }
+
     fn send_frame(&mut self, frame: &OutgoingFrame<'_>) -> Transmit {
         if let Payload::Chunks(chunks) = frame.payload {
             self.host.trace(&TraceEvent::DmaRead(chunks));

@@ -544,6 +544,7 @@ impl Function {
         let from = qp.transport.state();
         port.set_sender(qpn);
         let mut env = QpEnv {
+            pd: qp.queues.pd,
             now,
             host,
             objects: &mut self.objects,

@@ -56,6 +56,12 @@ pub struct SharedReceiveQueue {
 }
 
 impl SharedReceiveQueue {
+    /// The XRC domain of a queue of type XRC.
+    #[must_use]
+    pub fn xrcd(&self) -> Option<u32> {
+        self.extended.as_ref().map(|extended| extended.xrcd)
+    }
+
     /// An empty queue without a limit.
     #[must_use]
     pub const fn new(

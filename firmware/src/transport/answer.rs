@@ -11,7 +11,7 @@ use super::gather::gather;
 use super::modify::Attributes;
 use super::responder::Responder;
 use super::{Broken, Env, Payload, Poll, QpEvent, Transmit};
-use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, RemoteRange, Syndrome};
+use crate::pdu::{Acknowledge, Body, NakCode, Pdu, Place, RemoteRange, Service, Syndrome};
 use crate::types::{Access, Msn, Psn, Sge};
 
 /// Credit code for "credits are not used" (IBTA volume 1, 9.7.7.2).
@@ -55,6 +55,8 @@ pub(super) enum AnswerKind {
     Ack,
     /// Data.
     Read {
+        /// The request's service: the data is read in its name.
+        service: Service,
         /// What is read.
         source: RemoteRange,
         /// Packets of the response.
@@ -75,8 +77,9 @@ pub(super) enum AnswerKind {
 
 impl AnswerKind {
     /// The response to a READ.
-    pub(super) const fn read(source: RemoteRange, packets: u32) -> Self {
+    pub(super) const fn read(service: Service, source: RemoteRange, packets: u32) -> Self {
         Self::Read {
+            service,
             source,
             packets,
             sent: 0,
@@ -223,17 +226,21 @@ impl Responder {
             let sent = match answer.kind {
                 AnswerKind::Read { .. } if !pace.admits(env) => return Ok(Poll::Idle),
                 AnswerKind::Read {
+                    service,
                     source,
                     packets,
                     sent,
-                } => match self.send_part(env, link, &answer, source, packets, sent)? {
-                    Progress::Sent(part) => {
-                        pace.sent(env, Half::Answers, part.packets, part.length);
-                        true
+                } => {
+                    env.act_for(service);
+                    match self.send_part(env, link, &answer, source, packets, sent)? {
+                        Progress::Sent(part) => {
+                            pace.sent(env, Half::Answers, part.packets, part.length);
+                            true
+                        }
+                        Progress::Dropped => true,
+                        Progress::NoRoom => false,
                     }
-                    Progress::Dropped => true,
-                    Progress::NoRoom => false,
-                },
+                }
                 _ => self.send_whole(env, link, &answer),
             };
             if !sent {

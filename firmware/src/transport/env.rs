@@ -11,7 +11,7 @@ use super::{
 // The counters' names are the field's; a front end only decides how they are read.
 use vrnic_abi::counter::Counter;
 
-use crate::pdu::{AtomicOperation, Pdu};
+use crate::pdu::{AtomicOperation, Pdu, Service};
 use crate::types::{Access, AccessError, Chunk, Chunks, Mtu, Outcome, Time};
 
 /// What a queue pair needs while it is being called.
@@ -55,6 +55,12 @@ pub trait Env {
 
     /// In whose name the queue pair itself accesses memory.
     fn domain(&self) -> Domain;
+
+    /// What follows is done for a request of `service`. If that names a shared receive queue, and
+    /// the queue pair has no protection domain of its own, it is done in that queue's.
+    fn act_for(&mut self, service: Service) {
+        let _ = service;
+    }
 
     /// Checks that `access` to `length` bytes at virtual address `address` is allowed by the region
     /// or window that `key` names within `domain`, and appends the pieces of memory to `chunks`. A

@@ -209,6 +209,7 @@ impl Responder {
 
     /// Carries out the expected request.
     fn accept<E: Env>(&mut self, env: &mut E, link: &Attributes, pdu: &Pdu) -> Result<(), Refusal> {
+        env.act_for(pdu.service);
         match pdu.body {
             Body::Send { place, tail } => {
                 self.check_place(
@@ -424,7 +425,7 @@ impl Responder {
         let packets = link.path_mtu.packets(source.length);
         self.expected = self.expected.plus(packets);
         self.msn = self.msn.plus(1);
-        self.answer(pdu.psn, AnswerKind::read(source, packets));
+        self.answer(pdu.psn, AnswerKind::read(pdu.service, source, packets));
         Ok(())
     }
 
@@ -581,8 +582,13 @@ impl Responder {
         }
         let packets = link.path_mtu.packets(source.length);
         let seen = distance(pdu.psn, self.expected);
+        env.act_for(pdu.service);
         if packets <= seen && self.check_source(env, source).is_ok() {
-            self.answer_again(link, pdu.psn, AnswerKind::read(source, packets));
+            self.answer_again(
+                link,
+                pdu.psn,
+                AnswerKind::read(pdu.service, source, packets),
+            );
         }
     }
 

@@ -97,24 +97,27 @@ impl<P: Platform> Driver<P> {
     }
 
     /// Creates an XRC target queue pair in state RESET. The regions that its peer names belong to
-    /// `pd`; `context` is handed back in every event of the queue pair.
+    /// `pd`, or if there is none to the domain of the shared receive queue that the peer names with
+    /// them; `context` is handed back in every event of the queue pair.
     pub fn create_xrc_target(
         &self,
-        pd: &ProtectionDomain<P>,
+        pd: Option<&ProtectionDomain<P>>,
         xrcd: &XrcDomain<P>,
         context: u64,
     ) -> Result<XrcTarget<P>, Error> {
         self.require(Capabilities::XRC, "XRC queue pairs")?;
-        pd.handle.check()?;
+        if let Some(pd) = pd {
+            pd.handle.check()?;
+        }
         xrcd.handle.check()?;
         let body = CreateQp {
-            pd: pd.number(),
+            pd: pd.map_or(0, ProtectionDomain::number),
             doorbell_page: doorbell::KERNEL_PAGE,
             qp_type: QpType::XrcTarget.raw(),
             xrcd: xrcd.number(),
             ..CreateQp::default()
         };
-        let generation = pd.handle.generation;
+        let generation = xrcd.handle.generation;
         let shared = &self.shared;
         let answer = shared.execute(generation, AdminOpcode::CreateQp, &body, None)?;
         let handle = Handle::new(shared, generation, answer.result0)?;

@@ -325,7 +325,7 @@ fn an_xrc_initiator_reaches_any_queue_of_the_domain() {
             .driver
             .create_xrc_initiator(&a.pd, &a.cq, config())
             .unwrap();
-        let mut target = b.driver.create_xrc_target(&b.pd, &xrcd, 0).unwrap();
+        let mut target = b.driver.create_xrc_target(Some(&b.pd), &xrcd, 0).unwrap();
         initiator.to_init(AccessFlags::empty()).unwrap();
         target.to_init(AccessFlags::REMOTE_WRITE).unwrap();
         let there = connection(b, target.number());

@@ -395,7 +395,10 @@ fn an_xrc_initiator_of_a_process_reaches_a_shared_queue_of_another() {
     });
     let (mut initiator, mut sends, _) =
         a.qp(&pair.a, QpType::XrcInitiator, &a_cq, &UserReceive::None);
-    let target = pair.b.driver.create_xrc_target(&pair.b.pd, &xrcd, 0x7a);
+    let target = pair
+        .b
+        .driver
+        .create_xrc_target(Some(&pair.b.pd), &xrcd, 0x7a);
     let mut target = target.unwrap();
     connect(&mut initiator, &pair.b, target.number());
     let mut modify = |attributes: &QpAttributes, mask| target.modify(attributes, mask).unwrap();

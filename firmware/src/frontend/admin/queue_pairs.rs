@@ -21,10 +21,11 @@ use crate::types::Qpn;
 
 impl Function {
     pub(super) fn check_qp(&self, body: &CreateQp) -> Result<u64, Refusal> {
-        if self.objects.pds.get(body.pd).is_none() {
+        let kind = kind(body)?;
+        let needs_pd = kind != Kind::XrcTarget || body.pd != 0;
+        if needs_pd && self.objects.pds.get(body.pd).is_none() {
             return Err(no_such(argument!(CreateQp, pd)));
         }
-        let kind = kind(body)?;
         self.check_relations(kind, body)?;
         let flags = QpFlags::from_bits(body.flags).ok_or(bad(argument!(CreateQp, flags)))?;
         if flags.contains(QpFlags::STRIP_VLAN) && kind != Kind::Raw {

@@ -114,7 +114,9 @@ fn xrc_queue_pairs_have_one_half_each() {
     assert_eq!(refused, Err(PostError::Unsupported));
     let mut xrcd = driver.create_xrcd().expect("XRCD");
     bench.world.with(|device| device.next_qpn = 0x300);
-    let mut target = driver.create_xrc_target(pd, &xrcd, 0).expect("target");
+    let mut target = driver
+        .create_xrc_target(Some(pd), &xrcd, 0)
+        .expect("target");
     let body: CreateQp = bench
         .world
         .with(|device| device.latest(AdminOpcode::CreateQp));
@@ -130,7 +132,7 @@ fn xrc_queue_pairs_have_one_half_each() {
     assert_eq!(target.query().err(), Some(Error::Stale));
     xrcd.destroy().expect("free");
     assert_eq!(
-        driver.create_xrc_target(pd, &xrcd, 0).err(),
+        driver.create_xrc_target(Some(pd), &xrcd, 0).err(),
         Some(Error::Stale)
     );
     for qp_type in [QpType::XrcInitiator, QpType::XrcTarget] {

@@ -212,12 +212,8 @@ impl Request<'_> {
     fn create_target(&self) -> Result<Kind, Errno> {
         // SAFETY: the core has set it and keeps it while the queue pair exists.
         let xrcd = unsafe { XrcdObject::of(self.attr.xrcd)? };
-        let pd = self.pd()?;
-        let target = self
-            .shared
-            .nic
-            .driver
-            .create_xrc_target(pd, xrcd, self.context())?;
+        let driver = &self.shared.nic.driver;
+        let target = driver.create_xrc_target(None, xrcd, self.context())?;
         Ok(Kind::Target(Mutex::new(target)))
     }
 
