@@ -14,6 +14,17 @@ pub(crate) struct Settings {
     pub role: Option<String>,
     /// Command to run.
     pub run: Option<String>,
+    /// Whether to make a system of the disks, and who then talks to it.
+    pub system: Option<System>,
+}
+
+/// Who talks to a system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum System {
+    /// Whoever asks on the control channel.
+    Agent,
+    /// A person at the console as well, at whose shell's end the guest powers off.
+    Shell,
 }
 
 impl Settings {
@@ -31,6 +42,8 @@ impl Settings {
                 "vrnic.peer" => settings.peer = Some(value),
                 "vrnic.role" => settings.role = Some(value),
                 "vrnic.run" => settings.run = Some(value),
+                "vrnic.system" if value == "shell" => settings.system = Some(System::Shell),
+                "vrnic.system" => settings.system = Some(System::Agent),
                 _ => {}
             }
         }

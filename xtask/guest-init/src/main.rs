@@ -8,7 +8,9 @@
 //! - `vrnic.peer=/dev/ttyS1`: before the command runs, set this line to raw mode and wait until
 //!   the guest on its other end has done the same, so that nothing written later is lost,
 //! - `vrnic.role=a` or `b`: which of two guests this is, also the command's `$VRNIC_ROLE`,
-//! - `vrnic.run="COMMAND"`: run this by `sh -c` instead of a shell for a person.
+//! - `vrnic.run="COMMAND"`: run this by `sh -c` instead of a shell for a person,
+//! - `vrnic.system=agent` or `shell`: make a system of the disks instead of the above, and run
+//!   commands for whoever asks on the control channel, with or without a shell on the console.
 //!
 //! Said on the console: `@vrnic ready SECONDS` when the command may start, `@vrnic exit CODE`
 //! when it has ended, `@vrnic failed WHY` if it could not be started.
@@ -17,15 +19,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 
+mod agent;
 mod cmdline;
 mod peer;
+mod system;
 
+use agent::code;
 use cmdline::Settings;
 
 fn main() {
@@ -39,8 +44,14 @@ fn main() {
 }
 
 fn run() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("system") {
+        return system::second(&settings()?);
+    }
     mount_all()?;
-    let settings = Settings::parse(&fs::read_to_string("/proc/cmdline")?);
+    let settings = settings()?;
+    if settings.system.is_some() {
+        return system::first(&settings);
+    }
     load_modules(&settings)?;
     let device = match &settings.vfio {
         Some(_) => Some(bound_device()?),
@@ -63,6 +74,10 @@ fn run() -> Result<()> {
         rustix::termios::tcdrain(&line)?;
     }
     Ok(())
+}
+
+fn settings() -> Result<Settings> {
+    Ok(Settings::parse(&fs::read_to_string("/proc/cmdline")?))
 }
 
 fn mount_all() -> Result<()> {
@@ -135,12 +150,4 @@ fn command(settings: &Settings, device: Option<&str>) -> Command {
 fn uptime() -> Result<String> {
     let text = fs::read_to_string("/proc/uptime")?;
     Ok(text.split(' ').next().unwrap_or_default().to_owned())
-}
-
-/// Exit code as a shell reports it.
-fn code(status: ExitStatus) -> i32 {
-    use std::os::unix::process::ExitStatusExt;
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
