@@ -3,7 +3,8 @@
 //! The folders are the architecture:
 //! - [`host`] finds or makes what has to run on this machine: QEMU, tshark, a compiler for the
 //!   bare target, and whether KVM runs a guest. Nothing is installed outside `target/vm`.
-//! - [`guest`] makes what a guest boots: a stock Debian kernel and an initramfs of ours.
+//! - [`guest`] makes what a small guest boots: a stock Debian kernel and an initramfs of ours.
+//! - [`debian`] makes our Debian packages, and what a guest with a whole Debian boots.
 //! - [`vm`] starts the scenarios of `qemu-configs/` and waits for what their guests say.
 //! - [`demo`], [`softroce`], [`mod@test`], [`mod@bench`] and [`check`] are the subcommands built on
 //!   them.
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod check;
+mod debian;
 mod demo;
 mod guest;
 mod hands_on;
@@ -66,6 +68,8 @@ enum Task {
     },
     /// Formatting, lints, documentation and the build for a bare target
     Check,
+    /// Debian packages of the kernel module and the provider, for a Debian 13 guest
+    Packages,
     /// Frames of Linux Soft-RoCE, as data for the tests of the firmware
     CaptureSoftroce {
         /// Where to write them
@@ -106,12 +110,22 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Prepare { refresh } => {
             let prepared = vm::Prepared::get(refresh)?;
             println!("{prepared}");
+            debian::Debian::get(&prepared.programs)?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Demo => demo::run(),
         Task::Test { only } => test::run(only.as_deref()),
         Task::Bench { json } => bench::run(json.as_deref()),
         Task::Check => check::run(),
+        Task::Packages => {
+            let packages = debian::Debian::packages()?;
+            println!(
+                "{}\n{}",
+                packages.dkms.display(),
+                packages.provider.display()
+            );
+            Ok(ExitCode::SUCCESS)
+        }
         Task::CaptureSoftroce { file } => softroce::capture(&file),
         Task::Vm {
             scenario,

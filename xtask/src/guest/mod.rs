@@ -5,7 +5,8 @@
 //! our `init`, the guest program, and what a test wants to put there.
 //! - [`cpio`] writes the archives, [`modules`] picks kernel modules with what they need,
 //! - [`programs`] builds our programs so that they run in a guest without libraries,
-//! - [`softroce`] makes a third part, for the guests that have Linux Soft-RoCE.
+//! - [`softroce`] makes a third part, for the guests that have Linux Soft-RoCE,
+//! - [`system`] makes the initramfs of the guests that boot from disk images instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub(crate) mod cpio;
 pub(crate) mod modules;
 pub(crate) mod programs;
 pub(crate) mod softroce;
+pub(crate) mod system;
 
 use cpio::Archive;
 

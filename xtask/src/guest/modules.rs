@@ -1,6 +1,6 @@
 //! Kernel modules of a guest: the named ones and what they depend on, unpacked, with the indexes
-//! that `modprobe` and `lspci` read. The indexes are `depmod`'s, made for just these modules in a
-//! folder of their own.
+//! that `modprobe` and `lspci` read, or in the order in which they can be loaded without any. The
+//! indexes are `depmod`'s, made for just these modules in a folder of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,7 +30,7 @@ pub(crate) fn add(archive: &mut Archive, root: &Root, release: &str, names: &[&s
         let (packed, _) = index.get(&module).context("the closure is of the index")?;
         let to = staging.join(&inside).join(plain(packed));
         fs::create_dir_all(to.parent().context("a module lies in a folder")?)?;
-        unpack(root, &root.path(&inside).join(packed), &to)?;
+        fs::write(&to, unpacked(root, &root.path(&inside).join(packed))?)?;
         archive.host_file(&format!("{inside}/{}", plain(packed)), 0o644, &to)?;
     }
     for name in [
@@ -57,20 +57,46 @@ pub(crate) fn add(archive: &mut Archive, root: &Root, release: &str, names: &[&s
     remove(&staging)
 }
 
+/// The named modules and all that they need, as paths in the index `modules.dep`, each after what
+/// it needs itself.
+///
+/// # Errors
+/// A module is not there.
+pub(crate) fn in_order(index: &str, names: &[&str]) -> Result<Vec<String>> {
+    let index = parse(index);
+    let mut ordered: Vec<String> = Vec::new();
+    for name in names {
+        let (path, needs) = index
+            .get(&name_of(name))
+            .with_context(|| format!("the kernel has no {name}"))?;
+        // A line lists what a module needs, directly or not, each before what that needs.
+        for path in needs.iter().rev().chain([path]) {
+            if !ordered.contains(path) {
+                ordered.push(path.clone());
+            }
+        }
+    }
+    Ok(ordered)
+}
+
+/// Contents of a module that may be compressed.
+///
+/// # Errors
+/// It cannot be read or unpacked.
+pub(crate) fn unpacked(root: &Root, from: &Path) -> Result<Vec<u8>> {
+    if from.extension().is_none_or(|end| end != "xz") {
+        return fs::read(from).with_context(|| format!("cannot read {}", from.display()));
+    }
+    let mut xz = root.command("usr/bin/xz");
+    let output = xz.arg("-dc").stdin(fs::File::open(from)?).output()?;
+    ensure!(output.status.success(), "cannot unpack {}", from.display());
+    Ok(output.stdout)
+}
+
 fn depmod(root: &Root, base: &str, release: &str) -> Command {
     let mut depmod = root.command("usr/sbin/depmod");
     depmod.args(["-b", base, release]);
     depmod
-}
-
-fn unpack(root: &Root, from: &Path, to: &Path) -> Result<()> {
-    let mut xz = root.command("usr/bin/xz");
-    xz.arg("-dc")
-        .stdin(fs::File::open(from)?)
-        .stdout(fs::File::create(to)?);
-    let status = xz.status()?;
-    ensure!(status.success(), "cannot unpack {}", from.display());
-    Ok(())
 }
 
 fn path(path: &Path) -> String {
@@ -110,7 +136,7 @@ fn closure(index: &Index, names: &[&str]) -> Result<BTreeSet<String>> {
 }
 
 /// Name of the module in a file: dashes and underscores are the same.
-fn name_of(path: &str) -> String {
+pub(crate) fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
 }
@@ -135,6 +161,14 @@ mod tests {
             found.into_iter().collect::<Vec<_>>(),
             ["one", "three", "two_x"]
         );
+    }
+
+    #[test]
+    fn what_is_needed_comes_first() {
+        let index = "k/a.ko.xz: k/b.ko.xz k/c.ko.xz\nk/b.ko.xz: k/c.ko.xz\nk/c.ko.xz:\nk/d-e.ko:\n";
+        let ordered = in_order(index, &["d_e", "a", "b"]).unwrap();
+        assert_eq!(ordered, ["k/d-e.ko", "k/c.ko.xz", "k/b.ko.xz", "k/a.ko.xz"]);
+        assert!(in_order(index, &["f"]).is_err());
     }
 
     #[test]

@@ -46,13 +46,21 @@ impl Programs {
         })
     }
 
+    /// Puts the guest's first process into an archive.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn add_init(&self, archive: &mut Archive) -> Result<()> {
+        archive.host_file("init", 0o755, &self.init)
+    }
+
     /// Second part of a guest's initramfs.
     ///
     /// # Errors
     /// A program cannot be read.
     pub(crate) fn overlay(&self, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
         let mut archive = Archive::new();
-        archive.host_file("init", 0o755, &self.init)?;
+        self.add_init(&mut archive)?;
         archive.host_file(&format!("bin/{GUEST}"), 0o755, &self.guest)?;
         for (path, data) in files {
             archive.file(path, 0o755, data);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::mirror;
 use crate::process::{self, Background};
@@ -112,6 +112,32 @@ impl Apt {
             bail!("{}: apt did not download {file}", request.name);
         }
         Ok(Downloaded { dir, files })
+    }
+
+    /// The line of `sources.list` for a suite.
+    ///
+    /// # Errors
+    /// There is none for it.
+    pub(crate) fn source(&self, suite: &str) -> Result<String> {
+        let lines = fs::read_to_string(self.dir.join("sources.list"))?;
+        let line = lines
+            .lines()
+            .find(|line| line.contains(&format!(" {suite} ")));
+        line.map(str::to_owned)
+            .with_context(|| format!("no source for {suite}"))
+    }
+
+    /// Settings that another apt needs to get the same packages.
+    ///
+    /// # Errors
+    /// This machine's settings cannot be read.
+    pub(crate) fn network_options(&self) -> Result<Vec<String>> {
+        let machine = process::output(Command::new("apt-config").arg("dump"))?;
+        let valid = "Acquire::Check-Valid-Until \"false\";";
+        Ok(network(&machine)
+            .chain([valid])
+            .map(str::to_owned)
+            .collect())
     }
 
     /// An `apt-get install` that everything but the last step is told to.
@@ -240,18 +266,7 @@ pub(crate) fn unpack(deb: &Path, root: &Path) -> Result<()> {
 
 /// apt's configuration: the machine's way to the network, everything else in `dir`.
 fn configuration(machine: &str, dir: &Path) -> String {
-    let network = [
-        "Acquire::http",
-        "Acquire::https",
-        "Acquire::Retries",
-        "Acquire::Check-Date",
-    ];
-    let kept = |line: &&str| network.iter().any(|name| line.starts_with(name));
-    let mut text: String = machine
-        .lines()
-        .filter(kept)
-        .flat_map(|line| [line, "\n"])
-        .collect();
+    let mut text: String = network(machine).flat_map(|line| [line, "\n"]).collect();
     let dir = dir.display();
     // The parts folders exist and are empty: nothing of the machine's own configuration is read
     // (its hooks may delete downloads).
@@ -268,6 +283,18 @@ fn configuration(machine: &str, dir: &Path) -> String {
          Acquire::Languages \"none\";\nAcquire::Check-Valid-Until \"false\";\n"
     );
     text
+}
+
+/// The settings of a machine that say how it reaches archives.
+fn network(machine: &str) -> impl Iterator<Item = &str> {
+    let names = [
+        "Acquire::http",
+        "Acquire::https",
+        "Acquire::Retries",
+        "Acquire::Check-Date",
+    ];
+    let kept = move |line: &&str| names.iter().any(|name| line.starts_with(name));
+    machine.lines().filter(kept)
 }
 
 /// A package database with the named packages in it.

@@ -42,10 +42,7 @@ impl Roots {
         if root.stamp().starts_with(&wanted) {
             return Ok(root);
         }
-        if self.apt.is_none() {
-            self.apt = Some(Apt::new(&paths::vm().join("apt"))?);
-        }
-        let apt = self.apt.as_ref().context("apt was just set up")?;
+        let apt = self.apt()?;
         let downloaded = apt.download(request)?;
         println!("{}: unpacking", request.name);
         let unfinished = root.dir.with_extension("new");
@@ -61,9 +58,26 @@ impl Roots {
         remove(&downloaded.dir)?;
         Ok(root)
     }
+
+    /// The private apt, its package lists up to date.
+    ///
+    /// # Errors
+    /// As [`Apt::new`].
+    pub(crate) fn apt(&mut self) -> Result<&Apt> {
+        let apt = match self.apt.take() {
+            Some(apt) => apt,
+            None => Apt::new(&paths::vm().join("apt"))?,
+        };
+        Ok(self.apt.insert(apt))
+    }
 }
 
 impl Root {
+    /// A root that was made in another way.
+    pub(crate) fn at(dir: PathBuf) -> Root {
+        Root { dir }
+    }
+
     /// A path inside the root.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.dir.join(inside)

@@ -22,7 +22,7 @@ use crate::host::accel::{self, Accel};
 use crate::host::lock::Lock;
 use crate::host::root::{self, Roots, quote};
 use crate::host::tools;
-use crate::{paths, process};
+use crate::{debian, paths, process};
 
 pub(crate) mod capture;
 pub(crate) mod machine;
@@ -58,6 +58,7 @@ impl Prepared {
         let _lock = Lock::take(&paths::vm().join("lock"))?;
         if refresh {
             root::remove(&paths::vm().join("root"))?;
+            debian::base::forget()?;
         }
         let mut roots = Roots::default();
         let qemu = tools::qemu(&mut roots)?;
