@@ -6,7 +6,7 @@
 //! - [`guest`] makes what a small guest boots: a stock Debian kernel and an initramfs of ours.
 //! - [`debian`] makes our Debian packages, and what a guest with a whole Debian boots.
 //! - [`vm`] starts the scenarios of `qemu-configs/` and waits for what their guests say.
-//! - [`demo`], [`softroce`], [`mod@test`], [`mod@bench`] and [`check`] are the subcommands built on
+//! - [`demo`], [`guest_shell`], [`softroce`], [`mod@test`], [`mod@bench`] and [`check`] are the subcommands built on
 //!   them.
 //!
 //! Guests and QEMU are only ever waited for by events (a line on a console, an exit); times are
@@ -23,6 +23,7 @@ mod check;
 mod debian;
 mod demo;
 mod guest;
+mod guest_shell;
 mod hands_on;
 mod host;
 mod paths;
@@ -70,6 +71,27 @@ enum Task {
     Check,
     /// Debian packages of the kernel module and the provider, for a Debian 13 guest
     Packages,
+    /// Virtual machines with Debian, each with a vrnic: a root shell in the first, ready for the
+    /// distribution's RDMA programs
+    Guest {
+        /// Number of machines, 1 to 8
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+        vms: u8,
+        /// Further arguments of each `vrnic serve`, such as --vrnic=--impair --vrnic=drop=1%
+        #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+        vrnic: Vec<String>,
+        /// Further arguments for each QEMU
+        #[arg(last = true)]
+        qemu: Vec<String>,
+    },
+    /// A command in a machine of a `cargo xtask guest` that runs in another terminal
+    GuestRun {
+        /// Name of the machine, such as b
+        machine: String,
+        /// The command
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Frames of Linux Soft-RoCE, as data for the tests of the firmware
     CaptureSoftroce {
         /// Where to write them
@@ -126,6 +148,8 @@ fn run(task: Task) -> Result<ExitCode> {
             );
             Ok(ExitCode::SUCCESS)
         }
+        Task::Guest { vms, vrnic, qemu } => guest_shell::run(usize::from(vms), vrnic, qemu),
+        Task::GuestRun { machine, command } => guest_shell::run_in(&machine, &command),
         Task::CaptureSoftroce { file } => softroce::capture(&file),
         Task::Vm {
             scenario,

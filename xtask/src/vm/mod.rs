@@ -4,6 +4,7 @@
 //! - [`machine`] is one running QEMU with its guest's console.
 //! - [`nic`] is one running `vrnic serve`.
 //! - [`capture`] has tshark judge the packets of a run.
+//! - [`cluster`] is several machines with a whole Debian, in which [`control`] runs commands.
 //! - [`scenario`] says what to run and what came of it, [`session`] runs it; [`scenarios`] has
 //!   them by name, and [`tests`] what is tested on them.
 //!
@@ -25,11 +26,14 @@ use crate::host::tools;
 use crate::{debian, paths, process};
 
 pub(crate) mod capture;
+pub(crate) mod cluster;
+pub(crate) mod control;
 pub(crate) mod machine;
 pub(crate) mod nic;
 pub(crate) mod scenario;
 pub(crate) mod scenarios;
 pub(crate) mod session;
+pub(crate) mod stock;
 pub(crate) mod tests;
 
 use scenario::{Scenario, Vm};

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture};
+use super::{Prepared, capture, stock};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
 pub(crate) type Test = (&'static str, fn(&Prepared) -> Result<()>);
 
 /// All tests, in the order they run.
-pub(crate) const ALL: [Test; 16] = [
+pub(crate) const ALL: [Test; 18] = [
     ("vm: a stock kernel boots", boots),
     ("vm: the RDMA modules load", rdma_modules),
     (
@@ -51,6 +51,8 @@ pub(crate) const ALL: [Test; 16] = [
         "vm: Linux Soft-RoCE exchanges data over a wire that loses packets",
         softroce::lossy_test,
     ),
+    ("vm: a stock guest sees the RDMA device", stock::device),
+    ("vm: perftest runs between stock guests", stock::perftest),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {

@@ -1,0 +1,99 @@
+//! Tests of what a stock Debian guest does with the RNIC: its own kernel with our module, its own
+//! verbs library with our provider, its own programs.
+
+use anyhow::{Context, Result, ensure};
+
+use super::Prepared;
+use super::cluster::{Cluster, Node, Plan};
+use crate::debian::Debian;
+
+/// A test on a number of machines.
+fn on(prepared: &Prepared, plan: &Plan, test: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    let debian = Debian::get(&prepared.programs)?;
+    let cluster = Cluster::boot(prepared, &debian, plan)?;
+    let logs = format!("logs: {}", cluster.dir().display());
+    test(&cluster).context(logs.clone())?;
+    cluster.close().context(logs)
+}
+
+/// `ibv_devinfo` lists an active device, and the guests reach each other over its Ethernet
+/// interface.
+pub(crate) fn device(prepared: &Prepared) -> Result<()> {
+    let plan = Plan {
+        name: "stock-device",
+        ..Plan::default()
+    };
+    on(prepared, &plan, |cluster| {
+        for node in cluster.nodes() {
+            let device = rdma_device(node)?;
+            let info = node.run(&format!("ibv_devinfo -v -d {device}"))?.text;
+            for line in ["PORT_ACTIVE", "link_layer:\t\tEthernet", "max_qp:"] {
+                ensure!(
+                    info.contains(line),
+                    "guest {}: no {line:?} in {info}",
+                    node.name
+                );
+            }
+            let driver = node.run(&format!(
+                "readlink /sys/class/infiniband/{device}/device/driver"
+            ))?;
+            ensure!(
+                driver.text.trim().ends_with("/vrnic"),
+                "{device} has the driver {}",
+                driver.text
+            );
+        }
+        let (a, b) = cluster.pair()?;
+        for (from, to) in [(a, b), (b, a)] {
+            let ping = from.run(&format!("ping -c 3 -W 5 {}", to.address))?.text;
+            ensure!(
+                ping.contains(" 0% packet loss"),
+                "guest {}: {ping}",
+                from.name
+            );
+        }
+        Ok(())
+    })
+}
+
+/// perftest's server and client, connected by the connection manager.
+pub(crate) fn perftest(prepared: &Prepared) -> Result<()> {
+    let plan = Plan {
+        name: "stock-perftest",
+        ..Plan::default()
+    };
+    on(prepared, &plan, |cluster| {
+        let (a, b) = cluster.pair()?;
+        for test in ["ib_write_bw", "ib_read_bw", "ib_send_lat"] {
+            let command = format!("stdbuf -oL {test} -R -n 1000");
+            let mut server = a.start(&command)?;
+            server.wait_for("Waiting for client to connect")?;
+            let client = b.run(&format!("{command} {}", a.address))?.text;
+            let result = client
+                .lines()
+                .rev()
+                .find(|line| line.split_whitespace().count() >= 5);
+            println!(
+                "  {test}: {}",
+                result.with_context(|| client.clone())?.trim()
+            );
+            let server = server.finish()?;
+            ensure!(
+                server.status == 0,
+                "{test}: the server says {}",
+                server.text
+            );
+        }
+        Ok(())
+    })
+}
+
+/// Name of the one RDMA device, as the distribution's rules have made it.
+fn rdma_device(node: &Node) -> Result<String> {
+    let list = node.run("ls /sys/class/infiniband")?.text;
+    let names: Vec<_> = list.split_whitespace().collect();
+    match names.as_slice() {
+        [name] => Ok((*name).to_owned()),
+        _ => anyhow::bail!("guest {} has RDMA devices {names:?}, not one", node.name),
+    }
+}
