@@ -22,14 +22,16 @@ MEMORY=${MEMORY:-1G}
 
 role=${1:-}
 case $role in
-a) : "${NETDEV:=stream,server=on,addr.type=unix,addr.path=$RUN/net.sock}" number=1 ;;
-b) : "${NETDEV:=stream,server=off,addr.type=unix,addr.path=$RUN/net.sock}" number=2 ;;
-[c-h]) : "${NETDEV:?is not set, and needed for more than two machines}"
-    number=$(($(printf %d "'$role") - 96)) ;;
+[a-h]) number=$(($(printf %d "'$role") - 96)) ;;
 *)
     echo "usage: $0 a|b [QEMU ARGUMENTS]" >&2
     exit 2
     ;;
+esac
+case $role in
+a) : "${NETDEV:=stream,server=on,addr.type=unix,addr.path=$RUN/net.sock}" ;;
+b) : "${NETDEV:=stream,server=off,addr.type=unix,addr.path=$RUN/net.sock}" ;;
+*) : "${NETDEV:?is not set, and needed for more than two machines}" ;;
 esac
 shift
 
@@ -56,6 +58,6 @@ exec "$QEMU" \
     -chardev "socket,id=control,path=$RUN/$role.control,server=on,wait=off" \
     -device virtserialport,chardev=control,name=vrnic.control \
     -kernel "$KERNEL" -initrd "$INITRD" \
-    -append "console=ttyS0 quiet panic=-1 no_timer_check modprobe.blacklist=lpc_ich vrnic.system=shell vrnic.role=$role $APPEND" \
+    -append "console=ttyS0 quiet panic=-1 no_timer_check modprobe.blacklist=lpc_ich guest.system=shell guest.role=$role $APPEND" \
     -chardev "$CONSOLE,id=console" -serial chardev:console \
     "$@"

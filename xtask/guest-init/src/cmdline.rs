@@ -1,5 +1,5 @@
 //! The kernel's command line: words, some of them quoted, of which those that begin with
-//! `vrnic.` are ours.
+//! `guest.` are ours. (Those that begin with a module's name and a dot are parameters of it.)
 
 /// What the command line asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,13 +37,13 @@ impl Settings {
             };
             let value = value.to_owned();
             match name {
-                "vrnic.vfio" => settings.vfio = Some(value),
-                "vrnic.modules" => settings.modules = value.split(',').map(str::to_owned).collect(),
-                "vrnic.peer" => settings.peer = Some(value),
-                "vrnic.role" => settings.role = Some(value),
-                "vrnic.run" => settings.run = Some(value),
-                "vrnic.system" if value == "shell" => settings.system = Some(System::Shell),
-                "vrnic.system" => settings.system = Some(System::Agent),
+                "guest.vfio" => settings.vfio = Some(value),
+                "guest.modules" => settings.modules = value.split(',').map(str::to_owned).collect(),
+                "guest.peer" => settings.peer = Some(value),
+                "guest.role" => settings.role = Some(value),
+                "guest.run" => settings.run = Some(value),
+                "guest.system" if value == "shell" => settings.system = Some(System::Shell),
+                "guest.system" => settings.system = Some(System::Agent),
                 _ => {}
             }
         }
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn quoted_words_hold_spaces() {
         let settings = Settings::parse(
-            "console=ttyS0 vrnic.run=\"echo 'a b' && x=1\" quiet vrnic.vfio=1b36:0010 vrnic.modules=a,b\n",
+            "console=ttyS0 guest.run=\"echo 'a b' && x=1\" quiet guest.vfio=1b36:0010 guest.modules=a,b\n",
         );
         assert_eq!(settings.run.as_deref(), Some("echo 'a b' && x=1"));
         assert_eq!(settings.vfio.as_deref(), Some("1b36:0010"));
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn quotes_may_open_before_the_name() {
-        let settings = Settings::parse("\"vrnic.run=echo  two\"");
+        let settings = Settings::parse("\"guest.run=echo  two\"");
         assert_eq!(settings.run.as_deref(), Some("echo  two"));
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! In: the kernel's command line. Out: lines on the console that begin with `@vrnic`, then power
 //! off. The kernel's command line may hold
-//! - `vrnic.vfio=VENDOR:DEVICE`: bind functions with these ids (four hexadecimal digits each) to
+//! - `guest.vfio=VENDOR:DEVICE`: bind functions with these ids (four hexadecimal digits each) to
 //!   `vfio-pci`; the command finds the first one's address in `$VRNIC_DEVICE`,
-//! - `vrnic.modules=A,B`: load these modules,
-//! - `vrnic.peer=/dev/ttyS1`: before the command runs, set this line to raw mode and wait until
+//! - `guest.modules=A,B`: load these modules,
+//! - `guest.peer=/dev/ttyS1`: before the command runs, set this line to raw mode and wait until
 //!   the guest on its other end has done the same, so that nothing written later is lost,
-//! - `vrnic.role=a` or `b`: which of two guests this is, also the command's `$VRNIC_ROLE`,
-//! - `vrnic.run="COMMAND"`: run this by `sh -c` instead of a shell for a person,
-//! - `vrnic.system=agent` or `shell`: make a system of the disks instead of the above, and run
+//! - `guest.role=a` or `b`: which of two guests this is, also the command's `$VRNIC_ROLE`,
+//! - `guest.run="COMMAND"`: run this by `sh -c` instead of a shell for a person,
+//! - `guest.system=agent` or `shell`: make a system of the disks instead of the above, and run
 //!   commands for whoever asks on the control channel, with or without a shell on the console.
 //!
 //! Said on the console: `@vrnic ready SECONDS` when the command may start, `@vrnic exit CODE`

@@ -46,7 +46,7 @@ pub(crate) fn meet(path: &str, role: &str) -> Result<File> {
     let (mine, theirs) = match role {
         "a" => (a, b),
         "b" => (b, a),
-        _ => bail!("vrnic.peer needs vrnic.role=a or vrnic.role=b"),
+        _ => bail!("guest.peer needs guest.role=a or guest.role=b"),
     };
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let line = open(path, flags, Mode::empty()).with_context(|| format!("cannot open {path}"))?;

@@ -234,7 +234,7 @@ impl Cluster {
         let (name, dir) = (name(index), self.dir.path.clone());
         command
             .env("CONSOLE", "stdio,signal=off")
-            .env("APPEND", "vrnic.system=agent");
+            .env("APPEND", "guest.system=agent");
         let mut machine = Machine::start((index, name), &mut command, &dir, events.clone())?;
         // QEMU makes the sockets of its command line in order, the one for the control last.
         let socket = dir.join(format!("{name}.control"));

@@ -158,11 +158,11 @@ impl Scenario {
 
 /// What the guest's `init` is told on the kernel's command line.
 pub(crate) fn append(role: &str, vm: &Vm) -> Result<String> {
-    let mut words = vec![format!("vrnic.role={role}")];
+    let mut words = vec![format!("guest.role={role}")];
     words.extend(vm.kernel.iter().map(|&word| word.to_owned()));
-    words.extend(vm.vfio.iter().map(|ids| format!("vrnic.vfio={ids}")));
-    words.extend(vm.peer.then(|| "vrnic.peer=/dev/ttyS1".to_owned()));
-    words.extend(vm.run.iter().map(|run| format!("vrnic.run=\"{run}\"")));
+    words.extend(vm.vfio.iter().map(|ids| format!("guest.vfio={ids}")));
+    words.extend(vm.peer.then(|| "guest.peer=/dev/ttyS1".to_owned()));
+    words.extend(vm.run.iter().map(|run| format!("guest.run=\"{run}\"")));
     let quotes = vm.run.as_ref().is_some_and(|run| run.contains(['"', '\n']));
     let words = words.join(" ");
     // The kernel takes 2048 bytes; the scenario's own part is short.
@@ -219,7 +219,7 @@ mod tests {
         let words = append("b", &vm("echo 'x y'")).unwrap();
         assert_eq!(
             words,
-            "vrnic.role=b hugepages=2 vrnic.peer=/dev/ttyS1 vrnic.run=\"echo 'x y'\""
+            "guest.role=b hugepages=2 guest.peer=/dev/ttyS1 guest.run=\"echo 'x y'\""
         );
         assert!(append("b", &vm("echo \"x\"")).is_err());
         assert!(append("b", &vm(&"x".repeat(2000))).is_err());
