@@ -22,12 +22,16 @@ impl<B, T> Object<B, T> {
     /// Size for the table of operations.
     pub(super) const SIZE: usize = size_of::<Self>();
 
-    /// The object of a core's part.
+    /// The object of a core's part. A process decides which objects an operation comes with: one
+    /// that is missing is its mistake.
     ///
     /// # Safety
-    /// The core has allocated `base` for this type, and it was not destroyed. The value does not
-    /// outlive the operation.
+    /// `base` is null, or the core has allocated it for this type and it was not destroyed. The value
+    /// does not outlive the operation.
     pub(super) unsafe fn of<'a>(base: *mut B) -> Result<&'a T, Errno> {
+        if base.is_null() {
+            return Err(EINVAL);
+        }
         // SAFETY: by the contract of this function.
         let value = unsafe { &(*base.cast::<Self>()).value };
         value.as_deref().ok_or(EINVAL)
