@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
+use bytemuck::Pod;
 use vrnic_driver::abi::admin::Status;
 use vrnic_driver::abi::verbs::{AllocContext, ContextAnswer, PageAnswer, VERSION};
 use vrnic_driver::abi::{VERSION_MAJOR, VERSION_MINOR, doorbell, pci};
@@ -75,10 +76,18 @@ impl Drop for Offer {
     }
 }
 
-/// A doorbell page of a context.
-struct Page {
+/// The offers of a doorbell page and of its kick page.
+struct Offers {
     doorbell: Offer,
     kick: Offer,
+}
+
+/// A doorbell page of a context.
+struct Page {
+    /// Nothing until a queue has a slot in the page. A process can guess offsets, and keeps what it
+    /// has mapped until its context ends: a page that was offered cannot be given back before, as
+    /// it may be another process's next.
+    offers: Option<Offers>,
     page: DoorbellPage<Kernel>,
 }
 
@@ -94,7 +103,7 @@ type ContextObject = Object<bindings::ib_ucontext, Context>;
 
 impl Context {
     /// The context of the process that an operation is for.
-    pub(super) fn of_caller<'a>(udata: UserData) -> Result<&'a Self, Errno> {
+    fn of_caller<'a>(udata: UserData) -> Result<&'a Self, Errno> {
         let base = udata.context()?;
         // SAFETY: the core keeps it at least until the operation is over.
         unsafe { ContextObject::of(base) }
@@ -105,67 +114,97 @@ impl Context {
         unsafe { self.shared.as_ref() }
     }
 
-    fn add_page(&self, pages: &mut Vec<Page>) -> Result<(), Errno> {
-        if pages.len() >= MOST_PAGES {
+    /// Another doorbell page beside so many.
+    fn new_page(&self, count: usize) -> Result<Page, Errno> {
+        if count >= MOST_PAGES {
             return Err(ENOMEM);
         }
-        let nic = &self.shared().nic;
-        let mut page = nic.driver.create_doorbell_page()?;
+        Ok(Page {
+            offers: None,
+            page: self.shared().nic.driver.create_doorbell_page()?,
+        })
+    }
+
+    /// Offers a page to the process.
+    fn offer(&self, number: u32) -> Result<Offers, Errno> {
         // SAFETY: the PCI device lives.
-        let bar = unsafe { bindings::vrnic_bar_address(nic.pdev, c_int::from(pci::BAR_DOORBELLS)) };
-        let frame = |offset: u32| (bar + u64::from(offset)) >> PAGE_SHIFT;
-        let number = page.number();
-        // SAFETY: the context outlives its pages.
-        let offers = unsafe {
-            Offer::new(self.base, frame(doorbell::page_offset(number))).and_then(|first| {
-                let second = Offer::new(self.base, frame(doorbell::kick_offset(number)))?;
-                Ok((first, second))
-            })
+        let bar = unsafe {
+            let pdev = self.shared().nic.pdev;
+            bindings::vrnic_bar_address(pdev, c_int::from(pci::BAR_DOORBELLS))
         };
-        match offers {
-            Ok((doorbell, kick)) => {
-                let page = Page {
-                    doorbell,
-                    kick,
-                    page,
-                };
-                pages.push(page);
-                Ok(())
-            }
+        let frame = |offset: u32| (bar + u64::from(offset)) >> PAGE_SHIFT;
+        // SAFETY: the context outlives its pages.
+        unsafe {
+            Ok(Offers {
+                doorbell: Offer::new(self.base, frame(doorbell::page_offset(number)))?,
+                kick: Offer::new(self.base, frame(doorbell::kick_offset(number)))?,
+            })
+        }
+    }
+
+    /// What the process is told about its page `index`, which is offered to it from now on.
+    fn answer(&self, index: usize, page: &mut Page) -> Result<PageAnswer, Errno> {
+        let offers = match page.offers.take() {
+            Some(offers) => offers,
+            None => self.offer(page.page.number())?,
+        };
+        let offers = page.offers.insert(offers);
+        Ok(PageAnswer {
+            index: index as u32,
+            reserved: 0,
+            doorbell: offers.doorbell.offset(),
+            kick: offers.kick.offset(),
+        })
+    }
+
+    /// Makes a queue for the process that calls, and answers it. Sleepable context.
+    ///
+    /// `make` is called with the numbers of the context's doorbell pages until it finds a free slot
+    /// in one; `answer` makes the answer from the queue and its page. If the process does not get
+    /// that, `unmake` destroys the queue, of which nobody may hear any more when it returns.
+    pub(super) fn create<Q, A: Pod>(
+        udata: UserData,
+        make: impl FnMut(u32) -> Result<Q, Error>,
+        answer: impl FnOnce(&Q, PageAnswer) -> A,
+        unmake: impl FnOnce(Q),
+    ) -> Result<Q, Errno> {
+        let (queue, page) = Self::of_caller(udata)?.with_page(make)?;
+        match page.and_then(|page| udata.write(&answer(&queue, page))) {
+            Ok(()) => Ok(queue),
             Err(errno) => {
-                // Nobody has the page; if this fails, so does the device.
-                let _ = page.destroy();
+                unmake(queue);
                 Err(errno)
             }
         }
     }
 
-    /// Makes something that needs a slot in a doorbell page with `f`, which is called with the
-    /// numbers of the context's pages until it finds one. Sleepable context.
-    ///
-    /// That no slot is free and that no queue is left look the same, so a new page that did not
-    /// help is given back.
-    pub(super) fn with_page<R>(
+    /// Makes a queue in a page with a free slot. That no slot is free and that no queue is left look
+    /// the same, so a new page that did not help is given back.
+    fn with_page<Q>(
         &self,
-        mut f: impl FnMut(u32) -> Result<R, Error>,
-    ) -> Result<(R, PageAnswer), Errno> {
+        mut make: impl FnMut(u32) -> Result<Q, Error>,
+    ) -> Result<(Q, Result<PageAnswer, Errno>), Errno> {
         self.pages.with(|pages| {
             // The newest page is the one most likely to have room.
-            for (index, page) in pages.iter().enumerate().rev() {
-                match f(page.page.number()) {
+            for (index, page) in pages.iter_mut().enumerate().rev() {
+                match make(page.page.number()) {
                     Err(error) if is_full(&error) => {}
-                    result => return Ok((result?, answer(index, page))),
+                    result => return Ok((result?, self.answer(index, page))),
                 }
             }
-            self.add_page(pages)?;
-            let index = pages.len() - 1;
-            let page = pages.last().ok_or(ENOMEM)?;
-            f(page.page.number())
-                .map(|made| (made, answer(index, page)))
-                .map_err(|error| {
-                    free(pages.pop());
-                    error.into()
-                })
+            let index = pages.len();
+            let mut page = self.new_page(index)?;
+            match make(page.page.number()) {
+                Ok(queue) => {
+                    let answer = self.answer(index, &mut page);
+                    pages.push(page);
+                    Ok((queue, answer))
+                }
+                Err(error) => {
+                    free(page);
+                    Err(error.into())
+                }
+            }
         })
     }
 
@@ -174,8 +213,10 @@ impl Context {
         let shared = self.shared();
         let has = shared.attributes();
         let page = self.pages.with(|pages| {
-            self.add_page(pages)?;
-            pages.first().map(|page| answer(0, page)).ok_or(ENOMEM)
+            let mut page = self.new_page(0)?;
+            let answer = self.answer(0, &mut page);
+            pages.push(page);
+            answer
         })?;
         Ok(ContextAnswer {
             version: VERSION,
@@ -195,10 +236,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.pages
-            .get_mut()
-            .drain(..)
-            .for_each(|page| free(Some(page)));
+        self.pages.get_mut().drain(..).for_each(free);
     }
 }
 
@@ -213,27 +251,12 @@ fn is_full(error: &Error) -> bool {
     )
 }
 
-fn answer(index: usize, page: &Page) -> PageAnswer {
-    PageAnswer {
-        index: index as u32,
-        reserved: 0,
-        doorbell: page.doorbell.offset(),
-        kick: page.kick.offset(),
-    }
-}
-
-/// Frees a page that no queue has a slot in.
-fn free(page: Option<Page>) {
-    if let Some(Page {
-        doorbell,
-        kick,
-        mut page,
-    }) = page
-    {
-        drop((doorbell, kick));
-        // A device that does not free it keeps it until it is reset.
-        let _ = page.destroy();
-    }
+/// Frees a page that no queue has a slot in, and that no process has mapped or can map.
+fn free(page: Page) {
+    let Page { offers, mut page } = page;
+    drop(offers);
+    // A device that does not free it keeps it until it is reset.
+    let _ = page.destroy();
 }
 
 /// # Safety

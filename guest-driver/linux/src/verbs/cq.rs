@@ -129,8 +129,7 @@ fn create_user(
 ) -> Result<Kind, Errno> {
     let request: CreateCqRequest = udata.read()?;
     let memory = pin(shared, &request)?;
-    let context = Context::of_caller(udata)?;
-    let (mut cq, page) = context.with_page(|doorbell_page| {
+    let make = |doorbell_page| {
         let config = UserCqConfig {
             log_entries: request.log_entries,
             completion_vector: attr.comp_vector as u16,
@@ -139,16 +138,19 @@ fn create_user(
             moderation: Moderation::default(),
         };
         shared.nic.driver.create_user_cq(memory.clone(), config)
-    })?;
-    let answer = CqAnswer {
+    };
+    let answer = |cq: &UserCompletionQueue<Kernel>, page| CqAnswer {
         cq: cq.number(),
         slot: cq.slot(),
         page,
     };
-    if let Err(errno) = udata.write(&answer) {
+    let cq = Context::create(udata, make, answer, |mut cq| {
+        let vector = cq.vector();
         let _ = cq.destroy();
-        return Err(errno);
-    }
+        drop(cq);
+        // A handler may be about to use the target.
+        shared.nic.interrupts.synchronize(vector);
+    })?;
     // SAFETY: the queue is being created, so it is ours.
     unsafe { (*ibcq).cqe = cq.entries() as c_int };
     Ok(Kind::User(Mutex::new(cq)))
@@ -257,12 +259,13 @@ unsafe fn resize(
     if entries < 1 || entries as u64 > 1 << request.log_entries {
         return Err(EINVAL);
     }
-    let (base, found) = cq.with_user(|cq| {
+    let base = cq.with_user(|cq| {
         let base = cq.resize(memory, request.log_entries)?;
-        Ok::<_, Errno>((base, cq.entries()))
+        // SAFETY: by the contract of this function. The core lets several threads resize a queue at
+        // the same time; only here it is changed, by one of them.
+        unsafe { (*ibcq).cqe = cq.entries() as c_int };
+        Ok::<_, Errno>(base)
     })??;
-    // SAFETY: by the contract of this function; the core serializes this operation.
-    unsafe { (*ibcq).cqe = found as c_int };
     udata.write(&ResizeCqAnswer { base, reserved: 0 })
 }
 

@@ -245,7 +245,7 @@ impl Request<'_> {
     fn create_user(&self, udata: UserData) -> Result<Kind, Errno> {
         let request: CreateQpRequest = udata.read()?;
         let memory = self.pin(&request)?;
-        let (mut qp, page) = Context::of_caller(udata)?.with_page(|doorbell_page| {
+        let make = |doorbell_page| {
             let config = UserQpConfig {
                 qp_type: self.qp_type,
                 log_send_blocks: request.log_send_blocks,
@@ -257,18 +257,20 @@ impl Request<'_> {
                 context: self.context(),
             };
             self.create_user_on(memory.clone(), config)
-        })?;
-        let answer = QpAnswer {
+        };
+        let answer = |qp: &UserQueuePair<Kernel>, page| QpAnswer {
             qp: qp.number(),
             send_slot: qp.send_slot(),
             receive_slot: qp.receive_slot().unwrap_or(0),
             page,
             ..QpAnswer::default()
         };
-        if let Err(errno) = udata.write(&answer) {
+        let qp = Context::create(udata, make, answer, |mut qp| {
             let _ = qp.destroy();
-            return Err(errno);
-        }
+            drop(qp);
+            // A handler may be about to tell the owner of an event.
+            self.shared.nic.interrupts.synchronize(0);
+        })?;
         Ok(Kind::User(Mutex::new(qp)))
     }
 

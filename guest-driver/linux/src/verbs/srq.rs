@@ -132,7 +132,7 @@ impl Request<'_> {
         let length = (SEGMENT as u64) << (request.log_entries + request.log_segments);
         let memory = UserMemory::pin_queue(self.shared, request.buffer, length)?;
         let memory = RegionMemory::Pinned(Arc::new(memory));
-        let (mut srq, page) = Context::of_caller(udata)?.with_page(|doorbell_page| {
+        let make = |doorbell_page| {
             let config = UserSrqConfig {
                 log_entries: request.log_entries,
                 log_segments: request.log_segments,
@@ -140,16 +140,18 @@ impl Request<'_> {
                 context: self.context(),
             };
             self.create_user_on(memory.clone(), config)
-        })?;
-        let answer = SrqAnswer {
+        };
+        let answer = |srq: &UserSharedReceiveQueue<Kernel>, page| SrqAnswer {
             srq: srq.number(),
             slot: srq.slot(),
             page,
         };
-        if let Err(errno) = udata.write(&answer) {
+        let srq = Context::create(udata, make, answer, |mut srq| {
             let _ = srq.destroy();
-            return Err(errno);
-        }
+            drop(srq);
+            // A handler may be about to tell the owner of an event.
+            self.shared.nic.interrupts.synchronize(0);
+        })?;
         Ok(Srq::User(Mutex::new(srq)))
     }
 
