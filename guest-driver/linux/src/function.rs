@@ -277,7 +277,7 @@ impl Function {
             // they have posted flushed.
             driver.set_lost();
             attached.nic.interrupts.signal().raise();
-            driver.flush_lost();
+            attached.nic.interrupts.flush_lost(driver);
         }
         drop(attached.verbs.take());
         drop(attached.net.take());

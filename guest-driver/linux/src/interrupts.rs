@@ -19,6 +19,7 @@ use vrnic_driver::{AsyncEvent, Driver};
 
 use crate::bindings;
 use crate::kernel::Errno;
+use crate::kernel::lock::Mutex;
 use crate::kernel::wait::Signal;
 use crate::platform::Kernel;
 
@@ -52,6 +53,8 @@ pub(crate) struct Interrupts {
     signal: Signal,
     driver: AtomicPtr<Driver<Kernel>>,
     listeners: [Seat; 3],
+    /// Held by a task that does what handlers do.
+    handling: Mutex<()>,
 }
 
 // SAFETY: the device outlives the value; everything else synchronizes itself.
@@ -109,8 +112,18 @@ impl Interrupts {
         }
     }
 
-    /// Waits until the handlers of `vector` that are running have returned. Sleepable context.
+    /// Tells the consumers of a lost function, as its handlers would: see [`Driver::flush_lost`].
+    /// Sleepable context.
+    pub(crate) fn flush_lost(&self, driver: &Driver<Kernel>) {
+        // Whom to tell is looked up before they are told. What was looked up must not be freed
+        // meanwhile, so those who destroy wait for this, as they do for handlers.
+        self.handling.with(|()| driver.flush_lost());
+    }
+
+    /// Waits until the handlers of `vector` that are running have returned, and whoever does the
+    /// same in their place. Sleepable context.
     pub(crate) fn synchronize(&self, vector: u16) {
+        self.handling.with(|()| ());
         // SAFETY: the vectors are allocated for as long as handlers can run.
         unsafe {
             let irq = bindings::pci_irq_vector(self.pdev, u32::from(vector));
@@ -195,6 +208,7 @@ impl Vectors {
             signal: Signal::new(),
             driver: AtomicPtr::new(null_mut()),
             listeners: [const { Seat(AtomicPtr::new(null_mut())) }; 3],
+            handling: Mutex::new(()),
         });
         let mut vectors = Self {
             pdev,
