@@ -379,6 +379,7 @@ pub(crate) fn describe<P: Platform>(
             PageError::Misaligned => "memory is not made of whole pages",
             PageError::Offset => "start address, which must have the memory's offset in a page",
             PageError::TooMany => "memory region needs too many pages",
+            PageError::OutOfMemory => return Error::OutOfMemory,
         })
     })
 }
@@ -417,8 +418,11 @@ impl<P: Platform> Shared<P> {
             return Err(Error::BadArgument(RINGS));
         }
         let (sizes, most) = (self.attributes.page_sizes, self.attributes.max_pages);
-        let list = pages::describe(range(), 0, sizes, most);
-        self.buffer(&list.map_err(|_| Error::BadArgument(RINGS))?)
+        let list = pages::describe(range(), 0, sizes, most).map_err(|error| match error {
+            PageError::OutOfMemory => Error::OutOfMemory,
+            _ => Error::BadArgument(RINGS),
+        });
+        self.buffer(&list?)
     }
 
     /// Writes a page list, if one is needed.

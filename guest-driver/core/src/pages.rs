@@ -50,6 +50,8 @@ pub(crate) enum PageError {
     Offset,
     /// More pages than the device takes.
     TooMany,
+    /// No memory for the list of them.
+    OutOfMemory,
 }
 
 fn round_down(value: u64, shift: u32) -> u64 {
@@ -64,7 +66,12 @@ fn normalize(segments: impl Iterator<Item = Segment>) -> Result<Vec<(u64, u64)>,
         let end = end.ok_or(PageError::Misaligned)?;
         match joined.last_mut() {
             Some(last) if last.1 == segment.address => last.1 = end,
-            _ => joined.push((segment.address, end)),
+            _ => {
+                // How many there are is up to whoever owns the memory.
+                let room = joined.try_reserve(1);
+                room.map_err(|_| PageError::OutOfMemory)?;
+                joined.push((segment.address, end));
+            }
         }
     }
     if let Some(first) = joined.first_mut() {
@@ -108,7 +115,7 @@ pub(crate) fn describe(
             address: *address,
             count,
         },
-        _ => Pages::List(list(&joined, shift)),
+        _ => Pages::List(list(&joined, shift, count)?),
     };
     Ok(PageList {
         shift: shift as u8,
@@ -116,12 +123,17 @@ pub(crate) fn describe(
     })
 }
 
-fn list(joined: &[(u64, u64)], shift: u32) -> Vec<u64> {
+/// The `count` pages one by one.
+fn list(joined: &[(u64, u64)], shift: u32, count: u32) -> Result<Vec<u64>, PageError> {
     let step = 1usize << shift;
     let pages = joined
         .iter()
         .flat_map(|(from, to)| (*from..*to).step_by(step));
-    pages.collect()
+    let mut list = Vec::new();
+    let room = list.try_reserve_exact(count as usize);
+    room.map_err(|_| PageError::OutOfMemory)?;
+    list.extend(pages.take(count as usize));
+    Ok(list)
 }
 
 #[cfg(test)]
