@@ -5,6 +5,8 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/printk.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "helpers.h"
@@ -20,9 +22,20 @@ void vrnic_bug(const char *message)
 	BUG();
 }
 
-/* Rust's collections cannot go on without memory, so this does not fail but for absurd sizes. */
+bool vrnic_may_log(void)
+{
+	return printk_ratelimit();
+}
+
+/*
+ * Rust's collections cannot go on without memory, so this does not fail, up to a size that is enough
+ * for all of them whose users cannot cope with that. More is asked for by those only who can: it
+ * is a process that says how much.
+ */
 void *vrnic_alloc(size_t size)
 {
+	if (size > VRNIC_SURE_ALLOCATION)
+		return kvmalloc(size, GFP_KERNEL | __GFP_NOWARN);
 	return kvmalloc(size, GFP_KERNEL | __GFP_NOFAIL);
 }
 

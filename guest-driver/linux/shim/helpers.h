@@ -20,7 +20,11 @@ static const gfp_t VRNIC_GFP_KERNEL = GFP_KERNEL;
 static const gfp_t VRNIC_GFP_NOWARN = __GFP_NOWARN;
 static const pci_channel_state_t VRNIC_IO_PERM_FAILURE = pci_channel_io_perm_failure;
 
+/* Allocations up to this many bytes do not fail. */
+#define VRNIC_SURE_ALLOCATION SZ_2M
+
 struct module *vrnic_module(void);
+bool vrnic_may_log(void);
 void vrnic_bug(const char *message) __attribute__((noreturn));
 
 /* --- memory ------------------------------------------------------------------------------- */

@@ -1,4 +1,7 @@
 //! Rust's heap: `kvmalloc`, in sleepable context only.
+//!
+//! Small allocations do not fail, large ones may (`VRNIC_SURE_ALLOCATION` in `shim/helpers.h`): whose
+//! size a process chooses is reserved fallibly.
 
 use core::alloc::{GlobalAlloc, Layout};
 

@@ -272,13 +272,17 @@ unsafe fn alloc(
     };
     let request: AllocContext = udata.read()?;
     if request.version != VERSION {
-        shared.nic.log(
-            Level::Error,
-            format_args!(
-                "a provider of version {} does not fit this driver of version {VERSION}",
-                request.version
-            ),
-        );
+        // Anybody can bring this about, as often as he likes.
+        // SAFETY: no arguments.
+        if unsafe { bindings::vrnic_may_log() } {
+            shared.nic.log(
+                Level::Error,
+                format_args!(
+                    "a provider of version {} does not fit this driver of version {VERSION}",
+                    request.version
+                ),
+            );
+        }
         return Err(EINVAL);
     }
     let context = Box::new(Context {
