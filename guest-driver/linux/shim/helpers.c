@@ -7,8 +7,10 @@
 #include <linux/mutex.h>
 #include <linux/printk.h>
 #include <linux/sizes.h>
+#include <linux/scatterlist.h>
 #include <linux/slab.h>
 
+#include "compat.h"
 #include "helpers.h"
 
 struct module *vrnic_module(void)
@@ -151,6 +153,17 @@ int vrnic_copy_from_udata(void *to, struct ib_udata *udata, size_t length)
 int vrnic_copy_to_udata(struct ib_udata *udata, const void *from, size_t length)
 {
 	return ib_copy_to_udata(udata, (void *)from, min(length, udata->outlen));
+}
+
+/* The kernel checks that address and length, which are as wide as its own, make a range. */
+struct ib_umem *vrnic_umem_pin(struct ib_device *device, u64 address, u64 length, int access)
+{
+	return vrnic_umem_get(device, address, length, access);
+}
+
+struct scatterlist *vrnic_sg_next(struct scatterlist *entry)
+{
+	return sg_next(entry);
 }
 
 struct ib_udata *vrnic_bundle_udata(struct uverbs_attr_bundle *attrs)

@@ -12,6 +12,7 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
+#include <rdma/ib_umem.h>
 #include <rdma/ib_verbs.h>
 #include <rdma/uverbs_ioctl.h>
 
@@ -64,6 +65,8 @@ struct vrnic_ib_device {
 struct ib_device *vrnic_alloc_ib_device(void);
 int vrnic_copy_from_udata(void *to, struct ib_udata *udata, size_t length);
 int vrnic_copy_to_udata(struct ib_udata *udata, const void *from, size_t length);
+struct ib_umem *vrnic_umem_pin(struct ib_device *device, u64 address, u64 length, int access);
+struct scatterlist *vrnic_sg_next(struct scatterlist *entry);
 struct ib_udata *vrnic_bundle_udata(struct uverbs_attr_bundle *attrs);
 struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata);
 int vrnic_mmap_page(struct ib_ucontext *context, struct vm_area_struct *vma, u64 frame,

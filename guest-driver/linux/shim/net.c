@@ -19,6 +19,12 @@ void vrnic_set_netdev_data(struct net_device *dev, void *data)
 	*(void **)netdev_priv(dev) = data;
 }
 
+/* The hardware address in what the stack hands over to set one. */
+const u8 *vrnic_sockaddr_address(const void *address)
+{
+	return (const u8 *)((const struct sockaddr *)address)->sa_data;
+}
+
 bool vrnic_netdev_running(const struct net_device *dev)
 {
 	return netif_running(dev);
@@ -28,6 +34,16 @@ bool vrnic_netdev_running(const struct net_device *dev)
 void vrnic_netdev_announce_filters(struct net_device *dev)
 {
 	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE | IFF_UNICAST_FLT;
+}
+
+void vrnic_napi_add(struct net_device *dev, struct napi_struct *napi, vrnic_poll_t poll)
+{
+	netif_napi_add(dev, napi, poll);
+}
+
+void vrnic_napi_del(struct napi_struct *napi)
+{
+	netif_napi_del(napi);
 }
 
 /* Schedules a poll from a task. */

@@ -24,11 +24,16 @@ static const netdev_features_t VRNIC_F_GSO = NETIF_F_GSO_MASK;
 /* Bytes before a received frame that the stack may put headers into. */
 #define VRNIC_HEADROOM 64
 
+typedef int (*vrnic_poll_t)(struct napi_struct *napi, int budget);
+
 /* --- the device ----------------------------------------------------------------------------- */
 void *vrnic_netdev_data(const struct net_device *dev);
 void vrnic_set_netdev_data(struct net_device *dev, void *data);
+const u8 *vrnic_sockaddr_address(const void *address);
 bool vrnic_netdev_running(const struct net_device *dev);
 void vrnic_netdev_announce_filters(struct net_device *dev);
+void vrnic_napi_add(struct net_device *dev, struct napi_struct *napi, vrnic_poll_t poll);
+void vrnic_napi_del(struct napi_struct *napi);
 void vrnic_napi_kick(struct napi_struct *napi);
 u32 vrnic_netdev_addresses(struct net_device *dev, u8 (*to)[ETH_ALEN], u32 most);
 

@@ -4,6 +4,7 @@
 //! whose drop returns it.
 
 pub(crate) mod allocator;
+pub(crate) mod compat;
 pub(crate) mod dma;
 pub(crate) mod errno;
 pub(crate) mod lock;

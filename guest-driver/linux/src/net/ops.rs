@@ -148,8 +148,7 @@ unsafe extern "C" fn set_mac_address(
     unsafe {
         let result = Errno::check(bindings::eth_prepare_mac_addr_change(netdev, address));
         let result = result.and_then(|()| {
-            let data = (&raw const (*address.cast::<bindings::sockaddr>()).__bindgen_anon_1)
-                .cast::<[u8; 6]>();
+            let data = bindings::vrnic_sockaddr_address(address).cast::<[u8; 6]>();
             Port::of(netdev).add_address(data.read())
         });
         if result.is_ok() {

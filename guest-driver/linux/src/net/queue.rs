@@ -50,20 +50,16 @@ impl Poller {
             napi: UnsafeCell::new(unsafe { MaybeUninit::zeroed().assume_init() }),
             queue: UnsafeCell::new(None),
         });
-        let weight = bindings::NAPI_POLL_WEIGHT as i32;
         let napi = poller.napi.get();
         // SAFETY: it stays in its box until it was removed.
-        unsafe { bindings::netif_napi_add_weight(netdev.as_ptr(), napi, Some(poll), weight) };
+        unsafe { bindings::vrnic_napi_add(netdev.as_ptr(), napi, Some(poll)) };
         poller
     }
 
     /// Removes it from the stack. Nothing schedules it any more, though interrupts may try.
     fn remove(&self) {
         // SAFETY: added by `new`, and disabled.
-        unsafe {
-            bindings::__netif_napi_del(self.napi.get());
-            bindings::synchronize_net();
-        }
+        unsafe { bindings::vrnic_napi_del(self.napi.get()) };
     }
 }
 

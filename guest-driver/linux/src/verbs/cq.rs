@@ -20,6 +20,7 @@ use super::object::Object;
 use super::udata::UserData;
 use super::umem::UserMemory;
 use crate::bindings;
+use crate::kernel::compat::{self, CqEntries};
 use crate::kernel::errno::{EINVAL, EOPNOTSUPP};
 use crate::kernel::lock::Mutex;
 use crate::kernel::{Errno, SpinLock};
@@ -243,7 +244,7 @@ unsafe extern "C" fn destroy_cq(
 /// `ibcq` is a queue of this driver, and `udata` that of an operation on it.
 unsafe fn resize(
     ibcq: *mut bindings::ib_cq,
-    entries: c_int,
+    entries: CqEntries,
     udata: *mut bindings::ib_udata,
 ) -> Result<(), Errno> {
     // SAFETY: by the contract of this function.
@@ -256,7 +257,7 @@ unsafe fn resize(
     };
     let request: CreateCqRequest = udata.read()?;
     let memory = pin(shared, &request)?;
-    if entries < 1 || entries as u64 > 1 << request.log_entries {
+    if entries < 1 || i64::from(entries) > 1 << request.log_entries {
         return Err(EINVAL);
     }
     let base = cq.with_user(|cq| {
@@ -271,7 +272,7 @@ unsafe fn resize(
 
 unsafe extern "C" fn resize_cq(
     ibcq: *mut bindings::ib_cq,
-    entries: c_int,
+    entries: CqEntries,
     udata: *mut bindings::ib_udata,
 ) -> c_int {
     // SAFETY: the core's arguments.
@@ -295,9 +296,9 @@ unsafe extern "C" fn modify_cq(ibcq: *mut bindings::ib_cq, count: u16, period: u
 
 /// Adds the operations to the table.
 pub(super) fn operations(ops: &mut bindings::ib_device_ops) {
-    ops.create_cq = Some(create_cq);
+    compat::set_create_cq(ops, create_cq);
     ops.destroy_cq = Some(destroy_cq);
-    ops.resize_cq = Some(resize_cq);
+    compat::set_resize_cq(ops, resize_cq);
     ops.modify_cq = Some(modify_cq);
     ops.size_ib_cq = CqObject::SIZE as _;
 }

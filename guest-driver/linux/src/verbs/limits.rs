@@ -46,9 +46,10 @@ const ALWAYS: u64 = bindings::IB_DEVICE_BAD_PKEY_CNTR
     | bindings::IB_DEVICE_SYS_IMAGE_GUID
     | bindings::IB_DEVICE_RC_RNR_NAK_GEN;
 
-/// A number of the core's, which are signed.
-fn count(value: impl TryInto<c_int>) -> c_int {
-    value.try_into().unwrap_or(c_int::MAX)
+/// A number of the core's. Whether those are signed depends on the kernel; to a process they are.
+fn count<T: TryFrom<c_int> + Default>(value: impl TryInto<c_int>) -> T {
+    let value = value.try_into().unwrap_or(c_int::MAX);
+    T::try_from(value).unwrap_or_default()
 }
 
 /// The number with that logarithm.
@@ -138,10 +139,9 @@ impl Shared {
         to.max_ah = count(has.max_ah);
         to.max_pkeys = 1;
         if self.has(Capabilities::MULTICAST) {
-            let attachments = count(has.max_multicast_attachments);
             to.max_mcast_grp = count(has.max_multicast_groups);
-            to.max_mcast_qp_attach = attachments.min(count(has.max_qp));
-            to.max_total_mcast_qp_attach = attachments;
+            to.max_mcast_qp_attach = count(has.max_multicast_attachments.min(has.max_qp));
+            to.max_total_mcast_qp_attach = count(has.max_multicast_attachments);
         }
     }
 }

@@ -312,6 +312,8 @@ unsafe extern "C" fn reg_user_mr(
     length: u64,
     start: u64,
     access: c_int,
+    // Comes from an operation that this device does not have.
+    #[cfg(kernel = "reg_user_mr_dmah")] _hints: *mut bindings::ib_dmah,
     _udata: *mut bindings::ib_udata,
 ) -> *mut bindings::ib_mr {
     let registration = Registration {

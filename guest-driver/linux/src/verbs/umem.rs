@@ -36,7 +36,7 @@ impl UserMemory {
         access: i32,
     ) -> Result<Self, Errno> {
         // SAFETY: by the contract of this function; the kernel checks address and length.
-        let umem = unsafe { bindings::ib_umem_get(device, address as _, length as _, access) };
+        let umem = unsafe { bindings::vrnic_umem_pin(device, address, length, access) };
         let umem = NonNull::new(Errno::check_pointer(umem)?).ok_or(ENOMEM)?;
         // SAFETY: by the contract of this function.
         unsafe { bindings::get_device(&raw mut (*device).__bindgen_anon_1.dev) };
@@ -72,7 +72,7 @@ impl UserMemory {
             // SAFETY: as above.
             let (start, size) = unsafe {
                 let found = ((*entry).dma_address, u64::from((*entry).dma_length));
-                entry = bindings::sg_next(entry);
+                entry = bindings::vrnic_sg_next(entry);
                 found
             };
             let size = size.saturating_sub(skip).min(left);

@@ -1,0 +1,56 @@
+//! Where kernels differ in what the Rust part sees of them.
+//!
+//! A difference is called by its shape, `cfg(kernel = "…")`, which `shim/shapes.sh` finds in the
+//! headers; `shim/compat.h` has those of the C part. The rest of the module sees one interface.
+//!
+//! * `create_user_cq`: there is an operation of its own to create the completion queue of a process;
+//! * `resize_user_cq`: completion queues of processes are the only ones that can be resized, and the
+//!   operation says so in its name;
+//! * `reg_user_mr_dmah`: memory can be registered with hints for the PCIe steering of what the device
+//!   writes. Where that is an argument of an operation, the operation itself names the shape.
+//!
+//! Numbers that are signed in one kernel and unsigned in another need no shape: they are converted
+//! to whatever the field is.
+
+use core::ffi::c_int;
+
+use crate::bindings;
+
+/// An operation that creates a completion queue: for the kernel, if there are no attributes.
+pub(crate) type CreateCq = unsafe extern "C" fn(
+    *mut bindings::ib_cq,
+    *const bindings::ib_cq_init_attr,
+    *mut bindings::uverbs_attr_bundle,
+) -> c_int;
+
+/// Sets the operation that creates completion queues, of processes and of the kernel.
+pub(crate) fn set_create_cq(ops: &mut bindings::ib_device_ops, create: CreateCq) {
+    ops.create_cq = Some(create);
+    #[cfg(kernel = "create_user_cq")]
+    {
+        ops.create_user_cq = Some(create);
+    }
+}
+
+/// Number of entries that a completion queue is to have.
+#[cfg(not(kernel = "resize_user_cq"))]
+pub(crate) type CqEntries = c_int;
+/// Number of entries that a completion queue is to have.
+#[cfg(kernel = "resize_user_cq")]
+pub(crate) type CqEntries = core::ffi::c_uint;
+
+/// An operation that resizes the completion queue of a process.
+pub(crate) type ResizeCq =
+    unsafe extern "C" fn(*mut bindings::ib_cq, CqEntries, *mut bindings::ib_udata) -> c_int;
+
+/// Sets the operation that resizes completion queues.
+pub(crate) fn set_resize_cq(ops: &mut bindings::ib_device_ops, resize: ResizeCq) {
+    #[cfg(not(kernel = "resize_user_cq"))]
+    {
+        ops.resize_cq = Some(resize);
+    }
+    #[cfg(kernel = "resize_user_cq")]
+    {
+        ops.resize_user_cq = Some(resize);
+    }
+}
