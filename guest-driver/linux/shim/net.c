@@ -171,16 +171,26 @@ void vrnic_packet_timestamp(struct sk_buff *skb)
 	skb_tx_timestamp(skb);
 }
 
-/* Bytes of a buffer for frames of so many bytes, with what the stack has before and behind them. */
+/*
+ * Bytes of a buffer for frames of so many bytes, with what the stack has before and behind them. A
+ * buffer is a fragment of a page, or all of several pages: the cache of fragments has no larger ones.
+ */
 u32 vrnic_buffer_size(u32 length)
 {
-	return SKB_DATA_ALIGN(VRNIC_HEADROOM + length) +
-	       SKB_DATA_ALIGN(sizeof(struct skb_shared_info));
+	u32 size = SKB_DATA_ALIGN(VRNIC_HEADROOM + length) +
+		   SKB_DATA_ALIGN(sizeof(struct skb_shared_info));
+
+	return size <= PAGE_SIZE ? size : PAGE_SIZE << get_order(size);
 }
 
 void *vrnic_buffer_alloc(u32 size)
 {
-	return netdev_alloc_frag(size);
+	struct page *pages;
+
+	if (size <= PAGE_SIZE)
+		return netdev_alloc_frag(size);
+	pages = dev_alloc_pages(get_order(size));
+	return pages ? page_address(pages) : NULL;
 }
 
 void vrnic_buffer_free(void *buffer)
