@@ -33,6 +33,7 @@ pub(crate) mod nic;
 pub(crate) mod scenario;
 pub(crate) mod scenarios;
 pub(crate) mod session;
+pub(crate) mod side_by_side;
 pub(crate) mod stock;
 pub(crate) mod tests;
 

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture, stock};
+use super::{Prepared, capture, side_by_side, stock};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
 pub(crate) type Test = (&'static str, fn(&Prepared) -> Result<()>);
 
 /// All tests, in the order they run.
-pub(crate) const ALL: [Test; 18] = [
+pub(crate) const ALL: [Test; 19] = [
     ("vm: a stock kernel boots", boots),
     ("vm: the RDMA modules load", rdma_modules),
     (
@@ -53,6 +53,7 @@ pub(crate) const ALL: [Test; 18] = [
     ),
     ("vm: a stock guest sees the RDMA device", stock::device),
     ("vm: perftest runs between stock guests", stock::perftest),
+    ("vm: vrnic and Soft-RoCE side by side", side_by_side::test),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {
