@@ -62,6 +62,8 @@ struct vrnic_ib_device {
 	void *data;
 };
 
+extern const struct attribute_group vrnic_attributes;
+
 struct ib_device *vrnic_alloc_ib_device(void);
 int vrnic_copy_from_udata(void *to, struct ib_udata *udata, size_t length);
 int vrnic_copy_to_udata(struct ib_udata *udata, const void *from, size_t length);

@@ -222,4 +222,5 @@ unsafe extern "C" fn modify_device(
 pub(super) fn operations(ops: &mut bindings::ib_device_ops) {
     ops.get_dev_fw_str = Some(get_dev_fw_str);
     ops.modify_device = Some(modify_device);
+    ops.device_group = &raw const bindings::vrnic_attributes;
 }
