@@ -9,6 +9,7 @@
 #include <linux/sizes.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
+#include <net/netlink.h>
 
 #include "compat.h"
 #include "helpers.h"
@@ -178,6 +179,21 @@ struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata)
 	} *context = rdma_udata_to_drv_context(udata, struct first_part, ib);
 
 	return &context->ib;
+}
+
+struct nlattr *vrnic_nest_start(struct sk_buff *message, int type)
+{
+	return nla_nest_start(message, type);
+}
+
+void vrnic_nest_end(struct sk_buff *message, struct nlattr *nest)
+{
+	nla_nest_end(message, nest);
+}
+
+void vrnic_nest_cancel(struct sk_buff *message, struct nlattr *nest)
+{
+	nla_nest_cancel(message, nest);
 }
 
 /* Maps a page of a BAR into a process; its accesses take effect in order, and at once. */

@@ -71,6 +71,9 @@ struct ib_umem *vrnic_umem_pin(struct ib_device *device, u64 address, u64 length
 struct scatterlist *vrnic_sg_next(struct scatterlist *entry);
 struct ib_udata *vrnic_bundle_udata(struct uverbs_attr_bundle *attrs);
 struct ib_ucontext *vrnic_udata_context(struct ib_udata *udata);
+struct nlattr *vrnic_nest_start(struct sk_buff *message, int type);
+void vrnic_nest_end(struct sk_buff *message, struct nlattr *nest);
+void vrnic_nest_cancel(struct sk_buff *message, struct nlattr *nest);
 int vrnic_mmap_page(struct ib_ucontext *context, struct vm_area_struct *vma, u64 frame,
 		    struct rdma_user_mmap_entry *entry);
 

@@ -18,6 +18,7 @@ pub(crate) const EIO: Errno = Errno(-(bindings::EIO as c_int));
 pub(crate) const EPERM: Errno = Errno(-(bindings::EPERM as c_int));
 pub(crate) const EBUSY: Errno = Errno(-(bindings::EBUSY as c_int));
 pub(crate) const EAGAIN: Errno = Errno(-(bindings::EAGAIN as c_int));
+pub(crate) const EMSGSIZE: Errno = Errno(-(bindings::EMSGSIZE as c_int));
 pub(crate) const EOPNOTSUPP: Errno = Errno(-(bindings::EOPNOTSUPP as c_int));
 
 impl Errno {

@@ -8,10 +8,11 @@ use core::ffi::c_int;
 use core::ptr::NonNull;
 
 use vrnic_driver::abi::cqe::CompletionEntry;
+use vrnic_driver::abi::object::CqAttributes;
 use vrnic_driver::abi::verbs::{CqAnswer, CreateCqRequest, ResizeCqAnswer};
 use vrnic_driver::{
-    CompletionQueue, CqConfig, CqReference, Lock, Moderation, RegionMemory, UserCompletionQueue,
-    UserCqConfig, UserCqReference,
+    CompletionQueue, CqConfig, CqReference, Error, Lock, Moderation, RegionMemory,
+    UserCompletionQueue, UserCqConfig, UserCqReference,
 };
 
 use super::context::Context;
@@ -76,6 +77,14 @@ enum Kind {
     User(Mutex<UserCompletionQueue<Kernel>>),
 }
 
+/// What there is to tell of a queue.
+pub(super) struct Look {
+    pub(super) number: u32,
+    pub(super) entries: u32,
+    /// How the device sees it, if that can be found out.
+    pub(super) device: Option<CqAttributes>,
+}
+
 impl Cq {
     /// Uses a queue of the kernel. Atomic context.
     pub(super) fn with_kernel<R>(
@@ -96,6 +105,27 @@ impl Cq {
         match &self.kind {
             Kind::User(cq) => Ok(cq.with(f)),
             Kind::Kernel(_) => Err(EINVAL),
+        }
+    }
+
+    /// What there is to tell of it. Sleepable context.
+    pub(super) fn look(&self) -> Look {
+        let (number, entries, device) = match &self.kind {
+            // Its lock is one that nobody may sleep under, as who asks the device does.
+            Kind::Kernel(cq) => cq.with(|cq| (cq.number(), cq.entries(), None)),
+            Kind::User(cq) => cq.with(|cq| (cq.number(), cq.entries(), cq.query().ok())),
+        };
+        Look {
+            number,
+            entries,
+            device,
+        }
+    }
+
+    fn destroy(&mut self) -> Result<(), Error> {
+        match &mut self.kind {
+            Kind::Kernel(queue) => queue.get_mut().destroy(),
+            Kind::User(queue) => queue.get_mut().destroy(),
         }
     }
 
@@ -224,20 +254,14 @@ unsafe extern "C" fn destroy_cq(
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
     // SAFETY: the core's arguments, in an operation that destroys.
-    let (shared, cq) = unsafe { (Shared::of((*ibcq).device), CqObject::take(ibcq)) };
-    let Ok(mut cq) = cq else { return 0 };
-    let result = match &mut cq.kind {
-        Kind::Kernel(queue) => queue.get_mut().destroy(),
-        Kind::User(queue) => queue.get_mut().destroy(),
+    let result = unsafe {
+        let shared = Shared::of((*ibcq).device);
+        CqObject::retire(shared, ibcq, Cq::destroy).map(|cq| {
+            // A handler that has found the queue before may still be telling its owner.
+            shared.nic.interrupts.synchronize(cq.vector);
+        })
     };
-    if let Err(error) = result {
-        // SAFETY: as above.
-        unsafe { CqObject::put(ibcq, cq) };
-        return Errno::from(error).get();
-    }
-    // A handler that has found the queue before may still be telling its owner.
-    shared.nic.interrupts.synchronize(cq.vector);
-    0
+    Errno::of(result)
 }
 
 /// # Safety

@@ -17,6 +17,7 @@ use crate::function::Nic;
 use crate::interrupts::Part;
 use crate::kernel::Errno;
 use crate::kernel::errno::{ENOMEM, EOPNOTSUPP};
+use crate::kernel::lock::Mutex;
 use crate::kernel::log::Line;
 use crate::net;
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) netdev: *mut bindings::net_device,
     /// Counts the keys that were made.
     keys: AtomicU8,
+    /// Held by who looks at an object that others may be destroying, and by who begins to do so.
+    pub(super) inspection: Mutex<()>,
 }
 
 // SAFETY: device and interface outlive the value, and the kernel's functions synchronize.
@@ -118,6 +121,7 @@ impl Device {
                 ibdev,
                 netdev: net.netdev(),
                 keys: AtomicU8::new(0),
+                inspection: Mutex::new(()),
             }),
             registered: false,
         };

@@ -34,6 +34,7 @@ mod poll;
 mod port;
 mod post;
 mod qp;
+mod restrack;
 mod srq;
 pub(crate) mod udata;
 pub(crate) mod umem;
@@ -70,6 +71,7 @@ fn operations() -> bindings::ib_device_ops {
     qp::operations(&mut ops);
     post::operations(&mut ops);
     poll::operations(&mut ops);
+    restrack::operations(&mut ops);
     multicast::operations(&mut ops);
     flow::operations(&mut ops);
     ops

@@ -13,6 +13,7 @@ use core::ffi::{c_int, c_uint};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use vrnic_driver::abi::admin::AccessFlags;
+use vrnic_driver::abi::object::MrAttributes;
 use vrnic_driver::abi::registers::Capabilities;
 use vrnic_driver::abi::wqe::{RESERVED_LKEY, WqeFlags};
 use vrnic_driver::{
@@ -294,6 +295,34 @@ unsafe fn destroy(base: *mut bindings::ib_mr) -> Result<(), Errno> {
         let _ = Box::into_raw(mr);
         error.into()
     })
+}
+
+/// What there is to tell of a region.
+pub(super) enum Look {
+    Reserved,
+    /// How the device sees it.
+    User(Result<MrAttributes, Error>),
+    /// Its lock is one that nobody may sleep under, as who asks the device does.
+    Fast {
+        pages: u32,
+        most: u32,
+    },
+}
+
+/// Looks at a region. Sleepable context.
+///
+/// # Safety
+/// `base` is a region of this driver's that is not destroyed meanwhile.
+pub(super) unsafe fn look(base: *mut bindings::ib_mr) -> Look {
+    // SAFETY: by the contract of this function.
+    match unsafe { &Mr::of(base).kind } {
+        Kind::Reserved => Look::Reserved,
+        Kind::User(user) => Look::User(user.region.query()),
+        Kind::Fast(fast) => Look::Fast {
+            pages: fast.pages.load(Ordering::Relaxed),
+            most: fast.most,
+        },
+    }
 }
 
 /// What an operation that creates a region returns.

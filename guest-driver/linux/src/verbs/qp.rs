@@ -119,7 +119,8 @@ impl Qp {
         Ok(())
     }
 
-    fn query(&self) -> Result<QpAttributes, Error> {
+    /// The queue pair as the device sees it. Sleepable context.
+    pub(super) fn query(&self) -> Result<QpAttributes, Error> {
         match &self.kind {
             Kind::Kernel(qp) => qp.control.with(|control| control.query()),
             Kind::User(qp) => qp.with(|qp| qp.query()),
@@ -413,9 +414,12 @@ unsafe fn query(
     attr: *mut bindings::ib_qp_attr,
     init: *mut bindings::ib_qp_init_attr,
 ) -> Result<(), Errno> {
-    // SAFETY: the operation's arguments.
-    let (qp, attr, init) = unsafe { (QpObject::of(ibqp)?, &mut *attr, &mut *init) };
-    attributes::to_kernel(&qp.query()?, attr);
+    // SAFETY: the operation's arguments. Tools that list queue pairs come here, too.
+    let (found, attr, init) = unsafe {
+        let found = QpObject::inspect(Shared::of((*ibqp).device), ibqp, Qp::query)?;
+        (found?, &mut *attr, &mut *init)
+    };
+    attributes::to_kernel(&found, attr);
     // SAFETY: as above; the core has set these when the queue pair was created.
     unsafe {
         init.qp_type = (*ibqp).qp_type;
@@ -443,16 +447,14 @@ unsafe extern "C" fn destroy_qp(
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
     // SAFETY: the core's arguments, in an operation that destroys.
-    let (shared, qp) = unsafe { (Shared::of((*ibqp).device), QpObject::take(ibqp)) };
-    let Ok(mut qp) = qp else { return 0 };
-    if let Err(error) = qp.destroy() {
-        // SAFETY: as above.
-        unsafe { QpObject::put(ibqp, qp) };
-        return Errno::from(error).get();
-    }
-    // A handler may still be telling the owner of an event.
-    shared.nic.interrupts.synchronize(0);
-    0
+    let result = unsafe {
+        let shared = Shared::of((*ibqp).device);
+        QpObject::retire(shared, ibqp, Qp::destroy).map(|_| {
+            // A handler may still be telling the owner of an event.
+            shared.nic.interrupts.synchronize(0);
+        })
+    };
+    Errno::of(result)
 }
 
 /// Adds the operations to the table.

@@ -80,7 +80,23 @@ impl Srq {
         }
     }
 
-    fn query(&self) -> Result<SrqAttributes, Error> {
+    /// Number of the queue. Sleepable context.
+    pub(super) fn number(&self) -> u32 {
+        match self {
+            Self::Kernel(srq) => srq.control.with(|srq| srq.number()),
+            Self::User(srq) => srq.with(|srq| srq.number()),
+        }
+    }
+
+    fn destroy(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Kernel(srq) => srq.control.get_mut().destroy(),
+            Self::User(srq) => srq.get_mut().destroy(),
+        }
+    }
+
+    /// The queue as the device sees it. Sleepable context.
+    pub(super) fn query(&self) -> Result<SrqAttributes, Error> {
         match self {
             Self::Kernel(srq) => srq.control.with(|srq| srq.query()),
             Self::User(srq) => srq.with(|srq| srq.query()),
@@ -206,7 +222,7 @@ unsafe fn create(
         None => request.create_kernel()?,
     };
     if attr.srq_type == bindings::IB_SRQT_XRC {
-        let number = srq.with_user(|srq| srq.number())?;
+        let number = srq.number();
         // SAFETY: the operation creates; a queue for XRC has a number here.
         unsafe { (*ibsrq).ext.__bindgen_anon_1.xrc.srq_num = number };
     }
@@ -229,20 +245,14 @@ unsafe extern "C" fn destroy_srq(
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
     // SAFETY: the core's arguments, in an operation that destroys.
-    let (shared, srq) = unsafe { (Shared::of((*ibsrq).device), SrqObject::take(ibsrq)) };
-    let Ok(mut srq) = srq else { return 0 };
-    let result = match &mut *srq {
-        Srq::Kernel(srq) => srq.control.get_mut().destroy(),
-        Srq::User(queue) => queue.get_mut().destroy(),
+    let result = unsafe {
+        let shared = Shared::of((*ibsrq).device);
+        SrqObject::retire(shared, ibsrq, Srq::destroy).map(|_| {
+            // A handler may still be telling the owner of an event.
+            shared.nic.interrupts.synchronize(0);
+        })
     };
-    if let Err(error) = result {
-        // SAFETY: as above.
-        unsafe { SrqObject::put(ibsrq, srq) };
-        return Errno::from(error).get();
-    }
-    // A handler may still be telling the owner of an event.
-    shared.nic.interrupts.synchronize(0);
-    0
+    Errno::of(result)
 }
 
 /// # Safety
