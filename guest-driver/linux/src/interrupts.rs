@@ -182,6 +182,7 @@ unsafe extern "C" fn handler(_irq: c_int, data: *mut c_void) -> bindings::irqret
 pub(crate) struct Vectors {
     pdev: *mut bindings::pci_dev,
     shared: Arc<Interrupts>,
+    #[expect(clippy::vec_box, reason = "handlers have pointers to them")]
     vectors: Vec<Box<Vector>>,
 }
 

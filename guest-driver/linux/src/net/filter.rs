@@ -137,8 +137,8 @@ pub(super) fn wanted(
     let all_multicast = flags & bindings::IFF_ALLMULTI != 0;
     let mut wanted = Vec::from(fixed);
     for found in addresses {
-        let is_multicast = found[0] & 1 != 0;
-        if !(all_multicast && is_multicast) && !wanted.contains(&address(found)) {
+        let covered = all_multicast && found[0] & 1 != 0;
+        if !covered && !wanted.contains(&address(found)) {
             wanted.push(address(found));
         }
     }

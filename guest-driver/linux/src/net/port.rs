@@ -42,6 +42,7 @@ pub(super) struct Channel {
 #[derive(Default)]
 struct State {
     filters: Filters,
+    #[expect(clippy::vec_box, reason = "channels have pointers to them")]
     queues: Vec<Box<Queue>>,
     pd: Option<ProtectionDomain<Kernel>>,
 }

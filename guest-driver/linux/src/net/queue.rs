@@ -121,7 +121,8 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     /// Creates the queue with that number, with receive buffers, for packets of at most `mtu` bytes.
-    /// Sleepable context.
+    /// Sleepable context. In a frame of its own, with those of its callees', as stacks are small.
+    #[inline(never)]
     pub(super) fn new(
         port: &Port,
         pd: &ProtectionDomain<Kernel>,

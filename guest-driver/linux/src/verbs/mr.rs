@@ -68,9 +68,11 @@ impl Mr {
 
     /// Hands a region to the core, which fills in the rest.
     fn into_raw(kind: Kind, key: u32) -> *mut bindings::ib_mr {
-        let mut base = bindings::ib_mr::default();
-        base.lkey = key;
-        base.rkey = key;
+        let base = bindings::ib_mr {
+            lkey: key,
+            rkey: key,
+            ..bindings::ib_mr::default()
+        };
         Box::into_raw(Box::new(Self { base, kind })).cast()
     }
 }

@@ -148,9 +148,12 @@ unsafe extern "C" fn query_pkey(
     index: u16,
     to: *mut u16,
 ) -> c_int {
-    let found = check_port(port).and_then(|()| if index == 0 { Ok(PKEY) } else { Err(EINVAL) });
+    if (port, index) != (PORT, 0) {
+        return EINVAL.get();
+    }
     // SAFETY: a place of the core's.
-    Errno::of(found.map(|pkey| unsafe { to.write(pkey) }))
+    unsafe { to.write(PKEY) };
+    0
 }
 
 unsafe extern "C" fn add_gid(
