@@ -63,6 +63,56 @@ mod arming {
         assert_eq!(interrupts(&a), 2, "an unconsumed event notifies at once");
     }
 
+    /// A verbs program arms when it gets an event, and consumes then.
+    #[test]
+    fn what_an_event_was_about_makes_no_other_one() {
+        let mut bench = Bench::default();
+        let (mut a, _b) = pair(&mut bench);
+        a.cq.arm(&a.driver.hw, false);
+        bench.run();
+        for late in [false, true, false] {
+            nop(&mut a);
+            bench.run();
+            assert!(a.eq.poll(&a.driver.hw).is_some(), "armed");
+            if late {
+                nop(&mut a);
+                bench.run();
+                assert!(a.eq.poll(&a.driver.hw).is_none(), "not armed");
+            }
+            a.cq.arm(&a.driver.hw, false);
+            bench.run();
+            let event = a.eq.poll(&a.driver.hw).is_some();
+            assert_eq!(event, late, "there is one written after the event: {late}");
+            if event {
+                a.cq.arm(&a.driver.hw, false);
+                bench.run();
+                assert!(a.eq.poll(&a.driver.hw).is_none(), "no more");
+            }
+            assert_eq!(
+                std::iter::from_fn(|| a.poll()).count(),
+                1 + usize::from(late)
+            );
+        }
+    }
+
+    /// The same for those who wait for solicited completions and errors only.
+    #[test]
+    fn an_error_that_was_announced_makes_no_other_event() {
+        let mut bench = Bench::default();
+        let (mut a, _b) = pair(&mut bench);
+        let list = [a.segment(0, 64)];
+        a.qp.receive(&a.driver.hw, &list);
+        a.cq.arm(&a.driver.hw, true);
+        bench.run();
+        let qpn = a.qp.number;
+        a.driver.set_state(&mut bench, qpn, QpState::Error);
+        assert!(a.eq.poll(&a.driver.hw).is_some());
+        a.cq.arm(&a.driver.hw, true);
+        bench.run();
+        assert!(a.eq.poll(&a.driver.hw).is_none(), "it was announced");
+        assert_eq!(a.poll().unwrap().status, CompletionStatus::Flushed.raw());
+    }
+
     #[test]
     fn solicited_only() {
         let mut bench = Bench::default();

@@ -1,8 +1,13 @@
 //! Completion queues (see [`vrnic_abi::cqe`] and [`vrnic_abi::doorbell::consumer`]).
 //!
 //! An armed queue asks for one event: when the next entry that counts is written, or at once if
-//! such an entry lies beyond the consumer index already; moderation can put it off. A queue that
-//! overflows or cannot be written has failed for good; nothing is written to it any more.
+//! such an entry lies beyond the consumer index already and no event has announced it; moderation
+//! can put it off. A queue that overflows or cannot be written has failed for good; nothing is
+//! written to it any more.
+//!
+//! Verbs programs arm when they get an event, before they poll (IBTA volume 1, 11.4.2.2 counts
+//! what is added after the request), and take an event for a completion that they have not seen:
+//! what the last event was about must not make another one.
 
 use alloc::vec::Vec;
 
@@ -43,11 +48,14 @@ pub struct CompletionQueue {
     /// Set while an event of the queue waits for room in the event queue.
     pub event_held: bool,
     /// When the driver is notified.
-    pub notifier: Notifier,
+    notifier: Notifier,
     /// The earliest entry that it has in the timer heap.
     pub(super) timer: Option<Time>,
     arm_seen: u16,
-    /// Index of the latest entry that is solicited or an error, if not consumed.
+    /// Index behind what is consumed or was there at the last event. It follows the consumer, which
+    /// cannot fall back by more than a ring, so that differences stay small.
+    announced: u32,
+    /// Index of the latest entry that is solicited or an error, if not before `announced`.
     solicited: Option<u32>,
     failed: bool,
 }
@@ -66,6 +74,7 @@ impl CompletionQueue {
             notifier: Notifier::new(moderation),
             timer: None,
             arm_seen: 0,
+            announced: 0,
             solicited: None,
             failed: false,
         }
@@ -126,7 +135,8 @@ impl CompletionQueue {
         if urgency != Urgency::Plain {
             self.solicited = Some(index);
         }
-        if self.notifier.written(now, urgency) {
+        let notify = self.notifier.written(now, urgency);
+        if self.announce(notify) {
             Pushed::Notify
         } else {
             Pushed::Written
@@ -143,17 +153,46 @@ impl CompletionQueue {
         }
         self.arm_seen = sequence;
         let only = doorbell::solicited_only(value);
-        let waiting = self.ring.outstanding();
-        let notify = self
-            .notifier
-            .arm(now, only, waiting, self.solicited.is_some());
-        (valid, notify)
+        let waiting = self.ring.producer().wrapping_sub(self.announced);
+        let urgent = self.solicited.is_some();
+        let notify = self.notifier.arm(now, only, waiting, urgent);
+        (valid, self.announce(notify))
+    }
+
+    /// When and how the driver is notified.
+    #[must_use]
+    pub const fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
+    /// The notifier's deadline may have passed. Returns whether the driver gets its event now.
+    pub fn expire(&mut self, now: Time) -> bool {
+        let notify = self.notifier.expire(now);
+        self.announce(notify)
+    }
+
+    /// Changes the moderation. Returns whether the driver gets an event now.
+    pub fn moderate(&mut self, now: Time, moderation: Moderation) -> bool {
+        let notify = self.notifier.moderate(now, moderation);
+        self.announce(notify)
+    }
+
+    /// Notes what an event is about, if there is one.
+    const fn announce(&mut self, notify: bool) -> bool {
+        if notify {
+            self.announced = self.ring.producer();
+            self.solicited = None;
+        }
+        notify
     }
 
     fn take_consumer(&mut self, value: u64) -> bool {
         let valid = self.ring.take_consumer(value);
         let (producer, outstanding) = (self.ring.producer(), self.ring.outstanding());
         let consumed = |at: u32| producer.wrapping_sub(at) > outstanding;
+        if consumed(self.announced) {
+            self.announced = producer.wrapping_sub(outstanding);
+        }
         if self.solicited.is_some_and(consumed) {
             self.solicited = None;
         }

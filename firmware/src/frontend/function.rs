@@ -501,7 +501,7 @@ impl Function {
             return false;
         }
         cq.timer = None;
-        let due = cq.notifier.deadline().is_some_and(|at| at <= now);
+        let due = cq.notifier().deadline().is_some_and(|at| at <= now);
         self.objects.expire_cq(host, now, cqn);
         self.update_cq_timer(cqn);
         self.check_failures(host, now);
@@ -605,7 +605,7 @@ impl Function {
         let Some(cq) = self.objects.cqs.get_mut(cqn) else {
             return;
         };
-        if let Some(deadline) = cq.notifier.deadline().filter(|_| cq.needs_timer()) {
+        if let Some(deadline) = cq.notifier().deadline().filter(|_| cq.needs_timer()) {
             cq.timer = Some(deadline);
             self.push_timer(deadline, TimerOf::CompletionQueue(cqn));
         }

@@ -235,7 +235,7 @@ impl Objects {
     /// Changes the moderation of a completion queue, also of an event that is pending.
     pub fn moderate<H: Host>(&mut self, host: &H, now: Time, cqn: u32, moderation: Moderation) {
         let cq = self.cqs.get_mut(cqn);
-        if cq.is_some_and(|cq| cq.notifier.moderate(now, moderation)) {
+        if cq.is_some_and(|cq| cq.moderate(now, moderation)) {
             self.notify(host, now, cqn);
         } else {
             self.moderated(cqn);
@@ -245,7 +245,7 @@ impl Objects {
     /// The time that a completion queue's event was put off to may have come.
     pub fn expire_cq<H: Host>(&mut self, host: &H, now: Time, cqn: u32) {
         let cq = self.cqs.get_mut(cqn);
-        if cq.is_some_and(|cq| cq.notifier.expire(now)) {
+        if cq.is_some_and(|cq| cq.expire(now)) {
             self.notify(host, now, cqn);
         }
     }

@@ -171,13 +171,13 @@ impl Function {
     ) -> Result<Reply, Refusal> {
         let cq = self.objects.cqs.get(body.object);
         let cq = cq.ok_or(no_such(argument!(ObjectOutput, object)))?;
-        let moderation = cq.notifier.moderation();
+        let moderation = cq.notifier().moderation();
         let attributes = CqAttributes {
             eq: cq.eq,
             entries: 1 << cq.ring.log_entries,
             producer: cq.ring.producer(),
             consumer: cq.ring.consumer(),
-            armed: cq.notifier.is_armed().into(),
+            armed: cq.notifier().is_armed().into(),
             failed: cq.has_failed().into(),
             moderation_period: moderation.period,
             moderation_count: moderation.count,
