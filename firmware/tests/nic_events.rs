@@ -5,7 +5,7 @@
 mod nic_bench;
 
 use nic_bench::*;
-use vrnic_abi::admin::AdminOpcode;
+use vrnic_abi::admin::{AdminOpcode, CreateQp, QpType};
 use vrnic_abi::counter::Counter;
 use vrnic_abi::cqe::CompletionStatus;
 use vrnic_abi::doorbell;
@@ -309,6 +309,38 @@ mod overflow {
         unique.dedup();
         assert_eq!(unique.len(), 40);
         assert!(seen.len() <= 80);
+        assert_eq!(a.driver.state(), 1);
+    }
+
+    /// One user's objects fail all at once while nobody consumes events.
+    #[test]
+    fn of_the_event_queue_by_many_failures_is_not_fatal() {
+        const TARGETS: u32 = 6000;
+        let mut bench = Bench::default();
+        let mut a = Node::new(&mut bench, 1);
+        let xrcd = a.driver.ok(&mut bench, AdminOpcode::AllocXrcd, &0u64) as u32;
+        let body = CreateQp {
+            pd: a.pd,
+            qp_type: QpType::XrcTarget.raw(),
+            xrcd,
+            ..CreateQp::default()
+        };
+        let mut targets = Vec::new();
+        for _ in 0..TARGETS {
+            let qp = a.driver.ok(&mut bench, AdminOpcode::CreateQp, &body) as u32;
+            a.driver.set_state(&mut bench, qp, QpState::Error);
+            targets.push(qp);
+        }
+        assert_eq!(a.driver.state(), 1);
+        let mut seen = Vec::new();
+        while seen.len() < targets.len() {
+            let event = a.eq.poll(&a.driver.hw).expect("none is lost");
+            assert_eq!(event.event, EventType::LastWqeReached.raw());
+            seen.push(event.object);
+            a.eq.free(&a.driver.hw);
+            bench.run();
+        }
+        assert_eq!(seen, targets);
         assert_eq!(a.driver.state(), 1);
     }
 

@@ -84,7 +84,16 @@ pub const LOG_ADMIN_ENTRIES: core::ops::RangeInclusive<u32> = 1..=10;
 pub const READ_DEPTH: u8 = 64;
 
 /// Asynchronous events that wait for room in an event queue. More are a fatal error.
-pub const HELD_EVENTS: usize = 4096;
+///
+/// A user can let all of its objects fail at the same time, and that must not let the function fail,
+/// which is others' too. So there is room for all that every object can report without a command:
+/// a queue pair that communication is established, that its send queue has drained, that it has failed
+/// and that its last request was consumed; a shared receive queue its limit and that it has failed; a
+/// completion queue that it has failed. A driver consumes events when its commands complete.
+pub const HELD_EVENTS: usize = 4 * QUEUE_PAIRS as usize
+    + 2 * SHARED_RECEIVE_QUEUES as usize
+    + COMPLETION_QUEUES as usize
+    + 4096;
 
 #[cfg(test)]
 mod tests {
