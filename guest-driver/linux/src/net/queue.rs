@@ -267,6 +267,9 @@ type Objects = (
     QueuePair<Kernel>,
 );
 
+/// The device's objects of a queue. They are moved around as wholes, some hundred bytes each, so the
+/// frame in which that happens is one of its own: stacks are small.
+#[inline(never)]
 fn create(
     port: &Port,
     pd: &ProtectionDomain<Kernel>,
