@@ -34,5 +34,6 @@
 #include <rdma/rdma_netlink.h>
 #include <uapi/rdma/rdma_user_ioctl_cmds.h>
 
+#include "constants.h"
 #include "helpers.h"
 #include "net.h"

@@ -16,11 +16,6 @@
 #include <rdma/ib_verbs.h>
 #include <rdma/uverbs_ioctl.h>
 
-/* Constants whose macros are casts, which bindgen does not evaluate. */
-static const gfp_t VRNIC_GFP_KERNEL = GFP_KERNEL;
-static const gfp_t VRNIC_GFP_NOWARN = __GFP_NOWARN;
-static const pci_channel_state_t VRNIC_IO_PERM_FAILURE = pci_channel_io_perm_failure;
-
 /* Allocations up to this many bytes do not fail. */
 #define VRNIC_SURE_ALLOCATION SZ_2M
 

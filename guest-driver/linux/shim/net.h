@@ -9,18 +9,6 @@
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
 
-/* Constants whose macros are casts, which bindgen does not evaluate. */
-static const netdev_features_t VRNIC_F_SG = NETIF_F_SG;
-static const netdev_features_t VRNIC_F_IP_CSUM = NETIF_F_IP_CSUM;
-static const netdev_features_t VRNIC_F_IPV6_CSUM = NETIF_F_IPV6_CSUM;
-static const netdev_features_t VRNIC_F_HIGHDMA = NETIF_F_HIGHDMA;
-static const netdev_features_t VRNIC_F_RXCSUM = NETIF_F_RXCSUM;
-static const netdev_features_t VRNIC_F_RXHASH = NETIF_F_RXHASH;
-static const netdev_features_t VRNIC_F_VLAN_TX = NETIF_F_HW_VLAN_CTAG_TX;
-static const netdev_features_t VRNIC_F_VLAN_RX = NETIF_F_HW_VLAN_CTAG_RX;
-static const netdev_features_t VRNIC_F_TSO = NETIF_F_TSO | NETIF_F_TSO6 | NETIF_F_TSO_ECN;
-static const netdev_features_t VRNIC_F_GSO = NETIF_F_GSO_MASK;
-
 /* Bytes before a received frame that the stack may put headers into. */
 #define VRNIC_HEADROOM 64
 
