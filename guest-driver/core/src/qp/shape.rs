@@ -2,7 +2,7 @@
 
 use vrnic_abi::admin::QpType;
 use vrnic_abi::object::DeviceAttributes;
-use vrnic_abi::wqe::{BASIC_BLOCK, MAX_BLOCKS, SEGMENT};
+use vrnic_abi::wqe::{BASIC_BLOCK, MAX_BLOCKS, MAX_INLINE, SEGMENT};
 
 use crate::error::Error;
 use crate::qp::QpConfig;
@@ -76,6 +76,16 @@ impl Shape {
         }
     }
 
+    /// Bytes of inline data that the largest request has room for that `config` asks for: at least what
+    /// it asks for itself, more if its basic blocks are not full. `None` if no requests are so large.
+    #[must_use]
+    pub fn inline_room(config: &QpConfig) -> Option<u32> {
+        let (besides_data, _) = overhead(config.qp_type);
+        let segments = blocks(config)? * SEGMENTS_PER_BLOCK;
+        let room = segments.checked_sub(besides_data)? * SEGMENT as u32;
+        Some(room.min(MAX_INLINE as u32).max(config.inline))
+    }
+
     /// Bytes of the buffer.
     #[must_use]
     pub fn length(&self) -> Option<usize> {
@@ -94,15 +104,21 @@ impl Shape {
     }
 }
 
-/// The send queue: as many blocks as the largest requests need.
-fn send_ring(config: &QpConfig) -> Option<RingSize> {
+/// Segments of a basic block.
+const SEGMENTS_PER_BLOCK: u32 = (BASIC_BLOCK / SEGMENT) as u32;
+
+/// Basic blocks of the largest request.
+fn blocks(config: &QpConfig) -> Option<u32> {
     let (besides_data, least) = overhead(config.qp_type);
     let inline = config.inline.div_ceil(SEGMENT as u32);
     let data = config.send_segments.max(inline);
     let segments = data.checked_add(besides_data)?.max(least);
-    let blocks = segments.div_ceil((BASIC_BLOCK / SEGMENT) as u32);
-    if blocks > MAX_BLOCKS as u32 || config.qp_type == QpType::XrcTarget {
-        return None;
-    }
-    RingSize::at_least(config.send_requests.checked_mul(blocks)?)
+    let blocks = segments.div_ceil(SEGMENTS_PER_BLOCK);
+    let possible = blocks <= MAX_BLOCKS as u32 && config.qp_type != QpType::XrcTarget;
+    possible.then_some(blocks)
+}
+
+/// The send queue: as many blocks as the largest requests need.
+fn send_ring(config: &QpConfig) -> Option<RingSize> {
+    RingSize::at_least(config.send_requests.checked_mul(blocks(config)?)?)
 }

@@ -56,6 +56,8 @@ struct Plan {
     service: Service,
     shape: Shape,
     own_receive: bool,
+    /// What requests can hold, which may be more than was asked for.
+    cap: ibv_qp_cap,
     buffer: Arc<Buffer>,
 }
 
@@ -67,7 +69,8 @@ impl Plan {
         if attributes.send_cq.is_null() || receive_cq_missing {
             return Err(libc::EINVAL);
         }
-        let shape = shape(&own.limits, qp_type, &attributes.cap, own_receive)?;
+        let mut cap = attributes.cap;
+        let shape = shape(&own.limits, qp_type, &mut cap, own_receive)?;
         let length = shape.length().ok_or(libc::EINVAL)?;
         let buffer = Buffer::new(own.library, length).ok_or(libc::ENOMEM)?;
         Ok(Self {
@@ -75,6 +78,7 @@ impl Plan {
             service,
             shape,
             own_receive,
+            cap,
             buffer: Arc::new(buffer),
         })
     }
@@ -135,8 +139,8 @@ impl Plan {
             doorbell: own.doorbell(&answer.page, answer.send_slot)?,
             limits: DescriptorLimits {
                 service: self.service,
-                segments: attributes.cap.max_send_sge,
-                inline: attributes.cap.max_inline_data,
+                segments: self.cap.max_send_sge,
+                inline: self.cap.max_inline_data,
             },
             head: 0,
             announced: 0,
@@ -162,18 +166,19 @@ impl Plan {
             } else {
                 core::ptr::null_mut()
             },
-            cap: attributes.cap,
+            cap: self.cap,
         };
         queues.attach(&tables);
         Some(queues)
     }
 }
 
-/// The rings for `cap`, within what the device has.
+/// The rings for `cap`, within what the device has; `cap` gets what room for inline data that
+/// leaves, on which applications count that ask for none (`rdma_xclient` does).
 fn shape(
     limits: &Limits,
     qp_type: QpType,
-    cap: &ibv_qp_cap,
+    cap: &mut ibv_qp_cap,
     own_receive: bool,
 ) -> Result<Shape, c_int> {
     if cap.max_send_sge > limits.max_sge || cap.max_inline_data > limits.max_inline {
@@ -194,6 +199,8 @@ fn shape(
     {
         return Err(libc::EINVAL);
     }
+    let room = Shape::inline_room(&config).ok_or(libc::EINVAL)?;
+    cap.max_inline_data = room.min(limits.max_inline);
     Ok(shape)
 }
 
@@ -270,7 +277,6 @@ unsafe fn create(
     // SAFETY: as the caller says.
     let own = unsafe { Context::of(context) };
     let mut qp = Qp::without_queues();
-    let cap = attributes.cap;
     if qp_type == QpType::XrcTarget {
         let rings = CreateQpRequest::default();
         // SAFETY: as the caller says; the queue pair is boxed.
@@ -288,8 +294,8 @@ unsafe fn create(
     }
     // SAFETY: as the caller says; the queue pair is boxed.
     let answer = unsafe { command(own, context, qp.verbs(), attributes, &plan.request()) }?;
-    // The kernel may have written what it would round to.
-    attributes.cap = cap;
+    // The kernel writes its own; it has no part in the layout of requests.
+    attributes.cap = plan.cap;
     // SAFETY: as the caller says.
     let Some(queues) = (unsafe { plan.queues(own, attributes, &answer) }) else {
         // SAFETY: it was created above.

@@ -172,10 +172,10 @@ fn what_is_wrong_or_aborted_takes_everything_with_it() {
     for _ in 0..40 {
         let error = build(a, 1, |qp| {
             write(qp);
-            // More than the queue pair was created for.
+            // More than its requests have room for.
             unsafe {
                 qp.wr_send.unwrap()(a);
-                qp.wr_set_inline_data.unwrap()(a, app.memory as *mut c_void, 65);
+                qp.wr_set_inline_data.unwrap()(a, app.memory as *mut c_void, 97);
             }
             write(qp);
         });

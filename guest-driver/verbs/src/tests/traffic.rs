@@ -120,6 +120,43 @@ fn inline_data_is_taken_when_it_is_posted() {
     assert_eq!(app.read(5010, 1), [POISON]);
 }
 
+/// What a queue pair says that it has room for, though nobody asked, is there.
+#[test]
+fn room_for_inline_data_is_given_away() {
+    let app = App::new();
+    for (qp_type, segments, room) in [(qp_type::RC, 1, 32), (qp_type::RC, 7, 160)] {
+        let mut attributes = app.attributes(qp_type);
+        attributes.cap.max_inline_data = 0;
+        attributes.cap.max_send_sge = segments;
+        let a = unsafe { ops().create_qp.unwrap()(app.pd, &raw mut attributes) };
+        assert!(!a.is_null());
+        assert_eq!(attributes.cap.max_inline_data, room);
+        let b = app.qp(qp_type);
+        connect(a, b);
+        connect(b, a);
+        for round in 0..20 {
+            let length = room as usize;
+            let (bytes, offset) = (pattern(round, length), 4096 + 256 * usize::from(round));
+            let mut write = signaled(1, wr_opcode::RDMA_WRITE);
+            write.send_flags |= send_flag::INLINE;
+            write.wr.rdma = ibv_rdma_wr {
+                remote_addr: app.memory + offset as u64,
+                rkey: app.rkey(),
+            };
+            let sge = ibv_sge {
+                address: bytes.as_ptr() as u64,
+                length: room,
+                lkey: 0,
+            };
+            app.send(a, write, Some(sge));
+            assert_eq!(app.one().opcode, wc_opcode::RDMA_WRITE);
+            assert_eq!(app.read(offset, length), bytes);
+            assert_eq!(app.read(offset + length, 8), [POISON; 8]);
+            app.write(offset, &[POISON; 160][..length]);
+        }
+    }
+}
+
 #[test]
 fn datagrams_name_their_sender() {
     let app = App::new();
@@ -230,7 +267,7 @@ fn what_a_queue_pair_cannot_do_is_refused_and_named() {
     assert_eq!(app.try_send(a, unknown, None), libc::EINVAL);
     let mut long = signaled(1, wr_opcode::SEND);
     long.send_flags |= send_flag::INLINE;
-    assert_eq!(app.try_send(a, long, Some(app.sge(0, 65))), libc::EINVAL);
+    assert_eq!(app.try_send(a, long, Some(app.sge(0, 97))), libc::EINVAL);
     let mut checksums = signaled(1, wr_opcode::SEND);
     checksums.send_flags |= send_flag::IP_CSUM;
     assert_eq!(
