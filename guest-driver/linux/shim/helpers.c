@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
+#include <linux/bottom_half.h>
 #include <linux/dma-mapping.h>
 #include <linux/jiffies.h>
 #include <linux/math64.h>
@@ -86,6 +87,16 @@ void vrnic_wait(struct wait_queue_head *queue, const u32 *counter, u32 seen, u64
 	unsigned long timeout = nsecs_to_jiffies(nanoseconds) + 1;
 
 	wait_event_timeout(*queue, READ_ONCE(*counter) != seen, timeout);
+}
+
+void vrnic_bh_disable(void)
+{
+	local_bh_disable();
+}
+
+void vrnic_bh_enable(void)
+{
+	local_bh_enable();
 }
 
 void vrnic_work_init(struct delayed_work *work, work_func_t function)

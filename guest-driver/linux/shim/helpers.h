@@ -35,6 +35,8 @@ void vrnic_mutex_init(struct mutex *lock);
 void vrnic_waitqueue_init(struct wait_queue_head *queue);
 void vrnic_wake_up(struct wait_queue_head *queue);
 void vrnic_wait(struct wait_queue_head *queue, const u32 *counter, u32 seen, u64 nanoseconds);
+void vrnic_bh_disable(void);
+void vrnic_bh_enable(void);
 void vrnic_work_init(struct delayed_work *work, work_func_t function);
 void vrnic_schedule(struct delayed_work *work, u64 milliseconds);
 void vrnic_xa_init(struct xarray *array);

@@ -6,12 +6,17 @@
 //! detaches it, which takes both devices away from their users as a removal would, and attaches it
 //! again.
 //!
-//! A check of the registers every second finds a device that has failed without a word.
+//! Two work items look after it. The *watch* looks at the registers every second, from the driver's
+//! first moment to its last, and gives a device up that has failed with or without a word. It takes
+//! no lock, so that whoever waits for completions of a device that fails just then, as a removal
+//! does, sees them flushed. The *recovery* then detaches and attaches.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ffi::c_int;
+use core::mem::offset_of;
 use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use vrnic_driver::abi::eqe::EventType;
 use vrnic_driver::abi::pci;
@@ -60,6 +65,19 @@ impl Nic {
     /// Logs a line.
     pub(crate) fn log(&self, level: Level, text: core::fmt::Arguments<'_>) {
         self.driver.platform().print(level, text);
+    }
+
+    /// Whether the device works, as far as its registers and the driver know.
+    fn is_good(&self) -> bool {
+        matches!(self.driver.health(), Health::Good(_)) && !self.driver.is_lost()
+    }
+
+    /// From now on nobody waits for the device: commands fail, and consumers see what they have
+    /// posted flushed. Sleepable context.
+    fn give_up(&self) {
+        self.driver.set_lost();
+        self.interrupts.signal().raise();
+        self.interrupts.flush_lost(&self.driver);
     }
 }
 
@@ -140,8 +158,6 @@ struct Attached {
 #[derive(Default)]
 struct State {
     attached: Option<Attached>,
-    /// Recoveries since the device was last found in good health.
-    recoveries: u32,
     /// It is being reset or removed by somebody else: leave it alone.
     suspended: bool,
 }
@@ -150,7 +166,12 @@ struct State {
 struct Function {
     pdev: *mut bindings::pci_dev,
     state: Mutex<State>,
-    health: Work,
+    /// What the watch looks at; null if there is nothing.
+    watched: AtomicPtr<Nic>,
+    watch: Work,
+    recovery: Work,
+    /// Recoveries since the device was last found in good health.
+    recoveries: AtomicU32,
 }
 
 // SAFETY: the PCI device outlives its driver.
@@ -159,7 +180,7 @@ unsafe impl Sync for Function {}
 impl Listener for Function {
     fn event(&self, event: &AsyncEvent) {
         if event.event == EventType::DeviceFatal {
-            self.health.schedule(0);
+            self.watch.schedule(0);
         }
     }
 }
@@ -171,10 +192,16 @@ impl Function {
         let function = Box::new(Self {
             pdev,
             state: Mutex::new(State::default()),
-            health: Work::new(),
+            watched: AtomicPtr::new(null_mut()),
+            watch: Work::new(),
+            recovery: Work::new(),
+            recoveries: AtomicU32::new(0),
         });
-        // SAFETY: in its place, and nobody has it yet.
-        unsafe { function.health.init(check_health) };
+        // SAFETY: in their place, and nobody has them yet.
+        unsafe {
+            function.watch.init(watch);
+            function.recovery.init(recover);
+        }
         function
     }
 
@@ -213,6 +240,9 @@ impl Function {
             nic.interrupts.publish(&nic.driver);
             nic.interrupts.listen(Part::Function, self);
         }
+        let watched = Arc::as_ptr(&nic).cast_mut();
+        self.watched.store(watched, Ordering::Release);
+        self.watch.schedule(HEALTH_PERIOD);
         Ok(Attached {
             verbs: None,
             net: None,
@@ -242,7 +272,6 @@ impl Function {
             return Err(errno);
         }
         state.attached = Some(attached);
-        self.health.schedule(HEALTH_PERIOD);
         Ok(())
     }
 
@@ -259,7 +288,7 @@ impl Function {
             state.suspended = true;
             self.detach(state);
         });
-        self.health.cancel();
+        self.recovery.cancel();
     }
 
     /// Takes it back.
@@ -271,18 +300,15 @@ impl Function {
     }
 
     fn take_down(&self, mut attached: Attached) {
-        let driver = &attached.nic.driver;
-        if !matches!(driver.health(), Health::Good(_)) || driver.is_lost() {
-            // Nobody waits for a device that does not answer: commands fail, and consumers see what
-            // they have posted flushed.
-            driver.set_lost();
-            attached.nic.interrupts.signal().raise();
-            attached.nic.interrupts.flush_lost(driver);
+        if !attached.nic.is_good() {
+            attached.nic.give_up();
         }
         drop(attached.verbs.take());
         drop(attached.net.take());
         let interrupts = Arc::clone(attached.vectors.shared());
         interrupts.ignore(Part::Function);
+        self.watched.store(null_mut(), Ordering::Release);
+        self.watch.cancel();
         interrupts.retract();
         // The devices are gone, and with them all objects of the driver, which resets the function
         // when it is dropped.
@@ -290,36 +316,36 @@ impl Function {
         drop(attached);
     }
 
-    /// Looks at the registers; a function that has failed is brought up again.
-    fn check(&self) {
-        let again = self.state.with(|state| {
-            if state.suspended {
-                return false;
-            }
-            let failed = match &state.attached {
-                // Attaching has failed before.
-                None => true,
-                Some(attached) => {
-                    let health = attached.nic.driver.health();
-                    let good = matches!(health, Health::Good(_));
-                    !good || attached.nic.driver.is_lost()
-                }
-            };
-            if !failed {
-                state.recoveries = 0;
-                return true;
-            }
-            self.recover(state)
-        });
-        if again {
-            self.health.schedule(HEALTH_PERIOD);
+    /// Looks at the registers; a device that has failed is given up. The watch.
+    fn look(&self) {
+        // SAFETY: `take_down` waits for the watch before it drops what is watched.
+        let Some(nic) = (unsafe { self.watched.load(Ordering::Acquire).as_ref() }) else {
+            return;
+        };
+        if nic.is_good() {
+            self.recoveries.store(0, Ordering::Relaxed);
+            self.watch.schedule(HEALTH_PERIOD);
+        } else {
+            nic.give_up();
+            self.recovery.schedule(0);
         }
     }
 
-    /// True if it is worth looking again.
-    fn recover(&self, state: &mut State) -> bool {
-        state.recoveries += 1;
-        if state.recoveries > RECOVERIES {
+    /// Brings a function up again that has failed. The recovery.
+    fn recover(&self) {
+        // Whoever has the state is taking the function down, or has just brought it up.
+        let again = self.state.try_with(|state| {
+            let good = state.attached.as_ref().is_some_and(|at| at.nic.is_good());
+            !state.suspended && !good && self.start_over(state)
+        });
+        if again.unwrap_or(true) {
+            self.recovery.schedule(HEALTH_PERIOD);
+        }
+    }
+
+    /// True if it is worth trying again.
+    fn start_over(&self, state: &mut State) -> bool {
+        if self.recoveries.fetch_add(1, Ordering::Relaxed) >= RECOVERIES {
             self.detach(state);
             self.log(Level::Error, format_args!("the device stays out of order"));
             return false;
@@ -329,9 +355,8 @@ impl Function {
             format_args!("the device has failed: starting over"),
         );
         self.detach(state);
-        // Its failure is in the log, and it is tried again.
-        let _ = self.attach(state);
-        true
+        // Its failure is in the log.
+        self.attach(state).is_err()
     }
 }
 
@@ -348,11 +373,23 @@ unsafe fn function<'a>(pdev: *mut bindings::pci_dev) -> Option<&'a Function> {
     }
 }
 
-unsafe extern "C" fn check_health(work: *mut bindings::work_struct) {
-    let offset = core::mem::offset_of!(Function, health);
-    // SAFETY: the work is part of a function, which cancels it before it is dropped.
-    let function = unsafe { &*Work::from_raw(work).byte_sub(offset).cast::<Function>() };
-    function.check();
+/// The function that a work item is part of.
+///
+/// # Safety
+/// The item stands at `offset` in a function, which cancels it before it is dropped.
+unsafe fn owner<'a>(work: *mut bindings::work_struct, offset: usize) -> &'a Function {
+    // SAFETY: by the contract of this function.
+    unsafe { &*Work::from_raw(work).byte_sub(offset).cast::<Function>() }
+}
+
+unsafe extern "C" fn watch(work: *mut bindings::work_struct) {
+    // SAFETY: initialized with this function.
+    unsafe { owner(work, offset_of!(Function, watch)) }.look();
+}
+
+unsafe extern "C" fn recover(work: *mut bindings::work_struct) {
+    // SAFETY: initialized with this function.
+    unsafe { owner(work, offset_of!(Function, recovery)) }.recover();
 }
 
 /// The driver's `probe`.
@@ -370,7 +407,7 @@ unsafe extern "C" fn vrnic_probe(
             // SAFETY: as above.
             unsafe { bindings::vrnic_set_drvdata(pdev, function.cast()) };
         }
-        Err(_) => function.health.cancel(),
+        Err(_) => function.recovery.cancel(),
     }
     Errno::of(result)
 }
@@ -411,8 +448,10 @@ unsafe extern "C" fn vrnic_reset_prepare(pdev: *mut bindings::pci_dev) {
 unsafe extern "C" fn vrnic_reset_done(pdev: *mut bindings::pci_dev) {
     // SAFETY: as above.
     if let Some(function) = unsafe { function(pdev) } {
-        // What fails is in the log.
-        let _ = function.resume();
+        // What fails is in the log, and is tried again.
+        if function.resume().is_err() {
+            function.recovery.schedule(HEALTH_PERIOD);
+        }
     }
 }
 

@@ -117,7 +117,14 @@ impl Interrupts {
     pub(crate) fn flush_lost(&self, driver: &Driver<Kernel>) {
         // Whom to tell is looked up before they are told. What was looked up must not be freed
         // meanwhile, so those who destroy wait for this, as they do for handlers.
-        self.handling.with(|()| driver.flush_lost());
+        self.handling.with(|()| {
+            // SAFETY: a task that may sleep until here. Consumers raise softirqs, as in a handler:
+            // a task must see to it that they run.
+            unsafe { bindings::vrnic_bh_disable() };
+            driver.flush_lost();
+            // SAFETY: disabled above.
+            unsafe { bindings::vrnic_bh_enable() };
+        });
     }
 
     /// Waits until the handlers of `vector` that are running have returned, and whoever does the

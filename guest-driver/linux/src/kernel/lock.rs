@@ -75,9 +75,21 @@ impl<T> Mutex<T> {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: it was initialized.
         unsafe { bindings::mutex_lock(self.lock.get()) };
+        self.locked(f)
+    }
+
+    /// The same, unless somebody else has the lock.
+    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        // SAFETY: it was initialized.
+        let locked = unsafe { bindings::mutex_trylock(self.lock.get()) } != 0;
+        locked.then(|| self.locked(f))
+    }
+
+    /// Runs `f` and unlocks.
+    fn locked<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: the lock is held.
         let result = f(unsafe { &mut *self.value.get() });
-        // SAFETY: it was taken above.
+        // SAFETY: it was taken by the caller.
         unsafe { bindings::mutex_unlock(self.lock.get()) };
         result
     }
