@@ -7,6 +7,7 @@ use vrnic_driver::abi::wqe::WqeOpcode;
 use vrnic_driver::{Completion, Work};
 
 use super::cq::CqObject;
+use super::device::Shared;
 use crate::bindings;
 use crate::kernel::Errno;
 
@@ -108,6 +109,24 @@ fn convert(completion: &Completion) -> bindings::ib_wc {
     wc
 }
 
+/// What becomes of a completion that says flushed. The kernel's connection manager takes a flushed
+/// datagram for one that it has canceled itself, and tells nobody: whoever waits for the connection,
+/// as a client does before it lets go of the device, would wait for ever. So requests of the
+/// management queue pair fail if it was not its owner but the loss of the function that ended them.
+///
+/// # Safety
+/// `wc` is a completion of a queue of `ibcq`'s device.
+#[cold]
+unsafe fn flushed(ibcq: *mut bindings::ib_cq, completion: &Completion, wc: &mut bindings::ib_wc) {
+    // SAFETY: by the contract of this function; the core keeps the queue pair while it has requests.
+    let (shared, qp) = unsafe { (Shared::of((*ibcq).device), wc.qp.as_ref()) };
+    let management = qp.is_some_and(|qp| qp.qp_type == bindings::IB_QPT_GSI);
+    let request = matches!(completion.work, Work::Request(_));
+    if management && request && shared.nic.driver.is_lost() {
+        wc.status = bindings::IB_WC_GENERAL_ERR;
+    }
+}
+
 /// # Safety
 /// `ibcq` is a queue of the kernel, and there is room for `most` completions.
 unsafe fn poll(
@@ -127,8 +146,14 @@ unsafe fn poll(
         // before counts.
         let count = cq.with_kernel(|cq| cq.poll(room))?.unwrap_or(0);
         for completion in batch.iter().take(count) {
+            let mut converted = convert(completion);
             // SAFETY: by the contract of this function.
-            unsafe { wc.add(done).write(convert(completion)) };
+            unsafe {
+                if completion.status == CompletionStatus::Flushed {
+                    flushed(ibcq, completion, &mut converted);
+                }
+                wc.add(done).write(converted);
+            }
             done += 1;
         }
         if count < wanted {
