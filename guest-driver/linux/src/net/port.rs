@@ -273,6 +273,10 @@ impl Port {
     }
 
     fn restart(&self) {
+        // A function that is lost is about to be taken down, and what it had to send was flushed.
+        if self.nic.driver.is_lost() {
+            return;
+        }
         let text = format_args!("starting the queues of the Ethernet interface over");
         self.nic.log(Level::Warning, text);
         // SAFETY: sleepable context, without locks.
