@@ -13,6 +13,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const INIT: &str = "vrnic-guest-init";
 /// Drives a vrnic inside a guest.
 const GUEST: &str = "vrnic-guest";
+/// Bad user space for a guest.
+const TORMENT: &str = "vrnic-torment";
 const VRNIC: &str = "vrnic";
 /// Drives a vrnic on this machine, and Soft-RoCE inside a guest.
 const PEER: &str = "vrnic-softroce";
@@ -21,6 +23,8 @@ const PEER: &str = "vrnic-softroce";
 pub(crate) struct Programs {
     init: PathBuf,
     guest: PathBuf,
+    /// Does to a guest's RDMA device whatever a process may.
+    pub torment: PathBuf,
     /// The RNIC itself.
     pub vrnic: PathBuf,
     /// Drives a vrnic on this machine, and Soft-RoCE inside a guest that has the libraries.
@@ -34,13 +38,17 @@ impl Programs {
     /// They do not compile.
     pub(crate) fn build() -> Result<Programs> {
         let guest_dir = paths::target().join("guest");
-        run(for_guest(&mut cargo_build(&[INIT, GUEST], &guest_dir)))?;
+        run(for_guest(&mut cargo_build(
+            &[INIT, GUEST, TORMENT],
+            &guest_dir,
+        )))?;
         run(&mut cargo_build(&[VRNIC, PEER], &paths::target()))?;
         let in_guest = guest_dir.join(TARGET).join("release");
         let here = paths::target().join("release");
         Ok(Programs {
             init: in_guest.join(INIT),
             guest: in_guest.join(GUEST),
+            torment: in_guest.join(TORMENT),
             vrnic: here.join(VRNIC),
             peer: here.join(PEER),
         })

@@ -88,6 +88,54 @@ pub(crate) fn perftest(prepared: &Prepared) -> Result<()> {
     })
 }
 
+/// An unprivileged process does to a guest's device whatever it may (`tests/torment`), while that
+/// guest goes on to open connections to the other and to exchange verified data. The kernel has
+/// nothing to say about it, and afterwards nothing is left of it.
+pub(crate) fn torment(prepared: &Prepared) -> Result<()> {
+    const WARNINGS: &str = "--level emerg,alert,crit,err,warn";
+    let program = &prepared.programs.torment;
+    let folder = program.parent().context("the program is in a folder")?;
+    let share = format!(
+        "local,path={},mount_tag=programs,security_model=none,readonly=on",
+        folder.display()
+    );
+    let plan = Plan {
+        name: "stock-torment",
+        qemu: vec!["-virtfs".to_owned(), share],
+        ..Plan::default()
+    };
+    on(prepared, &plan, |cluster| {
+        let (a, b) = cluster.pair()?;
+        a.run(
+            "modprobe 9pnet_virtio && mkdir /programs && \
+             mount -t 9p -o trans=virtio,version=9p2000.L,ro programs /programs",
+        )?;
+        let _server = b.start(&format!("rping -s -P -V -a {}", b.address))?;
+        let exchange = |count| format!("rping -c -V -C {count} -a {}", b.address);
+        a.run(&format!("until {}; do :; done", exchange(1)))?;
+        let state = || -> Result<_> { Ok((a.run("rdma resource")?.text, a.dmesg(WARNINGS)?)) };
+        let before = state()?;
+        let others = a.start(&format!(
+            "until [ -e /tmp/over ]; do {} || exit 1; echo verified; done",
+            exchange(100)
+        ))?;
+        let torment = a.run("/programs/vrnic-torment --seconds 25")?.text;
+        println!("  {}", torment.trim());
+        a.run("touch /tmp/over")?;
+        let others = others.finish()?;
+        ensure!(
+            others.status == 0 && others.text.contains("verified"),
+            "others were disturbed: {}",
+            others.text
+        );
+        let after = state()?;
+        ensure!(before == after, "before: {before:?}\nafterwards: {after:?}");
+        a.run(&exchange(100))?;
+        b.run("pkill rping")?;
+        Ok(())
+    })
+}
+
 /// Name of the one RDMA device, as the distribution's rules have made it.
 fn rdma_device(node: &Node) -> Result<String> {
     let list = node.run("ls /sys/class/infiniband")?.text;

@@ -16,7 +16,7 @@ use crate::{demo, softroce};
 pub(crate) type Test = (&'static str, fn(&Prepared) -> Result<()>);
 
 /// All tests, in the order they run.
-pub(crate) const ALL: [Test; 19] = [
+pub(crate) const ALL: [Test; 20] = [
     ("vm: a stock kernel boots", boots),
     ("vm: the RDMA modules load", rdma_modules),
     (
@@ -54,6 +54,7 @@ pub(crate) const ALL: [Test; 19] = [
     ("vm: a stock guest sees the RDMA device", stock::device),
     ("vm: perftest runs between stock guests", stock::perftest),
     ("vm: vrnic and Soft-RoCE side by side", side_by_side::test),
+    ("vm: bad user space harms nobody but itself", stock::torment),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {
