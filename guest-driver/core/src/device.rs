@@ -397,36 +397,9 @@ impl<P: Platform> Driver<P> {
     pub fn probe(platform: P, config: Config) -> Result<Self, Error> {
         identify(&platform)?;
         reset(&platform, config.reset_timeout)?;
-        let limits = platform.read_register(registers::LIMITS.offset);
-        let log_max = registers::limits::ADMIN_QUEUE_LOG_MAX.get(limits) as u8;
-        let log_entries = config.log_admin_entries.min(log_max).clamp(1, 15);
-        let admin = AdminQueue::new(&platform, log_entries)?;
-        let mut shared = Arc::new(Shared {
-            platform,
-            config,
-            attributes: DeviceAttributes::default(),
-            port: PortAttributes::default(),
-            admin,
-            eqs: Vec::new(),
-            events: P::Lock::new(VecDeque::with_capacity(KEPT_EVENTS)),
-            cqs: Registry::new(),
-            qps: Registry::new(),
-            srqs: Registry::new(),
-            quarantine: Registry::new(),
-            quarantined: AtomicU32::new(0),
-            generation: AtomicU32::new(1),
-            forgotten: AtomicU32::new(1),
-            enabled: AtomicBool::new(false),
-        });
+        let mut shared = allocate(platform, config)?;
         shared.enable()?;
-        let attributes = shared.query_device()?;
-        let port = shared.query_port()?;
-        let eqs = create_eqs(&shared, &attributes)?;
-        // Nothing else refers to the function yet, so this cannot fail.
-        let inner = Arc::get_mut(&mut shared).ok_or(Error::Stale)?;
-        inner.attributes = attributes;
-        inner.port = port;
-        inner.eqs = eqs;
+        describe(&mut shared)?;
         shared.start_events()?;
         shared
             .platform
@@ -531,6 +504,49 @@ impl<P: Platform> Driver<P> {
             .get(limits)
             .min(doorbell::PAGES)
     }
+}
+
+/// What objects of a function share, which knows nothing of the function yet.
+///
+/// A frame of its own, as the following: a kernel's stack is small, and bringing a function up is
+/// deep enough.
+#[inline(never)]
+fn allocate<P: Platform>(platform: P, config: Config) -> Result<Arc<Shared<P>>, Error> {
+    let limits = platform.read_register(registers::LIMITS.offset);
+    let log_max = registers::limits::ADMIN_QUEUE_LOG_MAX.get(limits) as u8;
+    let log_entries = config.log_admin_entries.min(log_max).clamp(1, 15);
+    let admin = AdminQueue::new(&platform, log_entries)?;
+    Ok(Arc::new(Shared {
+        platform,
+        config,
+        attributes: DeviceAttributes::default(),
+        port: PortAttributes::default(),
+        admin,
+        eqs: Vec::new(),
+        events: P::Lock::new(VecDeque::with_capacity(KEPT_EVENTS)),
+        cqs: Registry::new(),
+        qps: Registry::new(),
+        srqs: Registry::new(),
+        quarantine: Registry::new(),
+        quarantined: AtomicU32::new(0),
+        generation: AtomicU32::new(1),
+        forgotten: AtomicU32::new(1),
+        enabled: AtomicBool::new(false),
+    }))
+}
+
+/// Fills in what the enabled function says about itself.
+#[inline(never)]
+fn describe<P: Platform>(shared: &mut Arc<Shared<P>>) -> Result<(), Error> {
+    let attributes = shared.query_device()?;
+    let port = shared.query_port()?;
+    let eqs = create_eqs(shared, &attributes)?;
+    // Nothing else refers to the function yet, so this cannot fail.
+    let inner = Arc::get_mut(shared).ok_or(Error::Stale)?;
+    inner.attributes = attributes;
+    inner.port = port;
+    inner.eqs = eqs;
+    Ok(())
 }
 
 /// Memory of the event queues: one for asynchronous events, the rest for completions.

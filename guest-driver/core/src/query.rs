@@ -1,6 +1,7 @@
 //! The device, its port, counters, the GID table, congestion. Sleepable context.
 
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use bytemuck::Pod;
@@ -64,17 +65,29 @@ impl<P: Platform> Shared<P> {
         opcode: AdminOpcode,
         body: impl FnOnce(OutputBuffer) -> B,
     ) -> Result<T, Error> {
-        let memory = Arc::new(self.platform.allocate_dma(size_of::<T>())?);
+        let mut value = T::zeroed();
+        self.query_into(generation, opcode, body, bytemuck::bytes_of_mut(&mut value))?;
+        Ok(value)
+    }
+
+    /// The same for an answer that is too large for a kernel's stack.
+    fn query_into<B: bytemuck::NoUninit>(
+        self: &Arc<Self>,
+        generation: u32,
+        opcode: AdminOpcode,
+        body: impl FnOnce(OutputBuffer) -> B,
+        to: &mut [u8],
+    ) -> Result<(), Error> {
+        let memory = Arc::new(self.platform.allocate_dma(to.len())?);
         let output = OutputBuffer {
             address: memory.device_address(),
-            length: size_of::<T>() as u32,
+            length: to.len() as u32,
             reserved: 0,
         };
         let keep = Some(Arc::clone(&memory));
         self.execute(generation, opcode, &body(output), keep)?;
-        let mut value = T::zeroed();
-        memory.read(0, bytemuck::bytes_of_mut(&mut value));
-        Ok(value)
+        memory.read(0, to);
+        Ok(())
     }
 
     /// The same about one object.
@@ -126,13 +139,15 @@ impl<P: Platform> Driver<P> {
 
     /// Reads the counters.
     pub fn counters(&self) -> Result<Counters, Error> {
-        const KNOWN: usize = Counter::ALL.len();
+        let mut values = vec![0u64; Counter::ALL.len()];
         let shared = &self.shared;
-        let opcode = AdminOpcode::QueryCounters;
-        let values: [u64; KNOWN] = shared.query(shared.generation(), opcode, |output| output)?;
-        Ok(Counters {
-            values: values.to_vec(),
-        })
+        shared.query_into(
+            shared.generation(),
+            AdminOpcode::QueryCounters,
+            |output| output,
+            bytemuck::cast_slice_mut(&mut values),
+        )?;
+        Ok(Counters { values })
     }
 
     /// Sets entry `index` of the GID table to a RoCEv2 address; `gid` is in network byte order, an
