@@ -219,6 +219,7 @@ pub(super) struct Device {
     produced: u32,
     /// The event queue that completion queues have.
     pub(super) eq: u32,
+    eq_slot: u32,
     pub(super) mac: [u8; 6],
     pub(super) gid: [u8; 16],
 }
@@ -251,6 +252,7 @@ impl Device {
             completion: completion as *mut Completion,
             produced: 0,
             eq: 0,
+            eq_slot: 0,
             mac,
             gid: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1],
         };
@@ -288,7 +290,7 @@ impl Device {
             log_entries: 7,
             ..CreateEq::default()
         };
-        self.eq = self.command(AdminOpcode::CreateEq, &eq).unwrap().0;
+        (self.eq, self.eq_slot) = self.command(AdminOpcode::CreateEq, &eq).unwrap();
         let gid = admin::SetGid {
             gid_type: admin::GidType::RoceV2.raw(),
             gid: self.gid,
@@ -362,7 +364,7 @@ impl Device {
         panic!("the device does not come to rest");
     }
 
-    /// Completion events that were ever written.
+    /// Completion events that were ever written, which are consumed then.
     pub(super) fn events(&mut self) -> u32 {
         let place = pages(4096);
         self.shared.memory.pin(place, 4096);
@@ -376,7 +378,9 @@ impl Device {
             ..ObjectOutput::default()
         };
         self.command(AdminOpcode::QueryEq, &body).unwrap();
-        unsafe { (place as *const EqAttributes).read() }.producer
+        let events = unsafe { (place as *const EqAttributes).read() }.producer;
+        unsafe { self.shared.slot(0, self.eq_slot).write(events.into()) };
+        events
     }
 }
 

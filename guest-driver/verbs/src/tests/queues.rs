@@ -152,6 +152,74 @@ fn an_armed_queue_raises_an_event() {
 }
 
 #[test]
+fn an_event_is_not_told_again_when_the_queue_is_armed_before_it_is_polled() {
+    let app = App::new();
+    let (a, _b) = app.pair(qp_type::RC);
+    let events = || kernel::with(|kernel| kernel.device.events());
+    let arm = || assert_eq!(unsafe { ops().req_notify_cq.unwrap()(app.cq, 0) }, 0);
+    let take_event = || unsafe { ops().cq_event.unwrap()(app.cq) };
+    let write = |id| {
+        let mut write = signaled(id, wr_opcode::RDMA_WRITE);
+        write.wr.rdma.remote_addr = app.memory;
+        write.wr.rdma.rkey = app.rkey();
+        app.send(a, write, Some(app.sge(0, 8)));
+        kernel::settle();
+    };
+    let first = events();
+    arm();
+    // More rounds than the ring has entries.
+    for round in 0..200 {
+        write(u64::from(round));
+        assert_eq!(events(), first + round + 1);
+        take_event();
+        arm();
+        kernel::settle();
+        assert_eq!(events(), first + round + 1, "told of once");
+        assert_eq!(app.one().wr_id, u64::from(round));
+    }
+    // Two since the last arming: the event was about the first, so arming tells of the second.
+    let before = events();
+    write(1);
+    write(2);
+    assert_eq!(events(), before + 1);
+    take_event();
+    arm();
+    kernel::settle();
+    assert_eq!(events(), before + 2);
+    assert_eq!(app.sorted().len(), 2);
+    // After a second arming without an event, nobody knows of which one the event is: tell.
+    take_event();
+    arm();
+    arm();
+    write(3);
+    take_event();
+    arm();
+    kernel::settle();
+    assert_eq!(events(), before + 4);
+    assert_eq!(app.one().wr_id, 3);
+}
+
+#[test]
+fn events_without_polling_lose_nothing() {
+    let app = App::new();
+    let (a, _b) = app.pair(qp_type::RC);
+    let take_event = || unsafe { ops().cq_event.unwrap()(app.cq) };
+    let arm = || assert_eq!(unsafe { ops().req_notify_cq.unwrap()(app.cq, 0) }, 0);
+    arm();
+    for id in 0..16 {
+        let mut write = signaled(id, wr_opcode::RDMA_WRITE);
+        write.wr.rdma.remote_addr = app.memory;
+        write.wr.rdma.rkey = app.rkey();
+        app.send(a, write, Some(app.sge(0, 8)));
+        kernel::settle();
+        take_event();
+        arm();
+    }
+    let ids: Vec<u64> = app.poll().iter().map(|wc| wc.wr_id).collect();
+    assert_eq!(ids, (0..16).collect::<Vec<_>>());
+}
+
+#[test]
 fn failed_queue_pairs_flush_and_work_again_after_a_reset() {
     let app = App::new();
     let (a, b) = app.pair(qp_type::RC);
