@@ -271,7 +271,6 @@ static OPERATIONS: verbs_context_ops = verbs_context_ops {
     attach_mcast: Some(address::attach_mcast),
     bind_mw: Some(qp::bind_mw),
     close_xrcd: Some(xrc::close_xrcd),
-    cq_event: Some(cq::cq_event),
     create_ah: Some(address::create_ah),
     create_cq: Some(cq::create_cq),
     create_cq_ex: Some(cq::create_cq_ex),

@@ -257,12 +257,3 @@ pub(crate) unsafe extern "C" fn req_notify_cq(cq: *mut ibv_cq, solicited_only: c
     unsafe { Cq::of(cq) }.queue.lock().arm(solicited_only != 0);
     0
 }
-
-/// The application has taken an event of the queue from its channel.
-///
-/// # Safety
-/// `cq` is alive.
-pub(crate) unsafe extern "C" fn cq_event(cq: *mut ibv_cq) {
-    // SAFETY: as the caller says.
-    unsafe { Cq::of(cq) }.queue.lock().note_event();
-}

@@ -5,11 +5,11 @@
 //! arming go straight to the device, through rings in the application's memory and doorbell pages
 //! that are mapped into it, without a system call.
 //!
-//! * [`ffi`]: the structures of rdma-core; [`library`]: its functions; [`load`]: how it finds this
+//! * `ffi`: the structures of rdma-core; `library`: its functions; `load`: how it finds this
 //!   provider;
-//! * [`doorbell`], [`buffer`], [`lock`]: pages of the device, memory of the rings, mutual exclusion;
-//! * [`queue`]: sending, receiving and completion queues, which know nothing of `libibverbs`;
-//! * [`context`], [`memory`], [`address`], [`cq`], [`qp`], [`srq`], [`xrc`]: the verbs.
+//! * `doorbell`, `buffer`, `lock`: pages of the device, memory of the rings, mutual exclusion;
+//! * `queue`: sending, receiving and completion queues, which know nothing of `libibverbs`;
+//! * `context`, `memory`, `address`, `cq`, `qp`, `srq`, `xrc`: the verbs.
 //!
 //! Descriptors and completions are those of the driver (`vrnic_driver::queues`), and what kernel
 //! and provider tell each other is in `vrnic_abi::verbs`.

@@ -134,7 +134,7 @@ pub(crate) struct verbs_context_ops {
     pub(crate) bind_mw:
         Option<unsafe extern "C" fn(*mut ibv_qp, *mut ibv_mw, *mut ibv_mw_bind) -> c_int>,
     pub(crate) close_xrcd: Option<unsafe extern "C" fn(*mut ibv_xrcd) -> c_int>,
-    pub(crate) cq_event: Option<unsafe extern "C" fn(*mut ibv_cq)>,
+    pub(crate) cq_event: Absent,
     pub(crate) create_ah:
         Option<unsafe extern "C" fn(*mut ibv_pd, *mut ibv_ah_attr) -> *mut ibv_ah>,
     pub(crate) create_counters: Absent,

@@ -8,11 +8,6 @@
 //! crossed out. The device's idea of what was consumed does not change by that: it counts what the
 //! application has polled, and what was crossed out once the application has passed it.
 //!
-//! The device answers an arming at once if there is an entry that was not consumed. Applications
-//! arm when they have taken an event, before they poll, and some take it that every event brings
-//! something new. So what an event has told of is not told again: its entry goes to the backlog,
-//! and the device hears that it was consumed, when the queue is armed the next time.
-//!
 //! A queue pair's number may be given away again before its old owner was forgotten here. Whoever
 //! comes or goes crosses out the entries of whoever had the number before: a new queue pair has
 //! none yet.
@@ -39,15 +34,8 @@ pub(crate) struct CompletionQueue {
     doorbell: Doorbell,
     /// Entries ever polled or crossed out.
     consumer: u32,
-    /// The consumer index that the device was told, which is ahead of `consumer` by entries of the
-    /// backlog that an event has told of.
-    told: u32,
-    /// Armings that may still bring an event.
-    armings: u32,
-    /// The consumer index that the queue was armed with last.
-    armed_at: u32,
-    /// Up to which entry events have told of; means something until it was consumed.
-    announced: u32,
+    /// The consumer index that the device was told.
+    published: u32,
     sequence: u16,
     /// How the queue was armed last; repeated with the sequence number.
     solicited_only: bool,
@@ -74,10 +62,7 @@ impl CompletionQueue {
             },
             doorbell,
             consumer: 0,
-            told: 0,
-            armings: 0,
-            armed_at: 0,
-            announced: 0,
+            published: 0,
             sequence: 0,
             solicited_only: false,
             backlog: VecDeque::new(),
@@ -126,47 +111,24 @@ impl CompletionQueue {
     /// Tells the device what was consumed.
     #[inline]
     pub(crate) fn publish(&mut self) {
-        if is_before(self.told, self.consumer) {
-            self.told = self.consumer;
+        if self.consumer != self.published {
+            self.published = self.consumer;
             self.doorbell.publish(self.slot_value());
         }
     }
 
     #[inline]
     fn slot_value(&self) -> u64 {
-        doorbell::consumer(self.told, self.sequence, self.solicited_only)
+        doorbell::consumer(self.consumer, self.sequence, self.solicited_only)
     }
 
     /// Asks for an event when the next completion (the next solicited one or error, if
-    /// `solicited_only`) arrives, or at once if one is there that no event has told of.
+    /// `solicited_only`) arrives, or at once if one is there.
     pub(crate) fn arm(&mut self, solicited_only: bool) {
         self.sequence = self.sequence.wrapping_add(1);
         self.solicited_only = solicited_only;
-        self.armings = self.armings.saturating_add(1);
-        if is_before(self.told, self.consumer) {
-            self.told = self.consumer;
-        }
-        // An application that never polls must not make the backlog grow for ever.
-        let room = self.backlog.len() < self.ring.size.entries() as usize;
-        if is_before(self.told, self.announced) && room {
-            self.drain(Some(self.announced));
-            if !is_before(self.reached(), self.announced) {
-                self.told = self.announced;
-            }
-        }
-        self.armed_at = self.told;
+        self.published = self.consumer;
         self.doorbell.ring(self.slot_value());
-    }
-
-    /// The application has taken an event of this queue.
-    ///
-    /// It tells of the entry at the index that the queue was armed with, if there is only one
-    /// arming that it can be of; solicited completions can be anywhere behind.
-    pub(crate) fn note_event(&mut self) {
-        if self.armings == 1 && !self.solicited_only {
-            self.announced = self.armed_at.wrapping_add(1);
-        }
-        self.armings = self.armings.saturating_sub(1);
     }
 
     /// The completion of `entry`; `None` if nobody has such a request.
@@ -282,14 +244,9 @@ impl CompletionQueue {
         }
     }
 
-    /// Index of the first entry that was not taken out of the ring.
-    fn reached(&self) -> u32 {
-        self.consumer.wrapping_add(self.backlog.len() as u32)
-    }
-
     /// Takes entries out of the ring, up to index `end`, or all that the device has written.
     fn drain(&mut self, end: Option<u32>) {
-        let mut counter = self.reached();
+        let mut counter = self.consumer.wrapping_add(self.backlog.len() as u32);
         for _ in 0..self.ring.size.entries() {
             if Some(counter) == end {
                 break;
@@ -310,10 +267,12 @@ impl CompletionQueue {
         size: RingSize,
         base: u32,
     ) -> Result<(), BadBase> {
-        if base.wrapping_sub(self.reached()) <= self.ring.size.entries() {
+        let counter = self.consumer.wrapping_add(self.backlog.len() as u32);
+        if base.wrapping_sub(counter) <= self.ring.size.entries() {
             self.drain(Some(base));
         }
-        if self.reached() != base {
+        let reached = self.consumer.wrapping_add(self.backlog.len() as u32);
+        if reached != base {
             // The device may write to it for as long as the queue exists.
             core::mem::forget(buffer);
             return Err(BadBase);
@@ -330,12 +289,6 @@ impl CompletionQueue {
 #[cold]
 fn search(queue_pairs: &BTreeMap<u32, Arc<Tables>>, qpn: u32) -> Option<Arc<Tables>> {
     queue_pairs.get(&qpn).map(Arc::clone)
-}
-
-/// Whether index `counter` comes before `other`.
-#[inline]
-fn is_before(counter: u32, other: u32) -> bool {
-    other.wrapping_sub(counter) as i32 > 0
 }
 
 /// Whether `entry` is of a receive request.
