@@ -2,7 +2,8 @@
 //! Soft-RoCE over the guests' virtio-net interface, whose MTU has room for a path MTU of 4096.
 //!
 //! Both are measured in turns in one run, several times, and the best of each counts: what else the
-//! machine does only ever makes a number worse.
+//! machine does only ever makes a number worse. So a ratio that is too small is looked at some more
+//! times before it counts.
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,7 +12,9 @@ use super::cluster::{Cluster, Node, Plan};
 use crate::debian::Debian;
 
 /// Rounds of all measurements.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
+/// Further rounds of those whose ratio is too small.
+const MORE_ROUNDS: usize = 4;
 /// vrnic moves at least so many times the bytes a second, in messages of 64 KiB.
 const BANDWIDTH: f64 = 10.0;
 /// Soft-RoCE takes at least so many times the time, for messages of 64 B.
@@ -116,13 +119,19 @@ fn result(said: &str, column: usize) -> Option<f64> {
     said.lines().rev().find_map(numbers)?.get(column).copied()
 }
 
-/// How many times better `ours` is.
-fn ratio(row: &Row, [ours, theirs]: [f64; 2]) -> f64 {
+/// How many times better ours is.
+fn ratio(row: &Row, best: &[Option<f64>; 2]) -> f64 {
+    let [ours, theirs] = best.map(Option::unwrap_or_default);
     if row.more_is_better {
         ours / theirs
     } else {
         theirs / ours
     }
+}
+
+/// Whether what is asked for is reached.
+fn holds(row: &Row, best: &[Option<f64>; 2]) -> bool {
+    row.floor.is_none_or(|floor| ratio(row, best) >= floor)
 }
 
 /// Measures all rows on both devices, prints the table, and holds the ratios that are asked for.
@@ -138,8 +147,11 @@ pub(crate) fn test(prepared: &Prepared) -> Result<()> {
         add_softroce(node)?;
     }
     let mut best = [[None::<f64>; 2]; ROWS.len()];
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS + MORE_ROUNDS {
         for (row, best) in ROWS.iter().zip(&mut best) {
+            if round >= ROUNDS && holds(row, best) {
+                continue;
+            }
             for (virtio, best) in [false, true].into_iter().zip(best) {
                 let found = measure(a, b, row, virtio)?;
                 let better = |known: f64| (found > known) == row.more_is_better;
@@ -158,11 +170,10 @@ fn report(best: &[[Option<f64>; 2]; ROWS.len()]) -> Result<()> {
     println!("  |---|---|---|---|");
     let mut missed = Vec::new();
     for (row, best) in ROWS.iter().zip(best) {
-        let found = [best[0], best[1]].map(Option::unwrap_or_default);
-        let ratio = ratio(row, found);
-        let [ours, theirs] = found;
+        let [ours, theirs] = best.map(Option::unwrap_or_default);
+        let ratio = ratio(row, best);
         println!("  | {} | {ours:.0} | {theirs:.0} | {ratio:.1} |", row.name);
-        if row.floor.is_some_and(|floor| ratio < floor) {
+        if !holds(row, best) {
             missed.push(format!("{}: {ratio:.1} times better", row.name));
         }
     }
