@@ -8,7 +8,11 @@ use super::cluster::{Cluster, Node, Plan};
 use crate::debian::Debian;
 
 /// A test on a number of machines.
-fn on(prepared: &Prepared, plan: &Plan, test: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+pub(super) fn on(
+    prepared: &Prepared,
+    plan: &Plan,
+    test: impl FnOnce(&Cluster) -> Result<()>,
+) -> Result<()> {
     let debian = Debian::get(&prepared.programs)?;
     let cluster = Cluster::boot(prepared, &debian, plan)?;
     let logs = format!("logs: {}", cluster.dir().display());
@@ -137,7 +141,7 @@ pub(crate) fn torment(prepared: &Prepared) -> Result<()> {
 }
 
 /// Name of the one RDMA device, as the distribution's rules have made it.
-fn rdma_device(node: &Node) -> Result<String> {
+pub(super) fn rdma_device(node: &Node) -> Result<String> {
     let list = node.run("ls /sys/class/infiniband")?.text;
     let names: Vec<_> = list.split_whitespace().collect();
     match names.as_slice() {

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture, side_by_side, stock};
+use super::{Prepared, capture, side_by_side, stock, stock_tools};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
 pub(crate) type Test = (&'static str, fn(&Prepared) -> Result<()>);
 
 /// All tests, in the order they run.
-pub(crate) const ALL: [Test; 20] = [
+pub(crate) const ALL: &[Test] = &[
     ("vm: a stock kernel boots", boots),
     ("vm: the RDMA modules load", rdma_modules),
     (
@@ -55,6 +55,22 @@ pub(crate) const ALL: [Test; 20] = [
     ("vm: perftest runs between stock guests", stock::perftest),
     ("vm: vrnic and Soft-RoCE side by side", side_by_side::test),
     ("vm: bad user space harms nobody but itself", stock::torment),
+    (
+        "stock tools: pingpong between two guests",
+        stock_tools::pingpongs,
+    ),
+    (
+        "stock tools: connection manager between two guests",
+        stock_tools::connection_manager,
+    ),
+    (
+        "stock tools: perftest, all services between two guests",
+        stock_tools::services,
+    ),
+    (
+        "stock tools: perftest, variations between two guests",
+        stock_tools::variations,
+    ),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {
