@@ -149,10 +149,7 @@ fn bootstrap(roots: &mut Roots, root: &Path, log: &Path) -> Result<()> {
             .into_iter()
             .map(|option| format!("--aptopt={option}")),
     );
-    // Documentation is for people who have the machine to themselves.
-    words.extend(
-        ["doc", "man", "locale"].map(|part| format!("--dpkgopt=path-exclude=/usr/share/{part}/*")),
-    );
+    words.push(format!("--setup-hook={}", without_documentation()));
     words.extend([
         "trixie".to_owned(),
         root.to_string_lossy().into_owned(),
@@ -176,6 +173,17 @@ fn bootstrap(roots: &mut Roots, root: &Path, log: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The script that keeps documentation out of a root, which is for people who have the machine to
+/// themselves. An option of mmdebstrap's would do that, but with a program that needs Python.
+fn without_documentation() -> String {
+    let excluded =
+        ["doc", "man", "locale"].map(|part| format!("path-exclude=/usr/share/{part}/*\\n"));
+    format!(
+        "mkdir -p \"$1/etc/dpkg/dpkg.cfg.d\" && printf '{}' > \"$1/etc/dpkg/dpkg.cfg.d/documentation\"",
+        excluded.join("")
+    )
 }
 
 /// The words that start `mmdebstrap`: this machine's own, or a private one with its own perl.
