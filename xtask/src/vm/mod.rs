@@ -27,6 +27,7 @@ use crate::{debian, paths, process};
 
 pub(crate) mod capture;
 pub(crate) mod cluster;
+pub(crate) mod consumers;
 pub(crate) mod control;
 pub(crate) mod machine;
 pub(crate) mod nic;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture, side_by_side, stock, stock_tools};
+use super::{Prepared, capture, consumers, side_by_side, stock, stock_tools};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
@@ -70,6 +70,11 @@ pub(crate) const ALL: &[Test] = &[
     (
         "stock tools: perftest, variations between two guests",
         stock_tools::variations,
+    ),
+    ("vm: NFS over RDMA between stock guests", consumers::nfs),
+    (
+        "vm: NVMe over Fabrics between stock guests",
+        consumers::nvme,
     ),
 ];
 
