@@ -26,7 +26,7 @@ const FORGET: &str = "sync && echo 3 > /proc/sys/vm/drop_caches";
 
 /// Remembers what the device has, for [`nothing_left`].
 fn remember(node: &Node) -> Result<()> {
-    node.run(&format!("{OBJECTS} > /tmp/objects"))?;
+    node.run(&format!("{OBJECTS} > /tmp/objects && test -s /tmp/objects"))?;
     Ok(())
 }
 
