@@ -96,6 +96,26 @@ impl Node {
     pub(crate) fn dmesg(&self, arguments: &str) -> Result<String> {
         Ok(self.run(&format!("dmesg {arguments}"))?.text)
     }
+
+    /// The kernel has complained of nothing but what contains one of `expected`; what it has said
+    /// is forgotten.
+    ///
+    /// # Errors
+    /// It has complained of something else, or the guest is gone.
+    pub(crate) fn forgive(&self, expected: &[&str]) -> Result<()> {
+        let words = self.dmesg("--read-clear --level=emerg,alert,crit,err,warn")?;
+        let complaints: Vec<_> = words
+            .lines()
+            .filter(|line| is_complaint(line) && !expected.iter().any(|text| line.contains(text)))
+            .collect();
+        ensure!(
+            complaints.is_empty(),
+            "guest {}: the kernel complains: {}",
+            self.name,
+            complaints.join("\n")
+        );
+        Ok(())
+    }
 }
 
 /// RNICs of a number of machines, in a folder, each machine's at the socket `nic-NAME.sock`.
@@ -284,14 +304,7 @@ impl Cluster {
     pub(crate) fn close(mut self) -> Result<()> {
         let mut last = Vec::new();
         for node in &self.nodes {
-            let words = node.dmesg("--level=emerg,alert,crit,err,warn")?;
-            let complaints: Vec<_> = words.lines().filter(is_complaint).collect();
-            ensure!(
-                complaints.is_empty(),
-                "guest {}: the kernel complains: {}",
-                node.name,
-                complaints.join("\n")
-            );
+            node.forgive(&[])?;
             last.push(node.start("exec poweroff -ff")?);
         }
         for _ in 0..self.nodes.len() {

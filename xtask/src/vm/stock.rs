@@ -8,6 +8,9 @@ use super::cluster::{Cluster, Node, Plan};
 use crate::debian::Debian;
 
 /// A test on a number of machines.
+///
+/// # Errors
+/// The machines do not come up, the test fails, or they do not end well.
 pub(super) fn on(
     prepared: &Prepared,
     plan: &Plan,
@@ -141,6 +144,9 @@ pub(crate) fn torment(prepared: &Prepared) -> Result<()> {
 }
 
 /// Name of the one RDMA device, as the distribution's rules have made it.
+///
+/// # Errors
+/// There is not one.
 pub(super) fn rdma_device(node: &Node) -> Result<String> {
     let list = node.run("ls /sys/class/infiniband")?.text;
     let names: Vec<_> = list.split_whitespace().collect();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture, consumers, side_by_side, stock, stock_tools};
+use super::{Prepared, capture, consumers, life, side_by_side, stock, stock_tools};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
@@ -76,6 +76,7 @@ pub(crate) const ALL: &[Test] = &[
         "vm: NVMe over Fabrics between stock guests",
         consumers::nvme,
     ),
+    ("vm: the driver goes and comes under traffic", life::driver),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {
