@@ -126,7 +126,8 @@ codes! {
         /// Destroys an event queue that nothing refers to. Body: `ObjectReference`.
         DestroyEq = 0x0021,
         /// Names the event queue for asynchronous events of the function, or 0 for none, which no
-        /// object has as its number. Body: `ObjectReference`.
+        /// object has as its number. Busy while the present one holds such events back. Body:
+        /// `ObjectReference`.
         SetAsyncEq = 0x0022,
         /// Writes `EqAttributes`. Body: `ObjectOutput`.
         QueryEq = 0x0023,

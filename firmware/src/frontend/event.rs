@@ -43,6 +43,9 @@ pub struct EventQueue {
     held_async: usize,
 }
 
+/// Room for held events that a queue keeps when none are left.
+const KEPT_ROOM: usize = 256;
+
 impl EventQueue {
     /// An empty queue that is not armed.
     #[must_use]
@@ -63,6 +66,12 @@ impl EventQueue {
     #[must_use]
     pub fn holds_events(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Whether asynchronous events are among them.
+    #[must_use]
+    pub const fn holds_asynchronous(&self) -> bool {
+        self.held_async != 0
     }
 
     /// Number of events that wait for room.
@@ -114,6 +123,9 @@ impl EventQueue {
             }
             self.write(host, entry)?;
             written(&entry);
+        }
+        if self.held.is_empty() {
+            self.held.shrink_to(KEPT_ROOM);
         }
         Ok(())
     }

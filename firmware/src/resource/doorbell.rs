@@ -120,8 +120,16 @@ impl DoorbellPages {
         if let Some(slot) = self.pages.get_mut(number as usize) {
             *slot = None;
         }
-        self.in_use.retain(|page| *page != number);
-        self.first = 0;
+        if let Some(at) = self.in_use.iter().position(|page| *page == number) {
+            self.in_use.remove(at);
+            // Pages that come and go must not change whose turn is next.
+            if at < self.first {
+                self.first -= 1;
+            }
+            if self.first >= self.in_use.len() {
+                self.first = 0;
+            }
+        }
         Ok(())
     }
 
@@ -280,7 +288,12 @@ mod tests {
         pages.begin_after(1);
         assert_eq!(turns(&pages), [1, 2, 3, 0]);
         pages.free(2).unwrap();
-        assert_eq!(turns(&pages).len(), 3);
+        assert_eq!(turns(&pages), [1, 3, 0]);
+        pages.begin_after(0);
+        pages.free(1).unwrap();
+        assert_eq!(turns(&pages), [3, 0]);
+        pages.free(3).unwrap();
+        assert_eq!(turns(&pages), [0]);
     }
 
     #[test]

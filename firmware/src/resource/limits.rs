@@ -87,10 +87,11 @@ pub const READ_DEPTH: u8 = 64;
 ///
 /// A user can let all of its objects fail at the same time, and that must not let the function fail,
 /// which is others' too. So there is room for all that every object can report without a command:
-/// a queue pair that communication is established, that its send queue has drained, that it has failed
-/// and that its last request was consumed; a shared receive queue its limit and that it has failed; a
-/// completion queue that it has failed. A driver consumes events when its commands complete.
-pub const HELD_EVENTS: usize = 4 * QUEUE_PAIRS as usize
+/// a queue pair that communication is established, that its send queue has drained, that it has failed,
+/// that its last request was consumed, and that an answer which was still queued has failed; a shared
+/// receive queue its limit and that it has failed; a completion queue that it has failed. A driver
+/// consumes events when its commands complete.
+pub const HELD_EVENTS: usize = 5 * QUEUE_PAIRS as usize
     + 2 * SHARED_RECEIVE_QUEUES as usize
     + COMPLETION_QUEUES as usize
     + 4096;

@@ -67,6 +67,17 @@ impl Function {
 
     pub(super) fn set_async_eq(&mut self, eqn: u32) -> Result<Reply, Refusal> {
         let wanted = (eqn != 0).then_some(eqn);
+        let old = self
+            .objects
+            .async_eq
+            .and_then(|eqn| self.objects.eqs.get(eqn));
+        if wanted != self.objects.async_eq && old.is_some_and(EventQueue::holds_asynchronous) {
+            // The bound of what is held is that of one queue.
+            return Err(Refusal::new(
+                Status::Busy,
+                argument!(ObjectReference, object),
+            ));
+        }
         if let Some(eqn) = wanted {
             let eq = self.objects.eqs.get_mut(eqn);
             let eq = eq.ok_or(no_such(argument!(ObjectReference, object)))?;
@@ -167,7 +178,9 @@ impl Function {
         let cq = self.objects.cqs.remove(cqn).ok_or(no_such(at))?;
         if let Some(eq) = self.objects.eqs.get_mut(cq.eq) {
             eq.users = eq.users.saturating_sub(1);
-            eq.forget(cqn);
+            if cq.event_held {
+                eq.forget(cqn);
+            }
         }
         self.objects
             .doorbells
