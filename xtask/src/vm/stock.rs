@@ -63,38 +63,6 @@ pub(crate) fn device(prepared: &Prepared) -> Result<()> {
     })
 }
 
-/// perftest's server and client, connected by the connection manager.
-pub(crate) fn perftest(prepared: &Prepared) -> Result<()> {
-    let plan = Plan {
-        name: "stock-perftest",
-        ..Plan::default()
-    };
-    on(prepared, &plan, |cluster| {
-        let (a, b) = cluster.pair()?;
-        for test in ["ib_write_bw", "ib_read_bw", "ib_send_lat"] {
-            let command = format!("stdbuf -oL {test} -R -n 1000");
-            let mut server = a.start(&command)?;
-            server.wait_for("Waiting for client to connect")?;
-            let client = b.run(&format!("{command} {}", a.address))?.text;
-            let result = client
-                .lines()
-                .rev()
-                .find(|line| line.split_whitespace().count() >= 5);
-            println!(
-                "  {test}: {}",
-                result.with_context(|| client.clone())?.trim()
-            );
-            let server = server.finish()?;
-            ensure!(
-                server.status == 0,
-                "{test}: the server says {}",
-                server.text
-            );
-        }
-        Ok(())
-    })
-}
-
 /// An unprivileged process does to a guest's device whatever it may (`tests/torment`), while that
 /// guest goes on to open connections to the other and to exchange verified data. The kernel has
 /// nothing to say about it, and afterwards nothing is left of it.

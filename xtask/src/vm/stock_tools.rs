@@ -17,7 +17,7 @@ use super::stock::{on, rdma_device};
 
 /// How a server shows that a client can come.
 #[derive(Clone, Copy)]
-enum Listens {
+pub(super) enum Listens {
     /// On a TCP port.
     Tcp(u16),
     /// With the connection manager.
@@ -148,7 +148,10 @@ fn raw(ends: &Ends, tool: &str) -> Tool {
 }
 
 /// Waits until a server listens.
-fn wait_for_listener(node: &Node, listens: Listens) -> Result<()> {
+///
+/// # Errors
+/// It does not in time, or the guest is gone.
+pub(super) fn wait_for_listener(node: &Node, listens: Listens) -> Result<()> {
     let look = match listens {
         Listens::Tcp(port) => format!("ss -Hltn 'sport = :{port}' | grep -q LISTEN"),
         Listens::Manager => "rdma resource show cm_id | grep -q 'state LISTEN'".to_owned(),
@@ -165,8 +168,8 @@ const ATTEMPTS: usize = 4;
 const TOO_EARLY: &str = "RDMA_CM_EVENT_REJECTED; error: 8";
 
 /// Runs both ends of a tool. perftest with `-R` listens twice, once to exchange parameters and then
-/// for the queue pairs. Its client does not wait for the second time; its own way to try again ends
-/// in a crash, so that the tool is started anew.
+/// for the queue pairs. Its client does not wait for the second time, and does not survive being
+/// rejected, so the tool is started anew.
 fn check(a: &Node, b: &Node, tool: &Tool) -> Result<()> {
     for _ in 1..ATTEMPTS {
         match attempt(a, b, tool) {

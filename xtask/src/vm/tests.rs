@@ -52,7 +52,6 @@ pub(crate) const ALL: &[Test] = &[
         softroce::lossy_test,
     ),
     ("vm: a stock guest sees the RDMA device", stock::device),
-    ("vm: perftest runs between stock guests", stock::perftest),
     ("vm: vrnic and Soft-RoCE side by side", side_by_side::test),
     ("vm: bad user space harms nobody but itself", stock::torment),
     (
