@@ -2,7 +2,7 @@
 //! flight of queue pairs and shared receive queues.
 //!
 //! * [`Registry`]: objects by number;
-//! * [`Listener`]: whom event handlers tell of an object's events;
+//! * [`Listeners`]: whom event handlers tell of an object's events;
 //! * [`CqTable`]: the rings of a completion queue, and whose completions it holds;
 //! * [`QpTables`], [`SrqTable`]: work requests from being posted to being polled.
 
