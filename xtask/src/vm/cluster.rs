@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub vms: usize,
     /// Time after which every wait has failed.
     pub bound: Duration,
+    /// All RNICs are functions of one process, also of two machines.
+    pub one_process: bool,
     /// Further arguments of each `vrnic serve`.
     pub nic: Vec<String>,
     /// Further arguments of each QEMU.
@@ -46,6 +48,7 @@ impl Default for Plan {
             name: "cluster",
             vms: 2,
             bound: Duration::from_secs(300),
+            one_process: false,
             nic: Vec::new(),
             qemu: Vec::new(),
         }
@@ -129,7 +132,7 @@ pub(crate) fn start_nics(
     deadline: Instant,
 ) -> Result<Vec<Nic>> {
     let processes = match plan.vms {
-        0..=2 => links(plan.vms),
+        0..=2 if !plan.one_process => links(plan.vms),
         count => {
             let more = |index| ["--socket".to_owned(), format!("nic-{}.sock", name(index))];
             vec![(1..count).flat_map(more).collect()]

@@ -1,5 +1,5 @@
-//! The same program on two devices of the same guests: perftest on vrnic, and on the kernel's
-//! Soft-RoCE over the guests' virtio-net interface, whose MTU has room for a path MTU of 4096.
+//! The same program on two devices of the same guests: perftest on two functions of one vrnic, and on
+//! the kernel's Soft-RoCE over the guests' virtio-net interface, whose MTU has room for a path MTU of 4096.
 //!
 //! Both are measured in turns in one run, several times, and the best of each counts: what else the
 //! machine does only ever makes a number worse. So a ratio that is too small is looked at some more
@@ -161,6 +161,7 @@ pub(crate) fn test(prepared: &Prepared) -> Result<()> {
     let debian = Debian::get(&prepared.programs)?;
     let plan = Plan {
         name: "side-by-side",
+        one_process: true,
         ..Plan::default()
     };
     let cluster = Cluster::boot(prepared, &debian, &plan)?;
