@@ -5,11 +5,13 @@
 //! [`Message`]s (trapped register writes, resets, changes of memory mappings) and never share state
 //! with it apart from registers, doorbell pages and interrupt vectors, which are made for that.
 //!
-//! While there is work the engine polls. After [`SPIN`] without any it announces to drivers, to the
-//! link's peer and to other threads that it sleeps, looks at everything once more, and sleeps until
-//! one of them or a timer wakes it: an idle NIC uses no processor time.
+//! While there is work the engine polls. After [`SPIN`] without any, or at once where others wait for
+//! its processor, it announces to drivers, to the link's peer and to other threads that it sleeps,
+//! looks at everything once more, and sleeps until one of them or a timer wakes it: an idle NIC uses
+//! no processor time.
 
 mod port;
+mod processors;
 mod waker;
 
 use std::collections::VecDeque;
@@ -30,9 +32,10 @@ use crate::host::FunctionHost;
 use crate::link::Link;
 use crate::memory::Applied;
 use port::{Detour, NoWire, Port};
+use processors::Processors;
 pub use waker::Waker;
 
-/// How long an engine polls without finding anything before it sleeps.
+/// How long an engine polls without finding anything before it sleeps, if it has a processor to itself.
 pub const SPIN: Duration = Duration::from_micros(50);
 
 /// Frames taken from the link in one step.
@@ -197,6 +200,7 @@ impl EngineThread {
             messages,
             changing: VecDeque::new(),
             waker: Arc::clone(&waker),
+            processors: Processors::of_host(),
             start: Instant::now(),
             link_up: false,
             link_held_until: Time(0),
@@ -256,6 +260,7 @@ struct Engine {
     /// Functions with changes of memory mappings to apply.
     changing: VecDeque<FunctionId>,
     waker: Arc<Waker>,
+    processors: Processors,
     start: Instant,
     /// As it was reported.
     link_up: bool,
@@ -275,7 +280,8 @@ impl Engine {
                 continue;
             }
             let since = *idle_since.get_or_insert(now);
-            if now < since.after(SPIN) || self.frame_is_due(now.after(SPIN)) {
+            let patient = now < since.after(SPIN) && !self.processors.are_short(now);
+            if patient || self.frame_is_due(now.after(SPIN)) {
                 std::hint::spin_loop();
                 continue;
             }
