@@ -130,6 +130,7 @@ impl Platform for SimPlatform {
 
     fn allocate_dma(&self, length: usize) -> Result<SimDma, OutOfMemory> {
         let memory = self.function.memory().clone();
+        let length = length.next_multiple_of(8);
         let address = memory.allocate(length);
         Ok(SimDma {
             memory,

@@ -70,16 +70,6 @@ impl DmaBuffer for Memory {
         let slice = self.region.as_volatile_slice();
         slice.store(value, offset, Ordering::Release).unwrap();
     }
-
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        let slice = self.region.as_volatile_slice();
-        slice.read_slice(to, offset).unwrap();
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        let slice = self.region.as_volatile_slice();
-        slice.write_slice(from, offset).unwrap();
-    }
 }
 
 /// Nothing is ever pinned.
@@ -113,14 +103,6 @@ impl DmaBuffer for Share {
 
     fn store(&self, offset: usize, value: u64) {
         self.0.store(offset, value);
-    }
-
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        self.0.read(offset, to);
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        self.0.write(offset, from);
     }
 }
 

@@ -60,7 +60,7 @@ pub trait Platform {
     /// Writes kick page `page`.
     fn kick(&self, page: u32);
 
-    /// Allocates `length` bytes, zeroed, page-aligned and contiguous in DMA addresses.
+    /// Allocates `length` bytes or a few more, zeroed, page-aligned and contiguous in DMA addresses.
     fn allocate_dma(&self, length: usize) -> Result<Self::Dma, OutOfMemory>;
 
     /// Number of MSI-X vectors that are set up, at least 1; the driver uses vectors 0 to n - 1.
@@ -106,7 +106,7 @@ pub trait Platform {
 }
 
 /// A piece of memory shared with the device. The device may change it at any time, so it is only
-/// ever copied: implementations hand out no references.
+/// ever copied, by atomic accesses to words of 8 bytes: implementations hand out no references.
 ///
 /// All offsets are in bytes. Methods panic if the range lies outside of the buffer or an 8-byte
 /// access is not aligned: that is a bug of the caller, never of the device.
@@ -114,16 +114,43 @@ pub trait Platform {
 pub trait DmaBuffer {
     /// DMA address of the first byte, a multiple of 4096.
     fn device_address(&self) -> u64;
-    /// Length in bytes, greater than 0.
+    /// Length in bytes, a multiple of 8 greater than 0.
     fn len(&self) -> usize;
-    /// One 8-byte load with acquire ordering.
+    /// One 8-byte load with acquire ordering; the byte at `offset` is the least significant one.
     fn load(&self, offset: usize) -> u64;
     /// One 8-byte store, ordered after earlier ones.
     fn store(&self, offset: usize, value: u64);
-    /// Copies out.
-    fn read(&self, offset: usize, to: &mut [u8]);
-    /// Copies in.
-    fn write(&self, offset: usize, from: &[u8]);
+
+    /// Copies out, word by word: bytes that the device writes meanwhile are old or new ones.
+    fn read(&self, offset: usize, to: &mut [u8]) {
+        let (mut place, mut rest) = (offset, to);
+        while !rest.is_empty() {
+            let within = place % 8;
+            let word = self.load(place - within).to_le_bytes();
+            let count = rest.len().min(8 - within);
+            let (piece, after) = rest.split_at_mut(count);
+            piece.copy_from_slice(&word[within..within + count]);
+            (place, rest) = (place + count, after);
+        }
+    }
+
+    /// Copies in, word by word. A word at an end that is written in part is loaded and stored whole:
+    /// the device must not write the rest of it meanwhile.
+    fn write(&self, offset: usize, from: &[u8]) {
+        let (mut place, mut rest) = (offset, from);
+        while !rest.is_empty() {
+            let within = place % 8;
+            let count = rest.len().min(8 - within);
+            let (piece, after) = rest.split_at(count);
+            let mut word = match count {
+                8 => [0; 8],
+                _ => self.load(place - within).to_le_bytes(),
+            };
+            word[within..within + count].copy_from_slice(piece);
+            self.store(place - within, u64::from_le_bytes(word));
+            (place, rest) = (place + count, after);
+        }
+    }
 }
 
 /// A contiguous range of DMA addresses.
@@ -150,4 +177,60 @@ pub trait Lock<T> {
     fn new(value: T) -> Self;
     /// Runs `f` on the value. The driver does not nest calls on one lock.
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use alloc::vec::Vec;
+
+    use super::DmaBuffer;
+    use crate::tables::Cells;
+
+    /// What byte `place` of the buffer has at first.
+    fn pattern(place: usize) -> u8 {
+        place as u8 ^ 0xa5
+    }
+
+    fn buffer() -> Cells {
+        let word = |index: usize| u64::from_le_bytes(core::array::from_fn(|b| pattern(index + b)));
+        Cells::new((0..40).step_by(8).map(word))
+    }
+
+    #[test]
+    fn any_range_is_read_and_nothing_else() {
+        let buffer = buffer();
+        for offset in 0..40 {
+            for length in 0..=40 - offset {
+                let mut to = std::vec![0xee; length + 1];
+                buffer.read(offset, &mut to[..length]);
+                let expected: Vec<u8> = (offset..offset + length).map(pattern).collect();
+                assert_eq!(to[..length], expected, "{offset} {length}");
+                assert_eq!(to[length], 0xee);
+            }
+        }
+    }
+
+    #[test]
+    fn any_range_is_written_and_nothing_else() {
+        for offset in 0..40 {
+            for length in 0..=40 - offset {
+                let buffer = buffer();
+                let from: Vec<u8> = (0..length).map(|index| 0x40 + index as u8).collect();
+                buffer.write(offset, &from);
+                let mut all = [0; 40];
+                buffer.read(0, &mut all);
+                let mut expected: [u8; 40] = core::array::from_fn(pattern);
+                expected[offset..offset + length].copy_from_slice(&from);
+                assert_eq!(all, expected, "{offset} {length}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic]
+    fn what_lies_outside_is_not_read() {
+        buffer().read(36, &mut [0; 5]);
+    }
 }

@@ -22,7 +22,7 @@ pub use srq::SrqRequests;
 pub(crate) use srq::SrqTable;
 
 #[cfg(test)]
-pub(crate) use tests::Memory;
+pub(crate) use tests::{Cells, Memory};
 
 #[cfg(test)]
 mod tests {
@@ -47,6 +47,12 @@ mod tests {
 
     pub(crate) struct Cells(Vec<AtomicU64>);
 
+    impl Cells {
+        pub(crate) fn new(words: impl Iterator<Item = u64>) -> Self {
+            Self(words.map(AtomicU64::new).collect())
+        }
+    }
+
     impl DmaBuffer for Cells {
         fn device_address(&self) -> u64 {
             0
@@ -60,8 +66,6 @@ mod tests {
         fn store(&self, offset: usize, value: u64) {
             self.0[offset / 8].store(value, Ordering::Release);
         }
-        fn read(&self, _offset: usize, _to: &mut [u8]) {}
-        fn write(&self, _offset: usize, _from: &[u8]) {}
     }
 
     impl PinnedMemory for Cells {
@@ -114,7 +118,7 @@ mod tests {
     /// A completion queue of 4 entries, of which the device has written `written`.
     fn completions(written: usize) -> CqTable<Memory> {
         let size = RingSize::from_log(2);
-        let cells = Cells((0..4 * 8).map(|_| AtomicU64::new(0)).collect());
+        let cells = Cells::new((0..4 * 8).map(|_| 0));
         (0..written).for_each(|entry| cells.store(entry * 64 + 56, 1 << 56));
         let ring = CqRing {
             buffer: Arc::new(cells),

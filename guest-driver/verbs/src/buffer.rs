@@ -77,28 +77,6 @@ impl DmaBuffer for Buffer {
     fn store(&self, offset: usize, value: u64) {
         self.word(offset).store(value, Ordering::Release);
     }
-
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        for (index, piece) in to.chunks_mut(8).enumerate() {
-            let bytes = self.load(offset + index * 8).to_ne_bytes();
-            piece
-                .iter_mut()
-                .zip(bytes)
-                .for_each(|(to, from)| *to = from);
-        }
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        for (index, piece) in from.chunks(8).enumerate() {
-            let place = offset + index * 8;
-            let mut bytes = self.load(place).to_ne_bytes();
-            bytes
-                .iter_mut()
-                .zip(piece)
-                .for_each(|(to, from)| *to = *from);
-            self.store(place, u64::from_ne_bytes(bytes));
-        }
-    }
 }
 
 impl Drop for Buffer {

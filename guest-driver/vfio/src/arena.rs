@@ -159,7 +159,7 @@ impl Arena {
             arena: Arc::clone(self),
             mapping,
             offset,
-            length,
+            length: length.max(1).next_multiple_of(8),
             iova: iova + offset as u64,
         })
     }
@@ -272,14 +272,6 @@ impl DmaBuffer for DmaMemory {
     #[inline]
     fn store(&self, offset: usize, value: u64) {
         self.mapping.store_u64(self.at(offset, 8), value);
-    }
-
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        self.mapping.read(self.at(offset, to.len()), to);
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        self.mapping.write(self.at(offset, from.len()), from);
     }
 }
 

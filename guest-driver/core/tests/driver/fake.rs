@@ -516,7 +516,7 @@ impl Platform for FakePlatform {
         if let Some(act) = meanwhile {
             act();
         }
-        let data = Rc::new(RefCell::new(vec![0; length]));
+        let data = Rc::new(RefCell::new(vec![0; length.next_multiple_of(8)]));
         let address = self.0.with(|device| {
             let address = device.next_iova;
             device.next_iova += (length as u64).next_multiple_of(4096) + 4096;

@@ -43,14 +43,6 @@ impl DmaBuffer for FakeDma {
         assert_eq!(offset % 8, 0);
         self.data.borrow_mut()[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
     }
-
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        to.copy_from_slice(&self.data.borrow()[offset..offset + to.len()]);
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        self.data.borrow_mut()[offset..offset + from.len()].copy_from_slice(from);
-    }
 }
 
 impl Drop for FakeDma {

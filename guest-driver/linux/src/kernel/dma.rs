@@ -1,4 +1,4 @@
-//! Memory that the device can access.
+//! Memory that the device can access, which is only ever copied, in words of 8 bytes.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,12 @@ use crate::bindings;
 /// A piece of coherent memory of a device.
 pub(crate) struct Coherent {
     device: *mut bindings::device,
-    memory: NonNull<u8>,
+    memory: NonNull<AtomicU64>,
     address: u64,
     length: usize,
 }
 
-// SAFETY: it is memory, and is accessed through copies and atomics only.
+// SAFETY: it is memory, and is accessed by atomic words only.
 unsafe impl Send for Coherent {}
 // SAFETY: as above.
 unsafe impl Sync for Coherent {}
@@ -44,21 +44,13 @@ impl Coherent {
         })
     }
 
-    fn place(&self, offset: usize, length: usize) -> *mut u8 {
-        let end = offset.checked_add(length);
-        assert!(
-            end.is_some_and(|end| end <= self.length),
-            "range of a buffer"
-        );
-        // SAFETY: it lies in the allocation.
-        unsafe { self.memory.as_ptr().add(offset) }
-    }
-
+    /// The word at `offset`. Panics outside of the memory, as [`DmaBuffer`] says.
+    #[inline]
     fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0, "alignment in a buffer");
-        // SAFETY: in the allocation, aligned, and it lives as long as self. The device writes it
-        // too, which an atomic allows for.
-        unsafe { AtomicU64::from_ptr(self.place(offset, 8).cast()) }
+        assert!(offset < self.length && offset % 8 == 0, "word of a buffer");
+        // SAFETY: a multiple of 8 within the memory, whose length is one too and which lives as long
+        // as self. The device writes it too, which an atomic allows for.
+        unsafe { self.memory.byte_add(offset).as_ref() }
     }
 }
 
@@ -89,17 +81,5 @@ impl DmaBuffer for Coherent {
     #[inline]
     fn store(&self, offset: usize, value: u64) {
         self.word(offset).store(value, Ordering::Release);
-    }
-
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        let from = self.place(offset, to.len());
-        // SAFETY: in the allocation; `to` is not, as no reference into it exists.
-        unsafe { core::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
-    }
-
-    fn write(&self, offset: usize, from: &[u8]) {
-        let to = self.place(offset, from.len());
-        // SAFETY: as above.
-        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
     }
 }
