@@ -8,11 +8,11 @@ use core::ffi::c_int;
 
 use vrnic_abi::object::AddressVector;
 use vrnic_abi::verbs::AhAnswer;
+use vrnic_ibverbs::*;
 
 use crate::context::Context;
 use crate::fail;
 use crate::ffi::command::{Answer, answer};
-use crate::ffi::verbs::*;
 
 /// An address handle.
 #[repr(C)]

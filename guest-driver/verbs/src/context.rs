@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use bytemuck::Zeroable;
 use vrnic_abi::registers::Capabilities;
 use vrnic_abi::verbs::{self, AllocContext, ContextAnswer, PageAnswer};
+use vrnic_ibverbs::*;
 
 use crate::doorbell::{Doorbell, Page};
 use crate::ffi::command::{Answer, Nothing, Request, answer, request};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 use crate::library::Library;
 use crate::load::report_version;
 use crate::{address, cq, fail, memory, qp, srq, xrc};

@@ -13,13 +13,12 @@ use core::ffi::c_int;
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::verbs::{CqAnswer, CreateCqRequest, ResizeCqAnswer};
 use vrnic_driver::queues::RingSize;
+use vrnic_ibverbs::*;
 
 use crate::buffer::Buffer;
 use crate::context::{Context, Own};
 use crate::fail;
 use crate::ffi::command::{Answer, Nothing, Request, answer, request};
-use crate::ffi::provider::ibv_context;
-use crate::ffi::verbs::*;
 use crate::lock::Lock;
 use crate::queue::{BadBase, CompletionQueue};
 

@@ -8,8 +8,9 @@
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ffi::CString;
 
+use vrnic_ibverbs::*;
+
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 
 /// Declares [`Library`] and how it is found.
 macro_rules! library {

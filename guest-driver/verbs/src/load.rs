@@ -8,6 +8,7 @@ use core::ffi::c_void;
 use std::sync::OnceLock;
 
 use vrnic_abi::{pci, verbs};
+use vrnic_ibverbs::{ibv_device, verbs_context};
 
 use crate::context;
 use crate::ffi::provider::*;
@@ -119,7 +120,7 @@ unsafe extern "C" fn uninit_device(device: *mut verbs_device) {
 /// # Safety
 /// Called by `libibverbs`, with a device of [`alloc_device`] and a file that is handed over.
 unsafe extern "C" fn alloc_context(
-    device: *mut crate::ffi::verbs::ibv_device,
+    device: *mut ibv_device,
     file: core::ffi::c_int,
     _private: *mut c_void,
 ) -> *mut verbs_context {

@@ -9,12 +9,12 @@ use core::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use vrnic_abi::verbs::PdAnswer;
+use vrnic_ibverbs::*;
 
 use crate::context::Context;
 use crate::fail;
 use crate::ffi::command::{Answer, Nothing, Request, answer, request};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 
 /// A protection domain, or a parent domain.
 #[repr(C)]

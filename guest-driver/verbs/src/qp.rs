@@ -17,11 +17,12 @@ use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use std::sync::Arc;
 
+use vrnic_ibverbs::*;
+
 use crate::context::Context;
 use crate::cq::Cq;
 use crate::ffi::command::{Answer, Nothing, Request, answer, request as head};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 use crate::lock::Lock;
 use crate::queue::{ReceiveQueue, SendQueue, Tables};
 use builder::Builder;

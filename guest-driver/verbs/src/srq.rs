@@ -7,13 +7,13 @@ use std::sync::Arc;
 use vrnic_abi::verbs::{CreateSrqRequest, SrqAnswer};
 use vrnic_abi::wqe::SEGMENT;
 use vrnic_driver::queues::{MAX_RECEIVE_SEGMENTS, RingSize, SrqRequests};
+use vrnic_ibverbs::*;
 
 use crate::buffer::Buffer;
 use crate::context::{Context, Own};
 use crate::cq::Cq;
 use crate::ffi::command::{Answer, Nothing, Request, answer, request};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 use crate::lock::Lock;
 use crate::queue::SharedQueue;
 use crate::{fail, qp};

@@ -2,11 +2,12 @@
 
 use core::ffi::c_int;
 
+use vrnic_ibverbs::*;
+
 use crate::context::Context;
 use crate::fail;
 use crate::ffi::command::{Answer, Nothing, Request, answer, request};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 use crate::qp::Qp;
 
 /// # Safety

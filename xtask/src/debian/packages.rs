@@ -97,7 +97,12 @@ fn module_tree<'a>(dir: &Path, library: &'a Path) -> Tree<'a> {
 fn provider_tree(dir: &Path) -> Tree<'static> {
     Tree {
         dir: dir.join("provider"),
-        members: &["abi", "guest-driver/core", "guest-driver/verbs"],
+        members: &[
+            "abi",
+            "guest-driver/core",
+            "guest-driver/ibverbs",
+            "guest-driver/verbs",
+        ],
         outside: &[],
         files: &["Cargo.lock"],
         manifest: "Cargo.toml",

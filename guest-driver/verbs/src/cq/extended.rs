@@ -8,10 +8,9 @@
 use core::ffi::c_int;
 
 use vrnic_driver::Completion;
+use vrnic_ibverbs::*;
 
 use super::{Cq, Wanted, create, wc};
-use crate::ffi::provider::ibv_context;
-use crate::ffi::verbs::*;
 use crate::{fail, memory};
 
 /// Fields that completions have.

@@ -3,8 +3,7 @@
 use vrnic_abi::cqe::{CompletionFlags, CompletionOpcode, CompletionStatus};
 use vrnic_abi::wqe::WqeOpcode;
 use vrnic_driver::{Completion, Work};
-
-use crate::ffi::verbs::*;
+use vrnic_ibverbs::*;
 
 /// All that `ibv_poll_cq` tells of a completion.
 #[inline]

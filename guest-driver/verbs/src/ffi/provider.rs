@@ -2,8 +2,7 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 
-use super::assert_layout;
-use super::verbs::*;
+use vrnic_ibverbs::*;
 
 /// Version of the private interface; part of the names of symbols and files.
 pub(crate) const INTERFACE: &str = "IBVERBS_PRIVATE_34";
@@ -56,25 +55,6 @@ pub(crate) struct verbs_device_ops {
 pub(crate) struct verbs_device {
     pub(crate) device: ibv_device,
     rest: [u64; 6],
-}
-
-/// An open device as applications see it; its functions are set by `libibverbs`.
-#[repr(C)]
-pub(crate) struct ibv_context {
-    pub(crate) device: *mut ibv_device,
-    ops: [usize; 32],
-    pub(crate) cmd_fd: c_int,
-    pub(crate) async_fd: c_int,
-    pub(crate) num_comp_vectors: c_int,
-    mutex: libc::pthread_mutex_t,
-    abi_compat: *mut c_void,
-}
-
-/// An open device as `libibverbs` sees it.
-#[repr(C)]
-pub(crate) struct verbs_context {
-    functions: [usize; 40],
-    pub(crate) context: ibv_context,
 }
 
 #[repr(C)]
@@ -320,9 +300,6 @@ assert_layout! {
     verbs_device_ops: 72 { match_min_abi_version @ 8, match_table @ 16, match_device @ 32,
         alloc_context @ 40, alloc_device @ 56, uninit_device @ 64 }
     verbs_device: 712 {}
-    ibv_context: 328 { cmd_fd @ 264, async_fd @ 268, num_comp_vectors @ 272, mutex @ 280,
-        abi_compat @ 320 }
-    verbs_context: 648 { context @ 320 }
     verbs_mr: 56 { mr_type @ 48, access @ 52 }
     verbs_xrcd: 16 { comp_mask @ 8, handle @ 12 }
     verbs_srq: 160 { srq_type @ 128, xrcd @ 136, cq @ 144, srq_num @ 152 }

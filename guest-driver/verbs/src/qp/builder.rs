@@ -10,11 +10,11 @@ use core::ffi::{c_int, c_void};
 use vrnic_abi::admin::QpType;
 use vrnic_abi::wqe::{FlushExtent, FlushPlacement, MAX_INLINE, MAX_SGE, WqeFlags};
 use vrnic_driver::{Data, Operation, PostError, Remote, SendRequest, Sge, Target};
+use vrnic_ibverbs::*;
 
 use super::post::bytes;
 use super::{Qp, Sender, request};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 use crate::lock::Guard;
 
 /// Where the data of the request is.

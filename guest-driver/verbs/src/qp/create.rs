@@ -8,12 +8,12 @@ use vrnic_abi::verbs::{CreateQpRequest, QpAnswer};
 use vrnic_abi::wqe::WqeOpcode;
 use vrnic_driver::QpConfig;
 use vrnic_driver::queues::{DescriptorLimits, Service, Shape};
+use vrnic_ibverbs::*;
 
 use crate::buffer::Buffer;
 use crate::context::{Context, Limits, Own};
 use crate::ffi::command::{Answer, Request, answer, request as head};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 use crate::lock::Lock;
 use crate::qp::builder::{self, Builder};
 use crate::qp::{Qp, Queues, Sender};

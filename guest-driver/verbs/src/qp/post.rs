@@ -3,10 +3,10 @@
 use core::ffi::c_int;
 
 use vrnic_driver::{Data, Operation, PostError, SendRequest, Sge, Target};
+use vrnic_ibverbs::*;
 
 use super::request;
 use super::{Qp, Sender};
-use crate::ffi::verbs::*;
 
 /// A list of the application's.
 ///

@@ -3,9 +3,9 @@
 use vrnic_abi::admin::{AccessFlags, QpType};
 use vrnic_abi::wqe::WqeFlags;
 use vrnic_driver::{Bind, Datagram, DatagramPath, Operation, PostError, Remote, Target};
+use vrnic_ibverbs::*;
 
 use crate::address;
-use crate::ffi::verbs::*;
 
 /// `errno` for a request that was not posted.
 pub(super) const fn errno(error: PostError) -> i32 {

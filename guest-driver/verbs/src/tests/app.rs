@@ -4,12 +4,12 @@ use core::ffi::{c_int, c_void};
 
 use vrnic_abi::admin::AccessFlags;
 use vrnic_abi::object::{PathMtu, QpAttributes, QpMask, QpState};
+use vrnic_ibverbs::*;
 
 use super::device::pages;
 use super::kernel;
 use crate::context;
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 
 /// Bytes of the application's memory.
 pub(super) const SIZE: usize = 64 * 1024;

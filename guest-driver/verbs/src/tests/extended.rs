@@ -2,10 +2,11 @@
 
 use core::ffi::c_void;
 
+use vrnic_ibverbs::*;
+
 use super::app::*;
 use super::kernel;
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 
 /// All operations of reliable queue pairs.
 const ALL: u64 = 0x1bff;

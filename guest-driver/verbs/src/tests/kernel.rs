@@ -9,11 +9,11 @@ use vrnic_abi::admin::*;
 use vrnic_abi::object::{AddressVector, DeviceAttributes, QpAttributes, QpMask, QpState};
 use vrnic_abi::verbs::*;
 use vrnic_abi::{doorbell, registers::Capabilities};
+use vrnic_ibverbs::*;
 
 use super::device::{Device, contiguous, pages};
 use crate::ffi::command::{answer, request};
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 use crate::library::Library;
 
 thread_local! {

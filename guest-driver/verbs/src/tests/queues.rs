@@ -1,8 +1,9 @@
 //! Rings that are full, wrap around, move and fail; contexts.
 
+use vrnic_ibverbs::*;
+
 use super::app::*;
 use super::kernel;
-use crate::ffi::verbs::*;
 
 /// Exchanges `count` messages one by one.
 #[track_caller]

@@ -1,8 +1,9 @@
 //! Shared receive queues, and XRC.
 
+use vrnic_ibverbs::*;
+
 use super::app::*;
 use crate::ffi::provider::*;
-use crate::ffi::verbs::*;
 
 /// Posts a receive to a shared queue; the answer is `errno`, or 0.
 fn receive(srq: *mut ibv_srq, wr_id: u64, mut sge: ibv_sge) -> i32 {

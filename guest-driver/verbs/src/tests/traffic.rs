@@ -1,8 +1,9 @@
 //! Operations of all services, and what they complete with.
 
+use vrnic_ibverbs::*;
+
 use super::app::*;
 use super::kernel;
-use crate::ffi::verbs::*;
 
 #[test]
 fn sends_arrive_with_what_they_carry() {

@@ -1,10 +1,9 @@
 //! Linux Soft-RoCE, driven through the distribution's unmodified `libibverbs`.
 //!
-//! [`setup`] brings the device up; [`ffi`] declares what is used of the library, [`library`] loads
-//! it; [`memory`] is what is registered. Objects other than queue pairs live as long as the
+//! [`setup`] brings the device up; [`library`] loads the library, whose structures `vrnic_ibverbs`
+//! declares; [`memory`] is what is registered. Objects other than queue pairs live as long as the
 //! process, with which the kernel destroys them.
 
-mod ffi;
 mod library;
 mod memory;
 pub(crate) mod setup;
@@ -16,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use vrnic_driver::{Operation as Verb, Remote};
+use vrnic_ibverbs::*;
 
-use self::ffi::{Ah, AhAttr, BindMw, Cq, Mr, Mw, Pd, Qp, QpAttr, Wc, mask, opcode, qp_type, state};
 use self::library::Verbs;
 use self::memory::Memory;
 use crate::rnic::{
@@ -32,12 +31,17 @@ use crate::vrnic::first_psn;
 const PORT: u8 = 1;
 /// Entries of the GID table that are looked at.
 const GID_ENTRIES: c_int = 32;
+/// Accesses that the other end may have.
+const REMOTE_ACCESS: u32 = access::REMOTE_WRITE | access::REMOTE_READ | access::REMOTE_ATOMIC;
+/// That a receive request invalidated a key, with the bit that `rdma_rxe` sets for it: the kernel's
+/// own number, which the provider hands on, and which in user space is about a checksum.
+const WITH_INV: u32 = wc_flag::WITH_INV | wc_flag::IP_CSUM_OK;
 /// Time for what involves no other end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A queue pair, and for a datagram one where it sends to.
 struct QueuePair {
-    qp: *mut Qp,
+    qp: *mut ibv_qp,
     end: QpEnd,
     destination: Option<Destination>,
 }
@@ -45,24 +49,24 @@ struct QueuePair {
 /// Where datagrams go.
 #[derive(Clone, Copy)]
 struct Destination {
-    ah: *mut Ah,
+    ah: *mut ibv_ah,
     qpn: u32,
 }
 
 /// The Soft-RoCE device.
 pub(crate) struct Rxe {
     verbs: Verbs,
-    context: *mut ffi::Context,
-    pd: *mut Pd,
-    mr: *mut Mr,
-    send_cq: *mut Cq,
-    receive_cq: *mut Cq,
+    context: *mut ibv_context,
+    pd: *mut ibv_pd,
+    mr: *mut ibv_mr,
+    send_cq: *mut ibv_cq,
+    receive_cq: *mut ibv_cq,
     memory: Memory,
     mac: [u8; 6],
     /// Places of our IPv4 and IPv6 GIDs in the device's table.
     gid_indexes: [u8; 2],
     qps: Vec<QueuePair>,
-    windows: Vec<*mut Mw>,
+    windows: Vec<*mut ibv_mw>,
     made: u64,
 }
 
@@ -105,7 +109,7 @@ impl Rxe {
         let (send_cq, receive_cq) = (cq()?, cq()?);
         // SAFETY: The context is open.
         let pd = object(unsafe { (verbs.alloc_pd)(context) }, "a protection domain")?;
-        let access = ffi::LOCAL_WRITE | ffi::REMOTE_ACCESS | ffi::MW_BIND;
+        let access = access::LOCAL_WRITE | REMOTE_ACCESS | access::MW_BIND;
         let access = access as c_int;
         // SAFETY: The memory stays mapped for as long as the region is there.
         let mr = unsafe { (verbs.reg_mr)(pd, memory.start(), memory.length(), access) };
@@ -131,7 +135,7 @@ impl Rxe {
     }
 
     fn create_qp(&mut self, service: Service) -> Result<QueuePair> {
-        let cap = ffi::QpCap {
+        let cap = ibv_qp_cap {
             max_send_wr: DEPTH,
             max_recv_wr: DEPTH,
             max_send_sge: 1,
@@ -156,8 +160,8 @@ impl Rxe {
         })
     }
 
-    fn create_plain(&self, cap: ffi::QpCap, qp_type: u32) -> Result<*mut Qp> {
-        let mut attributes = ffi::QpInitAttr {
+    fn create_plain(&self, cap: ibv_qp_cap, qp_type: u32) -> Result<*mut ibv_qp> {
+        let mut attributes = ibv_qp_init_attr {
             qp_context: ptr::null_mut(),
             send_cq: self.send_cq,
             recv_cq: self.receive_cq,
@@ -172,8 +176,8 @@ impl Rxe {
     }
 
     /// A queue pair that also has the operations which only the extended interface offers.
-    fn create_extended(&self, cap: ffi::QpCap) -> Result<*mut Qp> {
-        let mut attributes = ffi::QpInitAttrEx {
+    fn create_extended(&self, cap: ibv_qp_cap) -> Result<*mut ibv_qp> {
+        let mut attributes = ibv_qp_init_attr_ex {
             qp_context: ptr::null_mut(),
             send_cq: self.send_cq,
             recv_cq: self.receive_cq,
@@ -181,23 +185,26 @@ impl Rxe {
             cap,
             qp_type: qp_type::RC,
             sq_sig_all: 0,
-            comp_mask: ffi::INIT_ATTR_MASK,
+            comp_mask: qp_attr::PD | qp_attr::SEND_OPS_FLAGS,
             pd: self.pd,
-            unused: [0; 7],
-            send_ops_flags: ffi::EXTENDED,
+            xrcd: ptr::null_mut(),
+            create_flags: 0,
+            max_tso_header: 0,
+            rwq_ind_tbl: ptr::null_mut(),
+            rx_hash_conf: [0; 3],
+            source_qpn: 0,
+            send_ops_flags: qp_ex::ATOMIC_WRITE,
         };
-        let before = offset_of!(ffi::VerbsContext, context);
+        let before = offset_of!(verbs_context, context);
         // SAFETY: Every context since version 1.1 of the interface is a part of this structure.
-        let context = unsafe { self.context.byte_sub(before).cast::<ffi::VerbsContext>() };
+        let context = unsafe { self.context.byte_sub(before).cast::<verbs_context>() };
         // SAFETY: As above; the size says whether the library is new enough to have the function.
         let create = unsafe {
             let size = (*context).sz;
-            ensure!(
-                size >= size_of::<ffi::VerbsContext>(),
-                "the library is too old"
-            );
+            ensure!(size >= size_of::<verbs_context>(), "the library is too old");
             (*context).create_qp_ex
         };
+        let create = create.context("the library cannot make extended queue pairs")?;
         // SAFETY: The protection domain and the queues exist.
         object(
             unsafe { create(self.context, &raw mut attributes) },
@@ -205,33 +212,33 @@ impl Rxe {
         )
     }
 
-    fn modify(&self, qp: *mut Qp, mut attributes: QpAttr, mask: c_int) -> Result<()> {
+    fn modify(&self, qp: *mut ibv_qp, mut attributes: ibv_qp_attr, mask: c_int) -> Result<()> {
         // SAFETY: The queue pair exists until it is destroyed, when it is forgotten.
         let result = unsafe { (self.verbs.modify_qp)(qp, &raw mut attributes, mask) };
         let state = attributes.qp_state;
         checked(result, &format!("take a queue pair to state {state}"))
     }
 
-    fn to_init(&self, qp: *mut Qp, service: Service) -> Result<()> {
-        let attributes = QpAttr {
-            qp_state: state::INIT,
+    fn to_init(&self, qp: *mut ibv_qp, service: Service) -> Result<()> {
+        let attributes = ibv_qp_attr {
+            qp_state: qp_state::INIT,
             port_num: PORT,
             qkey: QKEY,
-            qp_access_flags: ffi::LOCAL_WRITE | ffi::REMOTE_ACCESS,
-            ..QpAttr::default()
+            qp_access_flags: access::LOCAL_WRITE | REMOTE_ACCESS,
+            ..ibv_qp_attr::default()
         };
         let last = match service {
-            Service::Ud => mask::QKEY,
-            Service::Rc | Service::Uc => mask::ACCESS_FLAGS,
+            Service::Ud => qp_mask::QKEY,
+            Service::Rc | Service::Uc => qp_mask::ACCESS_FLAGS,
         };
         self.modify(
             qp,
             attributes,
-            mask::STATE | mask::PKEY_INDEX | mask::PORT | last,
+            qp_mask::STATE | qp_mask::PKEY_INDEX | qp_mask::PORT | last,
         )
     }
 
-    fn route(&self, connection: &Connection, peer: &Identity) -> AhAttr {
+    fn route(&self, connection: &Connection, peer: &Identity) -> ibv_ah_attr {
         let ([gid, _], [index, _]) = match connection.family {
             Family::V4 => (peer.gids, self.gid_indexes),
             Family::V6 => {
@@ -239,13 +246,16 @@ impl Rxe {
                 ([v6, v4], [six, four])
             }
         };
-        AhAttr {
-            dgid: gid,
-            sgid_index: index,
-            hop_limit: 64,
+        ibv_ah_attr {
+            grh: ibv_global_route {
+                dgid: ibv_gid { raw: gid },
+                sgid_index: index,
+                hop_limit: 64,
+                ..ibv_global_route::default()
+            },
             is_global: 1,
             port_num: PORT,
-            ..AhAttr::default()
+            ..ibv_ah_attr::default()
         }
     }
 
@@ -254,61 +264,79 @@ impl Rxe {
         &self,
         connection: &Connection,
         (near, far): (&QueuePair, &QpEnd),
-        route: AhAttr,
+        route: ibv_ah_attr,
     ) -> Result<()> {
-        let attributes = QpAttr {
-            qp_state: state::RTR,
+        let attributes = ibv_qp_attr {
+            qp_state: qp_state::RTR,
             path_mtu: connection.mtu.trailing_zeros().saturating_sub(7),
             rq_psn: far.psn,
             dest_qp_num: far.qpn,
             ah_attr: route,
             max_dest_rd_atomic: READS,
             min_rnr_timer: RNR_TIMER,
-            ..QpAttr::default()
+            ..ibv_qp_attr::default()
         };
-        let connected = mask::AV | mask::PATH_MTU | mask::DEST_QPN | mask::RQ_PSN;
-        let reliable = mask::MAX_DEST_RD_ATOMIC | mask::MIN_RNR_TIMER;
+        let connected = qp_mask::AV | qp_mask::PATH_MTU | qp_mask::DEST_QPN | qp_mask::RQ_PSN;
+        let reliable = qp_mask::MAX_DEST_RD_ATOMIC | qp_mask::MIN_RNR_TIMER;
         let (to_rtr, to_rts) = match connection.service {
             Service::Rc => (
                 connected | reliable,
-                mask::TIMEOUT | mask::RETRY_CNT | mask::RNR_RETRY | mask::MAX_QP_RD_ATOMIC,
+                qp_mask::TIMEOUT
+                    | qp_mask::RETRY_CNT
+                    | qp_mask::RNR_RETRY
+                    | qp_mask::MAX_QP_RD_ATOMIC,
             ),
             Service::Uc => (connected, 0),
             Service::Ud => (0, 0),
         };
-        self.modify(near.qp, attributes, mask::STATE | to_rtr)?;
-        let attributes = QpAttr {
-            qp_state: state::RTS,
+        self.modify(near.qp, attributes, qp_mask::STATE | to_rtr)?;
+        let attributes = ibv_qp_attr {
+            qp_state: qp_state::RTS,
             sq_psn: near.end.psn,
             max_rd_atomic: READS,
             timeout: timeout(connection),
             retry_cnt: 7,
             rnr_retry: 7,
-            ..QpAttr::default()
+            ..ibv_qp_attr::default()
         };
-        self.modify(near.qp, attributes, mask::STATE | mask::SQ_PSN | to_rts)
+        self.modify(
+            near.qp,
+            attributes,
+            qp_mask::STATE | qp_mask::SQ_PSN | to_rts,
+        )
     }
 
     /// Posts an atomic write, for which there is only the extended interface.
-    fn post_atomic_write(&self, qp: *mut Qp, id: u64, remote: Remote, value: u64) -> Result<()> {
+    fn post_atomic_write(
+        &self,
+        qp: *mut ibv_qp,
+        id: u64,
+        remote: Remote,
+        value: u64,
+    ) -> Result<()> {
         // SAFETY: The queue pair was made with the extended interface.
         let qp = unsafe { (self.verbs.qp_to_qp_ex)(qp) };
+        // SAFETY: As above.
+        let functions = unsafe { ((*qp).wr_start, (*qp).wr_atomic_write, (*qp).wr_complete) };
+        let (Some(start), Some(atomic_write), Some(complete)) = functions else {
+            bail!("the library cannot post an atomic write");
+        };
         // SAFETY: As above; between start and complete nothing else uses the queue pair, and the
         // value is copied by the call that names it.
         let result = unsafe {
-            ((*qp).wr_start)(qp);
+            start(qp);
             (*qp).wr_id = id;
-            (*qp).wr_flags = ffi::SIGNALED;
+            (*qp).wr_flags = send_flag::SIGNALED;
             let value = (&raw const value).cast();
-            ((*qp).wr_atomic_write)(qp, remote.rkey, remote.address, value);
-            ((*qp).wr_complete)(qp)
+            atomic_write(qp, remote.rkey, remote.address, value);
+            complete(qp)
         };
         checked(result, "post an atomic write")
     }
 
-    fn sge(&self, place: Place) -> ffi::Sge {
-        ffi::Sge {
-            addr: self.memory.start() as u64 + place.offset as u64,
+    fn sge(&self, place: Place) -> ibv_sge {
+        ibv_sge {
+            address: self.memory.start() as u64 + place.offset as u64,
             length: place.length,
             // SAFETY: The region exists as long as this value.
             lkey: unsafe { (*self.mr).lkey },
@@ -320,9 +348,12 @@ impl Rxe {
             Queue::Send => self.send_cq,
             Queue::Receive => self.receive_cq,
         };
-        let mut wc = Wc::default();
+        let mut wc = ibv_wc::default();
         // SAFETY: The context and the queue exist, and there is room for one completion.
-        let count = unsafe { ((*self.context).ops.poll_cq)(cq, 1, &raw mut wc) };
+        let count = unsafe {
+            let poll = (*self.context).ops.poll_cq;
+            poll.context("no function to poll")?(cq, 1, &raw mut wc)
+        };
         ensure!(count >= 0, "cannot poll a completion queue");
         if count == 0 {
             return Ok(None);
@@ -332,18 +363,18 @@ impl Rxe {
             let name = unsafe { CStr::from_ptr((self.verbs.wc_status_str)(wc.status)) };
             bail!("a work request failed, {}: {wc:?}", name.to_string_lossy());
         }
-        let immediate = wc.wc_flags & ffi::WC_WITH_IMM != 0;
+        let immediate = wc.wc_flags & wc_flag::WITH_IMM != 0;
         Ok(Some(Completion {
             id: wc.wr_id,
             length: wc.byte_len,
             immediate: immediate.then(|| u32::from_be(wc.imm_data)),
-            invalidated: (wc.wc_flags & ffi::WC_WITH_INV != 0).then_some(wc.imm_data),
-            written: wc.opcode == ffi::WC_RECV_RDMA_WITH_IMM,
+            invalidated: (wc.wc_flags & WITH_INV != 0).then_some(wc.imm_data),
+            written: wc.opcode == wc_opcode::RECV_RDMA_WITH_IMM,
         }))
     }
 }
 
-fn open_device(verbs: &Verbs, name: &str) -> Result<*mut ffi::Context> {
+fn open_device(verbs: &Verbs, name: &str) -> Result<*mut ibv_context> {
     let mut count = 0;
     // SAFETY: The list holds `count` devices and is given back below.
     let list = object(
@@ -366,83 +397,108 @@ fn open_device(verbs: &Verbs, name: &str) -> Result<*mut ffi::Context> {
     found
 }
 
-fn gid_index(verbs: &Verbs, context: *mut ffi::Context, gid: &[u8; 16]) -> Result<u8> {
+fn gid_index(verbs: &Verbs, context: *mut ibv_context, gid: &[u8; 16]) -> Result<u8> {
     for index in 0..GID_ENTRIES {
-        let mut entry = [0; 16];
+        let mut entry = ibv_gid::default();
         // SAFETY: The context is open, and there is room for a GID.
         let result = unsafe { (verbs.query_gid)(context, PORT, index, &raw mut entry) };
-        if result == 0 && entry == *gid {
+        if result == 0 && entry.raw == *gid {
             return Ok(u8::try_from(index)?);
         }
     }
     bail!("the GID table lacks {gid:02x?}")
 }
 
-/// Opcode, immediate data and the union of a work request.
-fn encode(verb: Verb, destination: Option<Destination>) -> Result<(u32, u32, ffi::WrUnion)> {
-    let ud = match destination {
-        Some(Destination { ah, qpn }) => [ah as u64, u64::from(qpn) | u64::from(QKEY) << 32, 0, 0],
-        None => [0; 4],
+/// Opcode, immediate data and operands of a work request.
+fn encode(verb: Verb, destination: Option<Destination>) -> Result<(u32, u32, ibv_wr_operands)> {
+    let rdma = |to: Remote| ibv_wr_operands {
+        rdma: ibv_rdma_wr {
+            remote_addr: to.address,
+            rkey: to.rkey,
+        },
     };
+    let atomic = |remote: Remote, compare_add, swap| ibv_wr_operands {
+        atomic: ibv_atomic_wr {
+            remote_addr: remote.address,
+            compare_add,
+            swap,
+            rkey: remote.rkey,
+        },
+    };
+    let way = destination.map_or(NO_OPERANDS, |Destination { ah, qpn }| ibv_wr_operands {
+        ud: ibv_ud_wr {
+            ah,
+            remote_qpn: qpn,
+            remote_qkey: QKEY,
+        },
+    });
     Ok(match verb {
-        Verb::Send => (opcode::SEND, 0, ud),
-        Verb::SendImmediate(immediate) => (opcode::SEND_WITH_IMM, immediate.to_be(), ud),
-        Verb::SendInvalidate(key) => (opcode::SEND_WITH_INV, key, ud),
-        Verb::Write(to) => (opcode::RDMA_WRITE, 0, [to.address, to.rkey.into(), 0, 0]),
-        Verb::WriteImmediate(to, immediate) => (
-            opcode::RDMA_WRITE_WITH_IMM,
-            immediate.to_be(),
-            [to.address, to.rkey.into(), 0, 0],
-        ),
-        Verb::Read(from) => (opcode::RDMA_READ, 0, [from.address, from.rkey.into(), 0, 0]),
+        Verb::Send => (wr_opcode::SEND, 0, way),
+        Verb::SendImmediate(immediate) => (wr_opcode::SEND_WITH_IMM, immediate.to_be(), way),
+        Verb::SendInvalidate(key) => (wr_opcode::SEND_WITH_INV, key, way),
+        Verb::Write(to) => (wr_opcode::RDMA_WRITE, 0, rdma(to)),
+        Verb::WriteImmediate(to, immediate) => {
+            (wr_opcode::RDMA_WRITE_WITH_IMM, immediate.to_be(), rdma(to))
+        }
+        Verb::Read(from) => (wr_opcode::RDMA_READ, 0, rdma(from)),
         Verb::CompareSwap {
             remote,
             compare,
             swap,
-        } => (
-            opcode::ATOMIC_CMP_AND_SWP,
-            0,
-            [remote.address, compare, swap, remote.rkey.into()],
-        ),
-        Verb::FetchAdd { remote, add } => (
-            opcode::ATOMIC_FETCH_AND_ADD,
-            0,
-            [remote.address, add, 0, remote.rkey.into()],
-        ),
+        } => {
+            let operands = atomic(remote, compare, swap);
+            (wr_opcode::ATOMIC_CMP_AND_SWP, 0, operands)
+        }
+        Verb::FetchAdd { remote, add } => {
+            let operands = atomic(remote, add, 0);
+            (wr_opcode::ATOMIC_FETCH_AND_ADD, 0, operands)
+        }
         other => bail!("{other:?} is not a part of this test"),
     })
 }
 
+/// What a request has that needs no operands.
+const NO_OPERANDS: ibv_wr_operands = ibv_wr_operands {
+    atomic: ibv_atomic_wr {
+        remote_addr: 0,
+        compare_add: 0,
+        swap: 0,
+        rkey: 0,
+    },
+};
+
 /// A signaled send request without contents.
-fn empty_request() -> ffi::SendWr {
-    ffi::SendWr {
+fn empty_request() -> ibv_send_wr {
+    ibv_send_wr {
         wr_id: 0,
         next: ptr::null_mut(),
         sg_list: ptr::null_mut(),
         num_sge: 0,
-        opcode: opcode::SEND,
-        send_flags: ffi::SIGNALED,
+        opcode: wr_opcode::SEND,
+        send_flags: send_flag::SIGNALED,
         imm_data: 0,
-        wr: [0; 4],
-        xrc_srqn: 0,
-        bind: BindMw {
+        wr: NO_OPERANDS,
+        remote_srqn: 0,
+        bind_mw: ibv_bind_mw_wr {
             mw: ptr::null_mut(),
             rkey: 0,
-            mr: ptr::null_mut(),
-            addr: 0,
-            length: 0,
-            mw_access_flags: 0,
+            bind_info: ibv_mw_bind_info {
+                mr: ptr::null_mut(),
+                addr: 0,
+                length: 0,
+                mw_access_flags: 0,
+            },
         },
     }
 }
 
 /// Posts a send request to a queue pair that exists, about memory that is registered.
-fn post(qp: *mut Qp, mut request: ffi::SendWr) -> Result<()> {
+fn post(qp: *mut ibv_qp, mut request: ibv_send_wr) -> Result<()> {
     let mut bad = ptr::null_mut();
     // SAFETY: The queue pair and its context exist, and the library copies the request and its list.
     let result = unsafe {
         let post = (*(*qp).context).ops.post_send;
-        post(qp, &raw mut request, &raw mut bad)
+        post.context("no function to post")?(qp, &raw mut request, &raw mut bad)
     };
     checked(result, "post a send request")
 }
@@ -505,7 +561,7 @@ impl Rnic for Rxe {
         }
         let (opcode, imm_data, wr) = encode(request.operation, qp.destination)?;
         let mut sge = self.sge(request.place);
-        let request = ffi::SendWr {
+        let request = ibv_send_wr {
             wr_id: request.id,
             sg_list: &raw mut sge,
             num_sge: 1,
@@ -519,22 +575,27 @@ impl Rnic for Rxe {
 
     fn bind(&mut self, qp: usize, place: Place) -> Result<u32> {
         // SAFETY: The context and the protection domain exist.
-        let window = unsafe { ((*self.context).ops.alloc_mw)(self.pd, ffi::MW_TYPE_2) };
+        let window = unsafe {
+            let allocate = (*self.context).ops.alloc_mw;
+            allocate.context("no function for windows")?(self.pd, MW_TYPE_2)
+        };
         let window = object(window, "a memory window")?;
         self.windows.push(window);
         // SAFETY: The window was just made.
         let old = unsafe { (*window).rkey };
         // The lowest 8 bits are the consumer's to change.
         let rkey = old & !0xff | old.wrapping_add(1) & 0xff;
-        let request = ffi::SendWr {
-            opcode: opcode::BIND_MW,
-            bind: BindMw {
+        let request = ibv_send_wr {
+            opcode: wr_opcode::BIND_MW,
+            bind_mw: ibv_bind_mw_wr {
                 mw: window,
                 rkey,
-                mr: self.mr,
-                addr: self.memory.start() as u64 + place.offset as u64,
-                length: place.length.into(),
-                mw_access_flags: ffi::REMOTE_ACCESS,
+                bind_info: ibv_mw_bind_info {
+                    mr: self.mr,
+                    addr: self.memory.start() as u64 + place.offset as u64,
+                    length: place.length.into(),
+                    mw_access_flags: REMOTE_ACCESS,
+                },
             },
             ..empty_request()
         };
@@ -547,7 +608,10 @@ impl Rnic for Rxe {
     fn free_windows(&mut self) -> Result<()> {
         for window in self.windows.drain(..) {
             // SAFETY: The window exists, and nothing names it any more.
-            let result = unsafe { ((*self.context).ops.dealloc_mw)(window) };
+            let result = unsafe {
+                let free = (*self.context).ops.dealloc_mw;
+                free.context("no function for windows")?(window)
+            };
             checked(result, "free a memory window")?;
         }
         Ok(())
@@ -556,7 +620,7 @@ impl Rnic for Rxe {
     fn post_receive(&mut self, qp: usize, id: u64, place: Place) -> Result<()> {
         let qp = self.qps.get(qp).context("no such queue pair")?;
         let mut sge = self.sge(place);
-        let mut request = ffi::RecvWr {
+        let mut request = ibv_recv_wr {
             wr_id: id,
             next: ptr::null_mut(),
             sg_list: &raw mut sge,
@@ -566,7 +630,7 @@ impl Rnic for Rxe {
         // SAFETY: As for send requests.
         let result = unsafe {
             let post = (*(*qp.qp).context).ops.post_recv;
-            post(qp.qp, &raw mut request, &raw mut bad)
+            post.context("no function to post")?(qp.qp, &raw mut request, &raw mut bad)
         };
         checked(result, "post a receive request")
     }
