@@ -382,17 +382,26 @@ unsafe fn owner<'a>(work: *mut bindings::work_struct, offset: usize) -> &'a Func
     unsafe { &*Work::from_raw(work).byte_sub(offset).cast::<Function>() }
 }
 
+/// # Safety
+/// A work queue runs it, in process context, on the item `watch` of a function, which cancels it
+/// before it is dropped.
 unsafe extern "C" fn watch(work: *mut bindings::work_struct) {
     // SAFETY: initialized with this function.
     unsafe { owner(work, offset_of!(Function, watch)) }.look();
 }
 
+/// # Safety
+/// As for [`watch`], on the item `recovery`.
 unsafe extern "C" fn recover(work: *mut bindings::work_struct) {
     // SAFETY: initialized with this function.
     unsafe { owner(work, offset_of!(Function, recovery)) }.recover();
 }
 
 /// The driver's `probe`.
+///
+/// # Safety
+/// The PCI core binds a device of `vrnic_ids`: `pdev` is enabled by nobody else, and its lock is
+/// held.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_probe(
     pdev: *mut bindings::pci_dev,
@@ -413,6 +422,10 @@ unsafe extern "C" fn vrnic_probe(
 }
 
 /// The driver's `remove`.
+///
+/// # Safety
+/// The PCI core unbinds the device, with its lock held: once after each `vrnic_probe` that
+/// succeeded; or it is a later call without effect.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_remove(pdev: *mut bindings::pci_dev) {
     // SAFETY: what `vrnic_probe` has stored, and nobody else removes it.
@@ -428,6 +441,10 @@ unsafe extern "C" fn vrnic_remove(pdev: *mut bindings::pci_dev) {
 }
 
 /// The driver's `shutdown`: the device must be silent when the next kernel starts.
+///
+/// # Safety
+/// The PCI core shuts the device down, with its lock held; `pdev` is one that `vrnic_probe` was
+/// called with.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_shutdown(pdev: *mut bindings::pci_dev) {
     // SAFETY: the same as for a removal, which does not come any more.
@@ -435,6 +452,10 @@ unsafe extern "C" fn vrnic_shutdown(pdev: *mut bindings::pci_dev) {
 }
 
 /// Before a reset of the function by somebody else.
+///
+/// # Safety
+/// The PCI core calls it for a device of this driver, with its lock held, so that it is not removed
+/// meanwhile.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_reset_prepare(pdev: *mut bindings::pci_dev) {
     // SAFETY: the kernel holds the device's lock, so that it is not removed.
@@ -444,6 +465,9 @@ unsafe extern "C" fn vrnic_reset_prepare(pdev: *mut bindings::pci_dev) {
 }
 
 /// After it.
+///
+/// # Safety
+/// As for [`vrnic_reset_prepare`], after which it comes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_reset_done(pdev: *mut bindings::pci_dev) {
     // SAFETY: as above.
@@ -456,6 +480,9 @@ unsafe extern "C" fn vrnic_reset_done(pdev: *mut bindings::pci_dev) {
 }
 
 /// An error on the bus.
+///
+/// # Safety
+/// Called by the recovery from PCI errors for a device of this driver, with its lock held.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_error_detected(
     pdev: *mut bindings::pci_dev,
@@ -471,6 +498,9 @@ unsafe extern "C" fn vrnic_error_detected(
 }
 
 /// After the bus was reset.
+///
+/// # Safety
+/// As for [`vrnic_error_detected`], after which it comes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_slot_reset(pdev: *mut bindings::pci_dev) -> bindings::pci_ers_result_t {
     // SAFETY: as above.

@@ -178,6 +178,9 @@ struct Vector {
     irq: u32,
 }
 
+/// # Safety
+/// The kernel calls it in interrupt context with the data of `vrnic_request_irq`, the [`Vector`],
+/// which lives until `free_irq` has returned.
 unsafe extern "C" fn handler(_irq: c_int, data: *mut c_void) -> bindings::irqreturn_t {
     // SAFETY: the data that the vector was requested with, which outlives the request.
     let vector = unsafe { &*data.cast::<Vector>() };

@@ -75,6 +75,9 @@ fn put_name(to: &mut Text<'_>, name: &str) {
     }
 }
 
+/// # Safety
+/// The ethtool core calls it with the RTNL lock, for an interface of this driver; `to` is the
+/// caller's.
 unsafe extern "C" fn get_drvinfo(
     netdev: *mut bindings::net_device,
     to: *mut bindings::ethtool_drvinfo,
@@ -94,6 +97,8 @@ unsafe extern "C" fn get_drvinfo(
     );
 }
 
+/// # Safety
+/// As for [`get_drvinfo`].
 unsafe extern "C" fn get_link_ksettings(
     netdev: *mut bindings::net_device,
     to: *mut bindings::ethtool_link_ksettings,
@@ -111,6 +116,8 @@ unsafe extern "C" fn get_link_ksettings(
     0
 }
 
+/// # Safety
+/// As for [`get_drvinfo`].
 unsafe extern "C" fn get_channels(
     netdev: *mut bindings::net_device,
     to: *mut bindings::ethtool_channels,
@@ -121,6 +128,8 @@ unsafe extern "C" fn get_channels(
     to.combined_count = to.max_combined;
 }
 
+/// # Safety
+/// As for [`get_drvinfo`]; what is not used may be anything.
 unsafe extern "C" fn get_ringparam(
     _netdev: *mut bindings::net_device,
     to: *mut bindings::ethtool_ringparam,
@@ -133,6 +142,8 @@ unsafe extern "C" fn get_ringparam(
     (to.tx_max_pending, to.tx_pending) = (transmit::ENTRIES, transmit::ENTRIES);
 }
 
+/// # Safety
+/// The ethtool core calls it with the RTNL lock, for an interface of this driver.
 unsafe extern "C" fn get_sset_count(netdev: *mut bindings::net_device, set: c_int) -> c_int {
     if set != bindings::ETH_SS_STATS as c_int {
         return EOPNOTSUPP.get();
@@ -147,6 +158,8 @@ unsafe extern "C" fn get_sset_count(netdev: *mut bindings::net_device, set: c_in
     (own + Counter::ALL.len()) as c_int
 }
 
+/// # Safety
+/// As for [`get_sset_count`]; there is room at `to` for as many names as that has told.
 unsafe extern "C" fn get_strings(netdev: *mut bindings::net_device, set: u32, to: *mut u8) {
     const LENGTH: usize = bindings::ETH_GSTRING_LEN as usize;
     if set != bindings::ETH_SS_STATS {
@@ -169,6 +182,8 @@ unsafe extern "C" fn get_strings(netdev: *mut bindings::net_device, set: u32, to
     }
 }
 
+/// # Safety
+/// As for [`get_sset_count`]; there is room at `to` for as many numbers as that has told.
 unsafe extern "C" fn get_ethtool_stats(
     netdev: *mut bindings::net_device,
     _stats: *mut bindings::ethtool_stats,

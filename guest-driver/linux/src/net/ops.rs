@@ -89,17 +89,25 @@ pub(super) fn prepare(port: &Port, attributes: &PortAttributes) {
     }
 }
 
+/// # Safety
+/// `ndo_open`: the stack calls it with the RTNL lock, for a registered interface of this driver
+/// that is down.
 unsafe extern "C" fn open(netdev: *mut bindings::net_device) -> c_int {
     // SAFETY: a device of this driver, as in all that follow.
     Errno::of(unsafe { Port::of(netdev) }.open())
 }
 
+/// # Safety
+/// `ndo_stop`: the stack calls it with the RTNL lock, for an interface of this driver that is up.
 unsafe extern "C" fn stop(netdev: *mut bindings::net_device) -> c_int {
     // SAFETY: as above.
     unsafe { Port::of(netdev) }.close();
     0
 }
 
+/// # Safety
+/// `ndo_start_xmit`: the stack calls it in atomic context, with the lock of the queue that the
+/// packet names, for an interface of this driver that is up. `skb` is nobody else's.
 unsafe extern "C" fn start_xmit(
     skb: *mut bindings::sk_buff,
     netdev: *mut bindings::net_device,
@@ -115,6 +123,9 @@ unsafe extern "C" fn start_xmit(
     bindings::NETDEV_TX_OK
 }
 
+/// # Safety
+/// `ndo_features_check`: the stack calls it in atomic context for an interface of this driver,
+/// about a packet that nobody changes meanwhile.
 unsafe extern "C" fn features_check(
     skb: *mut bindings::sk_buff,
     _netdev: *mut bindings::net_device,
@@ -135,11 +146,17 @@ unsafe extern "C" fn features_check(
     }
 }
 
+/// # Safety
+/// `ndo_set_rx_mode`: the stack calls it in atomic context, with the lock of the addresses, for an
+/// interface of this driver.
 unsafe extern "C" fn set_rx_mode(netdev: *mut bindings::net_device) {
     // SAFETY: as above.
     unsafe { Port::of(netdev) }.request_filters();
 }
 
+/// # Safety
+/// `ndo_set_mac_address`: the stack calls it with the RTNL lock, for an interface of this driver;
+/// `address` is a `sockaddr`.
 unsafe extern "C" fn set_mac_address(
     netdev: *mut bindings::net_device,
     address: *mut c_void,
@@ -159,6 +176,8 @@ unsafe extern "C" fn set_mac_address(
     }
 }
 
+/// # Safety
+/// `ndo_change_mtu`: the stack calls it with the RTNL lock, for an interface of this driver.
 unsafe extern "C" fn change_mtu(netdev: *mut bindings::net_device, mtu: c_int) -> c_int {
     // SAFETY: as above. Others read the value without a lock.
     unsafe {
@@ -169,11 +188,16 @@ unsafe extern "C" fn change_mtu(netdev: *mut bindings::net_device, mtu: c_int) -
     }
 }
 
+/// # Safety
+/// `ndo_tx_timeout`: the stack calls it in atomic context for an interface of this driver.
 unsafe extern "C" fn tx_timeout(netdev: *mut bindings::net_device, _queue: c_uint) {
     // SAFETY: as above.
     unsafe { Port::of(netdev) }.request_restart();
 }
 
+/// # Safety
+/// `ndo_get_stats64`: the stack calls it, in any context, for an interface of this driver; `to` is
+/// the caller's, and zeroed.
 unsafe extern "C" fn get_stats64(
     netdev: *mut bindings::net_device,
     to: *mut bindings::rtnl_link_stats64,
@@ -193,6 +217,8 @@ unsafe extern "C" fn get_stats64(
     }
 }
 
+/// # Safety
+/// `ndo_set_features`: the stack calls it with the RTNL lock, for an interface of this driver.
 unsafe extern "C" fn set_features(
     netdev: *mut bindings::net_device,
     features: bindings::netdev_features_t,

@@ -341,11 +341,16 @@ unsafe fn port<'a>(work: *mut bindings::work_struct, offset: usize) -> &'a Port 
     unsafe { &*Work::from_raw(work).byte_sub(offset).cast::<Port>() }
 }
 
+/// # Safety
+/// A work queue runs it, in process context, on the item `link` of a port, which cancels it before
+/// it is dropped.
 unsafe extern "C" fn look_at_link(work: *mut bindings::work_struct) {
     // SAFETY: initialized with this function.
     unsafe { port(work, offset_of!(Port, link)) }.link_changed();
 }
 
+/// # Safety
+/// As for [`look_at_link`], on the item `filtering`.
 unsafe extern "C" fn set_filters(work: *mut bindings::work_struct) {
     // SAFETY: initialized with this function.
     let port = unsafe { port(work, offset_of!(Port, filtering)) };
@@ -357,6 +362,8 @@ unsafe extern "C" fn set_filters(work: *mut bindings::work_struct) {
     }
 }
 
+/// # Safety
+/// As for [`look_at_link`], on the item `restarting`.
 unsafe extern "C" fn restart(work: *mut bindings::work_struct) {
     // SAFETY: initialized with this function.
     unsafe { port(work, offset_of!(Port, restarting)) }.restart();

@@ -78,6 +78,9 @@ unsafe fn schedule(notify: NonNull<Notify>) {
     }
 }
 
+/// # Safety
+/// NAPI calls it in softirq context, once at a time, with the instance of a [`Poller`], which lives
+/// until `remove`.
 unsafe extern "C" fn poll(napi: *mut bindings::napi_struct, budget: i32) -> i32 {
     // SAFETY: part of a poller, whose queue is there while it is enabled.
     unsafe {

@@ -96,24 +96,32 @@ unsafe fn create(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it to create an address handle, in atomic context too: `base` is zeroed
+/// memory of the size that the table of operations names, and nobody else has it; `init` is a
+/// checked path, `udata` that of a process or null.
 unsafe extern "C" fn create_ah(
     base: *mut bindings::ib_ah,
     init: *mut bindings::rdma_ah_init_attr,
     udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { create(base, init, udata) })
 }
 
+/// # Safety
+/// The RDMA core calls it for a handle that was created and that nobody uses any more.
 unsafe extern "C" fn destroy_ah(_base: *mut bindings::ib_ah, _flags: u32) -> c_int {
     Errno::of(Ok(()))
 }
 
+/// # Safety
+/// The RDMA core calls it for a handle that was created; `attr` is the caller's.
 unsafe extern "C" fn query_ah(
     base: *mut bindings::ib_ah,
     attr: *mut bindings::rdma_ah_attr,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     let (ah, attr) = unsafe { (AhObject::of(base), &mut *attr) };
     Errno::of(ah.map(|ah| to_kernel(&ah.vector, attr)))
 }

@@ -316,28 +316,41 @@ unsafe fn map(
     }
 }
 
+/// # Safety
+/// The RDMA core calls it in process context to create an object: `base` is zeroed memory of the
+/// size that the table of operations names, with the core's part filled in, and nobody else has it,
+/// `udata` that of the process.
 unsafe extern "C" fn alloc_ucontext(
     base: *mut bindings::ib_ucontext,
     udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { alloc(base, udata) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for an object `base` that was created and that nobody
+/// uses any more: its queues are gone.
 unsafe extern "C" fn dealloc_ucontext(base: *mut bindings::ib_ucontext) {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     let context = unsafe { ContextObject::take(base) };
     drop(context);
 }
 
+/// # Safety
+/// The RDMA core calls it in `mmap` of a process, with its lock for memory, for a context that was
+/// created and an area that is being made.
 unsafe extern "C" fn mmap(
     base: *mut bindings::ib_ucontext,
     vma: *mut bindings::vm_area_struct,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { map(base, vma) })
 }
 
+/// # Safety
+/// The RDMA core calls it once, when the last reference to an entry that this driver inserted is
+/// gone.
 unsafe extern "C" fn mmap_free(entry: *mut bindings::rdma_user_mmap_entry) {
     // SAFETY: the first member of a mapping that `Offer::new` has made, and that nobody has now.
     drop(unsafe { Box::from_raw(entry.cast::<Mapping>()) });
@@ -345,6 +358,9 @@ unsafe extern "C" fn mmap_free(entry: *mut bindings::rdma_user_mmap_entry) {
 
 /// That the operation exists lets the core take a device from processes that have it open; their
 /// maps it takes away itself.
+///
+/// # Safety
+/// The RDMA core calls it for a context that was created.
 unsafe extern "C" fn disassociate_ucontext(_base: *mut bindings::ib_ucontext) {}
 
 /// Adds the operations of this module.

@@ -96,6 +96,8 @@ impl Shared {
     }
 }
 
+/// # Safety
+/// None: no argument is looked at.
 unsafe extern "C" fn alloc_hw_port_stats(
     _ibdev: *mut bindings::ib_device,
     _port: u32,
@@ -107,13 +109,16 @@ unsafe extern "C" fn alloc_hw_port_stats(
     }
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a device of this driver, with the lock of `stats`,
+/// which are from [`alloc_hw_port_stats`].
 unsafe extern "C" fn get_hw_stats(
     ibdev: *mut bindings::ib_device,
     stats: *mut bindings::rdma_hw_stats,
     port: u32,
     _index: c_int,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     let result = unsafe { Shared::of(ibdev).read_counters(stats, port) };
     result.unwrap_or_else(Errno::get)
 }

@@ -240,20 +240,27 @@ unsafe fn create(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context to create an object: `ibcq` is zeroed memory of the
+/// size that the table of operations names, with the core's part filled in, and nobody else has it,
+/// `attr` and `attrs` are the request.
 unsafe extern "C" fn create_cq(
     ibcq: *mut bindings::ib_cq,
     attr: *const bindings::ib_cq_init_attr,
     attrs: *mut bindings::uverbs_attr_bundle,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { create(ibcq, attr, bindings::vrnic_bundle_udata(attrs)) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for an object `ibcq` that was created and that nobody
+/// uses any more.
 unsafe extern "C" fn destroy_cq(
     ibcq: *mut bindings::ib_cq,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments, in an operation that destroys.
+    // SAFETY: by the contract of this function; it destroys.
     let result = unsafe {
         let shared = Shared::of((*ibcq).device);
         CqObject::retire(shared, ibcq, Cq::destroy).map(|cq| {
@@ -294,18 +301,23 @@ unsafe fn resize(
     udata.write(&ResizeCqAnswer { base, reserved: 0 })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue that is not destroyed meanwhile; `udata`
+/// is that of the process.
 unsafe extern "C" fn resize_cq(
     ibcq: *mut bindings::ib_cq,
     entries: CqEntries,
     udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { resize(ibcq, entries, udata) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue that is not destroyed meanwhile.
 unsafe extern "C" fn modify_cq(ibcq: *mut bindings::ib_cq, count: u16, period: u16) -> c_int {
     let moderation = Moderation { period, count };
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     let cq = match unsafe { CqObject::of(ibcq) } {
         Ok(cq) => cq,
         Err(errno) => return errno.get(),

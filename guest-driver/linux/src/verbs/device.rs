@@ -207,11 +207,16 @@ fn node_guid(attributes: &DeviceAttributes, port: &PortAttributes) -> u64 {
     u64::from_ne_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
+/// # Safety
+/// The RDMA core calls it for a registered device of this driver; there is room for a version.
 unsafe extern "C" fn get_dev_fw_str(ibdev: *mut bindings::ib_device, to: *mut c_char) {
     // SAFETY: a device of this driver.
     unsafe { Shared::of(ibdev) }.write_firmware_version(to);
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a registered device of this driver; `change` is
+/// the request.
 unsafe extern "C" fn modify_device(
     ibdev: *mut bindings::ib_device,
     mask: c_int,

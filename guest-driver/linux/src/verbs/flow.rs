@@ -127,17 +127,22 @@ unsafe fn destroy(base: *mut bindings::ib_flow) -> Result<(), Errno> {
     })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue pair that it keeps while the flow exists;
+/// `attr` is a rule with all that it counts.
 unsafe extern "C" fn create_flow(
     qp: *mut bindings::ib_qp,
     attr: *mut bindings::ib_flow_attr,
     _udata: *mut bindings::ib_udata,
 ) -> *mut bindings::ib_flow {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     unsafe { create(qp, attr) }.unwrap_or_else(Errno::as_pointer)
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a flow of [`create_flow`], once.
 unsafe extern "C" fn destroy_flow(flow: *mut bindings::ib_flow) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { destroy(flow) })
 }
 

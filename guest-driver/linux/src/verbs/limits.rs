@@ -146,6 +146,9 @@ impl Shared {
     }
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a device of this driver; `to` is the caller's, and
+/// zeroed.
 unsafe extern "C" fn query_device(
     ibdev: *mut bindings::ib_device,
     to: *mut bindings::ib_device_attr,

@@ -332,11 +332,17 @@ fn pointer(result: Result<*mut bindings::ib_mr, Errno>) -> *mut bindings::ib_mr 
     result.unwrap_or_else(Errno::as_pointer)
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a protection domain that is not destroyed
+/// meanwhile.
 unsafe extern "C" fn get_dma_mr(pd: *mut bindings::ib_pd, access: c_int) -> *mut bindings::ib_mr {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     pointer(unsafe { reserved(pd, access) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for the process that owns the memory, and a protection
+/// domain that it keeps while the region exists.
 unsafe extern "C" fn reg_user_mr(
     pd: *mut bindings::ib_pd,
     address: u64,
@@ -353,10 +359,12 @@ unsafe extern "C" fn reg_user_mr(
         start,
         access,
     };
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     pointer(unsafe { UserRegion::new(pd, registration) }.map(UserRegion::into_raw))
 }
 
+/// # Safety
+/// As for [`reg_user_mr`]; nobody uses `mr`, a region of that, meanwhile.
 unsafe extern "C" fn rereg_user_mr(
     mr: *mut bindings::ib_mr,
     flags: c_int,
@@ -373,30 +381,39 @@ unsafe extern "C" fn rereg_user_mr(
         start,
         access,
     };
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     pointer(unsafe { reregister(mr, flags, registration, pd) })
 }
 
+/// # Safety
+/// As for [`get_dma_mr`]; the core keeps the domain while the region exists.
 unsafe extern "C" fn alloc_mr(
     pd: *mut bindings::ib_pd,
     mr_type: bindings::ib_mr_type,
     most: u32,
 ) -> *mut bindings::ib_mr {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     pointer(unsafe { alloc(pd, mr_type, most) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a region of this driver that nobody uses any more.
 unsafe extern "C" fn dereg_mr(mr: *mut bindings::ib_mr, _udata: *mut bindings::ib_udata) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { destroy(mr) })
 }
 
+/// # Safety
+/// [`map_mr_sg`] has it called, with its region.
 unsafe extern "C" fn add_page(mr: *mut bindings::ib_mr, address: u64) -> c_int {
     // SAFETY: the region that `map_mr_sg` works on.
     let result = unsafe { FastMr::of(mr) };
     Errno::of(result.and_then(|mr| mr.add_page(address)))
 }
 
+/// # Safety
+/// A user of the kernel calls it, in any context, for a region of [`alloc_mr`] that nobody else
+/// uses meanwhile; `list` has `count` entries that are mapped for the device.
 unsafe extern "C" fn map_mr_sg(
     mr: *mut bindings::ib_mr,
     list: *mut bindings::scatterlist,
@@ -408,7 +425,7 @@ unsafe extern "C" fn map_mr_sg(
         Ok(mr) => mr.fast.pages.store(0, Ordering::Relaxed),
         Err(errno) => return errno.get(),
     }
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     unsafe { bindings::ib_sg_to_pages(mr, list, count, offset, Some(add_page)) }
 }
 

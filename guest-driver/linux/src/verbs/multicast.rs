@@ -29,21 +29,26 @@ unsafe fn change(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue pair that is not destroyed meanwhile;
+/// `gid` is the request.
 unsafe extern "C" fn attach_mcast(
     qp: *mut bindings::ib_qp,
     gid: *mut bindings::ib_gid,
     _lid: u16,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { change(qp, gid, QpControl::attach_multicast) })
 }
 
+/// # Safety
+/// As for [`attach_mcast`].
 unsafe extern "C" fn detach_mcast(
     qp: *mut bindings::ib_qp,
     gid: *mut bindings::ib_gid,
     _lid: u16,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { change(qp, gid, QpControl::detach_multicast) })
 }
 

@@ -37,16 +37,23 @@ unsafe fn alloc(base: *mut bindings::ib_pd, udata: *mut bindings::ib_udata) -> R
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context to create an object: `base` is zeroed memory of the
+/// size that the table of operations names, with the core's part filled in, and nobody else has it,
+/// `udata` that of a process or null.
 unsafe extern "C" fn alloc_pd(base: *mut bindings::ib_pd, udata: *mut bindings::ib_udata) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { alloc(base, udata) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for an object `base` that was created and that nobody
+/// uses any more.
 unsafe extern "C" fn dealloc_pd(
     base: *mut bindings::ib_pd,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { PdObject::destroy(base, ProtectionDomain::destroy) })
 }
 

@@ -139,6 +139,9 @@ impl Shared {
     }
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a device of this driver; `request` is a whole
+/// datagram, `to` the caller's.
 unsafe extern "C" fn process_mad(
     ibdev: *mut bindings::ib_device,
     _flags: c_int,
@@ -150,7 +153,7 @@ unsafe extern "C" fn process_mad(
     _to_size: *mut usize,
     _to_pkey_index: *mut u16,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     let (shared, request) = unsafe { (Shared::of(ibdev), &*request) };
     let result = match shared.answer(port, request) {
         Ok(Some(answer)) => {

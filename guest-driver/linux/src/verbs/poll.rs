@@ -163,24 +163,29 @@ unsafe fn poll(
     Ok(done)
 }
 
+/// # Safety
+/// A user of the kernel calls it, in any context, for a queue that is not destroyed meanwhile;
+/// there is room for `most` completions.
 unsafe extern "C" fn poll_cq(
     ibcq: *mut bindings::ib_cq,
     most: c_int,
     wc: *mut bindings::ib_wc,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     match unsafe { poll(ibcq, most, wc) } {
         Ok(count) => count as c_int,
         Err(errno) => errno.get(),
     }
 }
 
+/// # Safety
+/// A user of the kernel calls it, in any context, for a queue that is not destroyed meanwhile.
 unsafe extern "C" fn req_notify_cq(
     ibcq: *mut bindings::ib_cq,
     flags: bindings::ib_cq_notify_flags,
 ) -> c_int {
     let solicited = flags & bindings::IB_CQ_SOLICITED_MASK == bindings::IB_CQ_SOLICITED;
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     let cq = unsafe { CqObject::of(ibcq) };
     let armed = cq.and_then(|cq| Ok(cq.with_kernel(|cq| cq.arm(solicited))??));
     match armed {

@@ -115,6 +115,9 @@ fn describe_port(found: &PortAttributes, to: &mut bindings::ib_port_attr) {
     to.active_width = width as u8;
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a device of this driver; `to` is the caller's, and
+/// zeroed.
 unsafe extern "C" fn query_port(
     ibdev: *mut bindings::ib_device,
     port: u32,
@@ -125,6 +128,9 @@ unsafe extern "C" fn query_port(
     Errno::of(shared.query_port(port, to))
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a device of this driver that it registers; `to` is
+/// the caller's.
 unsafe extern "C" fn get_port_immutable(
     ibdev: *mut bindings::ib_device,
     port: u32,
@@ -135,6 +141,8 @@ unsafe extern "C" fn get_port_immutable(
     Errno::of(shared.immutable(port, to))
 }
 
+/// # Safety
+/// None: no argument is looked at.
 unsafe extern "C" fn get_link_layer(
     _ibdev: *mut bindings::ib_device,
     _port: u32,
@@ -142,6 +150,8 @@ unsafe extern "C" fn get_link_layer(
     bindings::IB_LINK_LAYER_ETHERNET
 }
 
+/// # Safety
+/// The RDMA core calls it with a place of the caller's.
 unsafe extern "C" fn query_pkey(
     _ibdev: *mut bindings::ib_device,
     port: u32,
@@ -156,6 +166,9 @@ unsafe extern "C" fn query_pkey(
     0
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for an entry of the table of a device of this driver,
+/// one call at a time for each; `attr` is filled in.
 unsafe extern "C" fn add_gid(
     attr: *const bindings::ib_gid_attr,
     _context: *mut *mut c_void,
@@ -165,6 +178,8 @@ unsafe extern "C" fn add_gid(
     Errno::of(shared.add_gid(attr))
 }
 
+/// # Safety
+/// As for [`add_gid`], for an entry that this added.
 unsafe extern "C" fn del_gid(
     attr: *const bindings::ib_gid_attr,
     _context: *mut *mut c_void,

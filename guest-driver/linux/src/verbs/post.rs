@@ -210,12 +210,15 @@ fn errno(error: PostError) -> Errno {
     }
 }
 
+/// # Safety
+/// A user of the kernel calls it, in any context, for a queue pair that is not destroyed meanwhile.
+/// The requests are a list, each of the kind that its operation says; `bad` is a place or null.
 unsafe extern "C" fn post_send(
     ibqp: *mut bindings::ib_qp,
     first: *const bindings::ib_send_wr,
     bad: *mut *const bindings::ib_send_wr,
 ) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     let qp = match unsafe { QpObject::of(ibqp) } {
         Ok(qp) => qp,
         Err(errno) => return errno.get(),
@@ -276,37 +279,42 @@ unsafe fn post_receives(
     Ok(())
 }
 
+/// # Safety
+/// A user of the kernel calls it, in any context, for a queue pair that is not destroyed meanwhile;
+/// the requests are a list, `bad` is a place or null.
 unsafe extern "C" fn post_recv(
     ibqp: *mut bindings::ib_qp,
     first: *const bindings::ib_recv_wr,
     bad: *mut *const bindings::ib_recv_wr,
 ) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     let qp = match unsafe { QpObject::of(ibqp) } {
         Ok(qp) => qp,
         Err(errno) => return errno.get(),
     };
     let mut next = first;
     let result = qp.with_receive_queue(|queue| {
-        // SAFETY: the core's argument.
+        // SAFETY: by the contract of this function.
         unsafe { post_receives(&mut next, |request| queue.post(request)) }
     });
     finish(result, next, bad)
 }
 
+/// # Safety
+/// As for [`post_recv`], for a shared receive queue.
 unsafe extern "C" fn post_srq_recv(
     ibsrq: *mut bindings::ib_srq,
     first: *const bindings::ib_recv_wr,
     bad: *mut *const bindings::ib_recv_wr,
 ) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     let srq = match unsafe { SrqObject::of(ibsrq) } {
         Ok(srq) => srq,
         Err(errno) => return errno.get(),
     };
     let mut next = first;
     let result = srq.with_queue(|queue| {
-        // SAFETY: the core's argument.
+        // SAFETY: by the contract of this function.
         unsafe { post_receives(&mut next, |request| queue.post(request)) }
     });
     finish(result, next, bad)

@@ -354,12 +354,16 @@ unsafe fn create(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context to create an object: `ibqp` is zeroed memory of the
+/// size that the table of operations names, with the core's part filled in, and nobody else has it,
+/// and keeps the objects that it names; `attr` is the request, `udata` that of a process or null.
 unsafe extern "C" fn create_qp(
     ibqp: *mut bindings::ib_qp,
     attr: *mut bindings::ib_qp_init_attr,
     udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { create(ibqp, attr, udata) })
 }
 
@@ -397,13 +401,16 @@ unsafe fn modify(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue pair that is not destroyed meanwhile; `attr`
+/// is the request.
 unsafe extern "C" fn modify_qp(
     ibqp: *mut bindings::ib_qp,
     attr: *mut bindings::ib_qp_attr,
     mask: c_int,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { modify(ibqp, attr, mask as u32) })
 }
 
@@ -432,21 +439,27 @@ unsafe fn query(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue pair whose memory it keeps, which may be
+/// in [`destroy_qp`]; the places are the caller's.
 unsafe extern "C" fn query_qp(
     ibqp: *mut bindings::ib_qp,
     attr: *mut bindings::ib_qp_attr,
     _mask: c_int,
     init: *mut bindings::ib_qp_init_attr,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { query(ibqp, attr, init) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for an object `ibqp` that was created and that nobody
+/// uses any more, except by [`query_qp`] and lists.
 unsafe extern "C" fn destroy_qp(
     ibqp: *mut bindings::ib_qp,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments, in an operation that destroys.
+    // SAFETY: by the contract of this function; it destroys.
     let result = unsafe {
         let shared = Shared::of((*ibqp).device);
         QpObject::retire(shared, ibqp, Qp::destroy).map(|_| {

@@ -190,35 +190,44 @@ unsafe fn fill_mr(
     }
 }
 
+/// # Safety
+/// The RDMA core calls it in process context to list an object whose memory it keeps, which may be
+/// in the operation that destroys it; `message` has an open nest.
 unsafe extern "C" fn fill_res_qp_entry(
     message: *mut bindings::sk_buff,
     qp: *mut bindings::ib_qp,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { fill_qp(message, qp) })
 }
 
+/// # Safety
+/// As for [`fill_res_qp_entry`].
 unsafe extern "C" fn fill_res_cq_entry(
     message: *mut bindings::sk_buff,
     cq: *mut bindings::ib_cq,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { fill_cq(message, cq) })
 }
 
+/// # Safety
+/// As for [`fill_res_qp_entry`].
 unsafe extern "C" fn fill_res_srq_entry(
     message: *mut bindings::sk_buff,
     srq: *mut bindings::ib_srq,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { fill_srq(message, srq) })
 }
 
+/// # Safety
+/// As for [`fill_res_qp_entry`].
 unsafe extern "C" fn fill_res_mr_entry(
     message: *mut bindings::sk_buff,
     mr: *mut bindings::ib_mr,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { fill_mr(message, mr) })
 }
 

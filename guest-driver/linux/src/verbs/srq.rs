@@ -231,20 +231,27 @@ unsafe fn create(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context to create an object: `ibsrq` is zeroed memory of the
+/// size that the table of operations names, with the core's part filled in, and nobody else has it,
+/// and keeps the objects that it names; `attr` is the request, `udata` that of a process or null.
 unsafe extern "C" fn create_srq(
     ibsrq: *mut bindings::ib_srq,
     attr: *mut bindings::ib_srq_init_attr,
     udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { create(ibsrq, attr, udata) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for an object `ibsrq` that was created and that nobody
+/// uses any more, except by lists.
 unsafe extern "C" fn destroy_srq(
     ibsrq: *mut bindings::ib_srq,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments, in an operation that destroys.
+    // SAFETY: by the contract of this function; it destroys.
     let result = unsafe {
         let shared = Shared::of((*ibsrq).device);
         SrqObject::retire(shared, ibsrq, Srq::destroy).map(|_| {
@@ -273,13 +280,16 @@ unsafe fn modify(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue that is not destroyed meanwhile; `attr` is
+/// the request.
 unsafe extern "C" fn modify_srq(
     ibsrq: *mut bindings::ib_srq,
     attr: *mut bindings::ib_srq_attr,
     mask: bindings::ib_srq_attr_mask,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { modify(ibsrq, attr, mask) })
 }
 
@@ -298,11 +308,14 @@ unsafe fn query(
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for a queue that is not destroyed meanwhile; `attr` is
+/// the caller's.
 unsafe extern "C" fn query_srq(
     ibsrq: *mut bindings::ib_srq,
     attr: *mut bindings::ib_srq_attr,
 ) -> c_int {
-    // SAFETY: the core's arguments.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { query(ibsrq, attr) })
 }
 

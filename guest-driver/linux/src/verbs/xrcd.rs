@@ -25,19 +25,25 @@ unsafe fn alloc(base: *mut bindings::ib_xrcd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// # Safety
+/// The RDMA core calls it in process context to create an object: `base` is zeroed memory of the
+/// size that the table of operations names, with the core's part filled in, and nobody else has it.
 unsafe extern "C" fn alloc_xrcd(
     base: *mut bindings::ib_xrcd,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { alloc(base) })
 }
 
+/// # Safety
+/// The RDMA core calls it in process context for an object `base` that was created and that nobody
+/// uses any more.
 unsafe extern "C" fn dealloc_xrcd(
     base: *mut bindings::ib_xrcd,
     _udata: *mut bindings::ib_udata,
 ) -> c_int {
-    // SAFETY: the core's argument.
+    // SAFETY: by the contract of this function.
     Errno::of(unsafe { XrcdObject::destroy(base, XrcDomain::destroy) })
 }
 
