@@ -14,6 +14,7 @@
 //! * [`user`]: queues that a user process posts to and polls by itself;
 //! * [`address`]: address handles and multicast groups; [`filter`]: which frames raw packet queue
 //!   pairs receive;
+//! * [`share`]: who may have how many of the few doorbell pages;
 //! * [`queues`]: what queues are made of, for those who post to queues that others create.
 //!
 //! What the device can do is in its capabilities: what needs one that it lacks fails with
@@ -58,6 +59,7 @@ pub mod platform;
 pub mod qp;
 pub mod query;
 pub mod queues;
+pub mod share;
 pub mod srq;
 pub mod user;
 pub mod window;
@@ -77,6 +79,7 @@ pub use platform::{DmaBuffer, Level, Lock, OutOfMemory, PinnedMemory, Platform, 
 pub use qp::{Connection, QpConfig, QpControl, QueuePair, ReceiveQueue, Restart, SendQueue};
 pub use query::{Congestion, Counters};
 pub use reference::{CqReference, SrqReference, UserCqReference};
+pub use share::Shares;
 pub use srq::{SharedReceiveQueue, SrqConfig, SrqControl, SrqQueue};
 pub use user::{
     UserCompletionQueue, UserCqConfig, UserQpConfig, UserQueuePair, UserReceive,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 #include <linux/bottom_half.h>
+#include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/dma-mapping.h>
 #include <linux/jiffies.h>
 #include <linux/math64.h>
@@ -10,6 +12,7 @@
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/uidgid.h>
 #include <net/netlink.h>
 
 #include "compat.h"
@@ -117,6 +120,17 @@ void vrnic_xa_init(struct xarray *array)
 u32 vrnic_processors(void)
 {
 	return num_online_cpus();
+}
+
+/* Who runs the process, the same for the same user in all user namespaces. */
+u32 vrnic_user(void)
+{
+	return from_kuid(&init_user_ns, current_uid());
+}
+
+bool vrnic_is_privileged(void)
+{
+	return capable(CAP_SYS_RESOURCE);
 }
 
 void *vrnic_get_drvdata(struct pci_dev *pdev)

@@ -42,6 +42,8 @@ void vrnic_schedule(struct delayed_work *work, u64 milliseconds);
 void vrnic_xa_init(struct xarray *array);
 
 u32 vrnic_processors(void);
+u32 vrnic_user(void);
+bool vrnic_is_privileged(void);
 
 /* --- the device ----------------------------------------------------------------------------- */
 void *vrnic_get_drvdata(struct pci_dev *pdev);

@@ -4,6 +4,9 @@
 //! takes another whenever the device finds no free slot for a queue in those it has, up to a limit;
 //! all are freed with the context, when its queues are gone. A page and its kick page are mapped
 //! into the process at offsets that only this context knows.
+//!
+//! Anybody can open as many contexts as he likes: pages are shared between users by the rule of
+//! [`vrnic_driver::share`], which does not hold for processes with `CAP_SYS_RESOURCE`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,7 +17,7 @@ use bytemuck::Pod;
 use vrnic_driver::abi::admin::Status;
 use vrnic_driver::abi::verbs::{AllocContext, ContextAnswer, PageAnswer, VERSION};
 use vrnic_driver::abi::{VERSION_MAJOR, VERSION_MINOR, doorbell, pci};
-use vrnic_driver::{DoorbellPage, Error, Level};
+use vrnic_driver::{DoorbellPage, Error, Level, Lock};
 
 use super::device::Shared;
 use super::object::Object;
@@ -82,6 +85,38 @@ struct Offers {
     kick: Offer,
 }
 
+/// One doorbell page of the share of a user, until the value is dropped.
+struct Share {
+    shared: NonNull<Shared>,
+    user: u32,
+}
+
+impl Share {
+    /// One for a context of `user`, for the process that calls.
+    ///
+    /// # Safety
+    /// `shared` outlives the value.
+    unsafe fn take(shared: NonNull<Shared>, user: u32) -> Result<Self, Errno> {
+        // SAFETY: by the contract of this function.
+        let pages = unsafe { &shared.as_ref().pages };
+        let take = |privileged| pages.with(|pages| pages.take(user, privileged));
+        // SAFETY: no arguments.
+        if take(false) || unsafe { bindings::vrnic_is_privileged() } && take(true) {
+            Ok(Self { shared, user })
+        } else {
+            Err(ENOMEM)
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        // SAFETY: it outlives the value.
+        let pages = unsafe { &self.shared.as_ref().pages };
+        pages.with(|pages| pages.give_back(self.user));
+    }
+}
+
 /// A doorbell page of a context.
 struct Page {
     /// Nothing until a queue has a slot in the page. A process can guess offsets, and keeps what it
@@ -89,12 +124,15 @@ struct Page {
     /// it may be another process's next.
     offers: Option<Offers>,
     page: DoorbellPage<Kernel>,
+    share: Share,
 }
 
 /// The user context of a process.
 pub(super) struct Context {
     shared: NonNull<Shared>,
     base: *mut bindings::ib_ucontext,
+    /// Whose share its pages count to: who has opened it, whoever uses it.
+    user: u32,
     pages: Mutex<Vec<Page>>,
 }
 
@@ -119,9 +157,12 @@ impl Context {
         if count >= MOST_PAGES {
             return Err(ENOMEM);
         }
+        // SAFETY: the device outlives all of its contexts.
+        let share = unsafe { Share::take(self.shared, self.user)? };
         Ok(Page {
             offers: None,
             page: self.shared().nic.driver.create_doorbell_page()?,
+            share,
         })
     }
 
@@ -253,10 +294,16 @@ fn is_full(error: &Error) -> bool {
 
 /// Frees a page that no queue has a slot in, and that no process has mapped or can map.
 fn free(page: Page) {
-    let Page { offers, mut page } = page;
+    let Page {
+        offers,
+        mut page,
+        share,
+    } = page;
     drop(offers);
-    // A device that does not free it keeps it until it is reset.
-    let _ = page.destroy();
+    if page.destroy().is_err() {
+        // A device that does not free it keeps it until it is reset, when all shares end.
+        core::mem::forget(share);
+    }
 }
 
 /// # Safety
@@ -288,6 +335,8 @@ unsafe fn alloc(
     let context = Box::new(Context {
         shared: NonNull::from(shared),
         base,
+        // SAFETY: no arguments.
+        user: unsafe { bindings::vrnic_user() },
         pages: Mutex::new(Vec::new()),
     });
     udata.write(&context.describe()?)?;

@@ -8,17 +8,19 @@ use core::ffi::{c_char, c_int};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use vrnic_driver::abi::doorbell;
 use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes};
 use vrnic_driver::abi::registers::{Capabilities, firmware_version};
 use vrnic_driver::abi::wqe::RESERVED_LKEY;
+use vrnic_driver::{Lock, Shares};
 
 use crate::bindings;
 use crate::function::Nic;
 use crate::interrupts::Part;
-use crate::kernel::Errno;
 use crate::kernel::errno::{ENOMEM, EOPNOTSUPP};
 use crate::kernel::lock::Mutex;
 use crate::kernel::log::Line;
+use crate::kernel::{Errno, SpinLock};
 use crate::net;
 
 /// The only port.
@@ -33,6 +35,8 @@ pub(super) struct Shared {
     pub(super) netdev: *mut bindings::net_device,
     /// Counts the keys that were made.
     keys: AtomicU8,
+    /// Doorbell pages by the users who have them.
+    pub(super) pages: SpinLock<Shares<u32>>,
     /// Held by who looks at an object that others may be destroying, and by who begins to do so.
     pub(super) inspection: Mutex<()>,
 }
@@ -114,6 +118,9 @@ impl Device {
         // SAFETY: no arguments.
         let ibdev = unsafe { bindings::vrnic_alloc_ib_device() };
         let ibdev = NonNull::new(ibdev).ok_or(ENOMEM)?;
+        // Page 0 is the driver's own.
+        let pages = nic.driver.attributes().max_doorbell_pages;
+        let pages = pages.min(doorbell::PAGES).saturating_sub(1);
         let mut device = Self {
             ibdev,
             shared: Arc::new(Shared {
@@ -121,6 +128,7 @@ impl Device {
                 ibdev,
                 netdev: net.netdev(),
                 keys: AtomicU8::new(0),
+                pages: SpinLock::new(Shares::new(pages)),
                 inspection: Mutex::new(()),
             }),
             registered: false,
