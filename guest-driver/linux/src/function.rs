@@ -210,6 +210,9 @@ impl Function {
         unsafe { log::log(&raw const (*self.pdev).dev, level, text) };
     }
 
+    /// Resources, vectors and driver. In a frame of its own, as the devices are registered in: what
+    /// the kernel does then is deep enough.
+    #[inline(never)]
     fn bring_up(&self) -> Result<Attached, Errno> {
         // SAFETY: the function is bound to this driver, and nobody else uses it.
         let resources = unsafe { Resources::acquire(self.pdev)? };

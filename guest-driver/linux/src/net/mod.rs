@@ -44,6 +44,7 @@ unsafe impl Send for Interface {}
 
 impl Interface {
     /// Registers the interface. Sleepable context.
+    #[inline(never)]
     pub(crate) fn new(nic: &Arc<Nic>) -> Result<Self, Errno> {
         let queues = u32::from(nic.driver.completion_vectors().max(1));
         // The private part is a pointer to the port.

@@ -96,8 +96,22 @@ unsafe extern "C" fn poll(napi: *mut bindings::napi_struct, budget: i32) -> i32 
 struct Pair(NonNull<QueuePair<Kernel>>);
 
 impl Pair {
-    fn new(pair: QueuePair<Kernel>) -> Self {
-        Self(NonNull::from(Box::leak(Box::new(pair))))
+    /// Creates the queue pair, in RTS. A queue pair is some hundred bytes, and moved around as a whole
+    /// on the way into its box: in a frame of its own, as stacks are small.
+    #[inline(never)]
+    fn new(
+        port: &Port,
+        pd: &ProtectionDomain<Kernel>,
+        send: &CompletionQueue<Kernel>,
+        receive: &CompletionQueue<Kernel>,
+    ) -> Result<Self, Error> {
+        let config = config(port.strips_tags());
+        let mut pair = port.nic.driver.create_qp(pd, send, receive, config)?;
+        if let Err(error) = pair.to_rts_raw() {
+            give_up(pair.destroy());
+            return Err(error);
+        }
+        Ok(Self(NonNull::from(Box::leak(Box::new(pair)))))
     }
 }
 
@@ -136,7 +150,6 @@ impl Queue {
         // What was created before something failed is gone, and nothing was armed.
         let objects = create(port, pd, index, poller.notify.context());
         let (send_cq, receive_cq, pair) = objects.inspect_err(|_| poller.remove())?;
-        let pair = Pair::new(pair);
         // SAFETY: only the pointers into it are used until it is dropped.
         let (send, receive) = unsafe { (*pair.0.as_ptr()).queues() };
         let (send, receive) = (NonNull::from(send), NonNull::from(receive));
@@ -264,11 +277,7 @@ impl Queue {
 }
 
 /// What a queue is made of on the device: two completion queues, and the queue pair in RTS.
-type Objects = (
-    CompletionQueue<Kernel>,
-    CompletionQueue<Kernel>,
-    QueuePair<Kernel>,
-);
+type Objects = (CompletionQueue<Kernel>, CompletionQueue<Kernel>, Pair);
 
 /// The device's objects of a queue. They are moved around as wholes, some hundred bytes each, so the
 /// frame in which that happens is one of its own: stacks are small.
@@ -290,16 +299,7 @@ fn create(
     };
     let mut send = cq(transmit::ENTRIES)?;
     let mut receive = cq(receive::ENTRIES).inspect_err(|_| give_up(send.destroy()))?;
-    let config = config(port.strips_tags());
-    let pair = driver.create_qp(pd, &send, &receive, config);
-    let pair = pair.and_then(|mut pair| match pair.to_rts_raw() {
-        Ok(()) => Ok(pair),
-        Err(error) => {
-            give_up(pair.destroy());
-            Err(error)
-        }
-    });
-    match pair {
+    match Pair::new(port, pd, &send, &receive) {
         Ok(pair) => Ok((send, receive, pair)),
         Err(error) => {
             give_up(send.destroy());

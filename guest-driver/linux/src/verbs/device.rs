@@ -114,6 +114,7 @@ unsafe impl Send for Device {}
 
 impl Device {
     /// Registers the device, bound to an Ethernet interface. Sleepable context.
+    #[inline(never)]
     pub(crate) fn new(nic: &Arc<Nic>, net: &net::Interface) -> Result<Self, Errno> {
         // SAFETY: no arguments.
         let ibdev = unsafe { bindings::vrnic_alloc_ib_device() };

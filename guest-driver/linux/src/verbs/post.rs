@@ -168,14 +168,34 @@ impl Request<'_> {
         }
         // SAFETY: by the contract of the type.
         let sges = unsafe { Sges::new(self.0.sg_list, self.0.num_sge)? };
+        if self.0.send_flags & bindings::IB_SEND_INLINE != 0 {
+            return self.post_inline(queue, datagrams, &sges);
+        }
+        self.stage(queue, datagrams, Data::Sges(sges.as_slice()))
+    }
+
+    /// Posts it with its data inline. In a frame of its own: only such requests need room for data.
+    #[inline(never)]
+    fn post_inline(
+        &self,
+        queue: &mut SendQueue<Kernel>,
+        datagrams: bool,
+        sges: &Sges,
+    ) -> Result<(), Errno> {
         let mut room = [0; MAX_INLINE];
+        // SAFETY: the addresses of inline data are those of the kernel.
+        let data = Data::Inline(unsafe { sges.gather(&mut room)? });
+        self.stage(queue, datagrams, data)
+    }
+
+    /// Puts it into the queue with its data.
+    fn stage(
+        &self,
+        queue: &mut SendQueue<Kernel>,
+        datagrams: bool,
+        data: Data<'_>,
+    ) -> Result<(), Errno> {
         let operation = self.operation()?;
-        let data = if self.0.send_flags & bindings::IB_SEND_INLINE != 0 {
-            // SAFETY: the addresses of inline data are those of the kernel.
-            Data::Inline(unsafe { sges.gather(&mut room)? })
-        } else {
-            Data::Sges(sges.as_slice())
-        };
         let target = if datagrams {
             self.datagram()?
         } else {

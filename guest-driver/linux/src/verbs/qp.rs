@@ -172,6 +172,8 @@ impl Request<'_> {
         self.attr.sq_sig_type == bindings::IB_SIGNAL_ALL_WR
     }
 
+    /// As the following, in a frame of its own: stacks are small, and a queue pair is not.
+    #[inline(never)]
     fn create_kernel(&mut self) -> Result<Kind, Errno> {
         let cap = self.attr.cap;
         let config = QpConfig {
@@ -243,6 +245,7 @@ impl Request<'_> {
         Ok(RegionMemory::Pinned(Arc::new(memory)))
     }
 
+    #[inline(never)]
     fn create_user(&self, udata: UserData) -> Result<Kind, Errno> {
         let request: CreateQpRequest = udata.read()?;
         let memory = self.pin(&request)?;
