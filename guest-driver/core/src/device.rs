@@ -33,6 +33,7 @@ use vrnic_abi::{Register, VERSION_MAJOR, doorbell};
 use crate::admin::AdminQueue;
 use crate::error::Error;
 use crate::event::{AsyncEvent, EventQueue, KEPT_EVENTS};
+use crate::group::GidVlans;
 use crate::memory::RegionMemory;
 use crate::platform::{Level, Lock, Platform};
 use crate::tables::{CqTable, Listeners, QpTables, Registry, SrqTable};
@@ -95,6 +96,8 @@ pub(crate) struct Shared<P: Platform> {
     pub(crate) cqs: Listeners<P, CqTable<P>>,
     pub(crate) qps: Listeners<P, QpTables<P>>,
     pub(crate) srqs: Listeners<P, SrqTable<P>>,
+    /// Where the entries of the GID table are.
+    pub(crate) gid_vlans: P::Lock<GidVlans>,
     quarantine: Registry<P, RegionMemory<P>>,
     quarantined: AtomicU32,
     generation: AtomicU32,
@@ -277,6 +280,7 @@ impl<P: Platform> Shared<P> {
             self.qps.clear();
             self.srqs.clear();
             self.events.with(VecDeque::clear);
+            self.gid_vlans.with(GidVlans::clear);
             self.quarantine.clear();
             self.enabled.store(false, Ordering::Release);
         }
@@ -527,6 +531,7 @@ fn allocate<P: Platform>(platform: P, config: Config) -> Result<Arc<Shared<P>>, 
         cqs: Registry::new(),
         qps: Registry::new(),
         srqs: Registry::new(),
+        gid_vlans: P::Lock::new(GidVlans::default()),
         quarantine: Registry::new(),
         quarantined: AtomicU32::new(0),
         generation: AtomicU32::new(1),
@@ -545,6 +550,7 @@ fn describe<P: Platform>(shared: &mut Arc<Shared<P>>) -> Result<(), Error> {
     let inner = Arc::get_mut(shared).ok_or(Error::Stale)?;
     inner.attributes = attributes;
     inner.port = port;
+    inner.gid_vlans = P::Lock::new(GidVlans::new(port.gid_entries));
     inner.eqs = eqs;
     Ok(())
 }

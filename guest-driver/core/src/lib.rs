@@ -12,7 +12,8 @@
 //! * [`cq`], [`qp`], [`srq`]: completion queues, queue pairs and shared receive queues; [`xrc`]:
 //!   XRC domains and targets; [`work`]: what is posted and polled;
 //! * [`user`]: queues that a user process posts to and polls by itself;
-//! * [`address`]: address handles and multicast groups; [`filter`]: which frames raw packet queue
+//! * [`address`]: address handles and multicast groups; `group` (private): joining groups by address
+//!   alone; [`filter`]: which frames raw packet queue
 //!   pairs receive;
 //! * [`share`]: who may have how many of the few doorbell pages;
 //! * [`queues`]: what queues are made of, for those who post to queues that others create.
@@ -41,6 +42,7 @@ mod admin;
 mod doorbell;
 mod error;
 mod event;
+mod group;
 mod key;
 mod pages;
 mod reference;

@@ -18,7 +18,7 @@ use vrnic_abi::registers::Capabilities;
 use crate::admin::PendingCommand;
 use crate::device::{Driver, Shared};
 use crate::error::Error;
-use crate::platform::{DmaBuffer, Platform};
+use crate::platform::{DmaBuffer, Lock, Platform};
 
 /// The counters of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +172,10 @@ impl<P: Platform> Driver<P> {
             mac,
             ..SetGid::default()
         };
-        self.set(AdminOpcode::SetGid, &body)
+        self.set(AdminOpcode::SetGid, &body)?;
+        let vlans = &self.shared.gid_vlans;
+        vlans.with(|table| table.set(index, Some(vlan)));
+        Ok(())
     }
 
     /// Frees entry `index` of the GID table.
@@ -182,7 +185,9 @@ impl<P: Platform> Driver<P> {
             gid_type: GidType::Empty.raw(),
             ..SetGid::default()
         };
-        self.set(AdminOpcode::SetGid, &body)
+        self.set(AdminOpcode::SetGid, &body)?;
+        self.shared.gid_vlans.with(|table| table.set(index, None));
+        Ok(())
     }
 
     /// Entry `index` of the GID table.

@@ -1,6 +1,7 @@
 //! What commands about a queue pair need, whoever posts to it: the driver, a user, or nobody.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use vrnic_abi::admin::{AdminOpcode, Buffer, CreateQp, ModifyQp, QpFlags, QpType, SrqType};
 use vrnic_abi::object::{QpAttributes, QpMask, QpState};
@@ -130,6 +131,8 @@ pub struct QpControl<P: Platform> {
     shares: bool,
     posted: Option<Posted<P>>,
     listening: Option<Listening<P, QpTables<P>>>,
+    /// Multicast groups that it has joined, with their VLANs.
+    pub(crate) groups: Vec<([u8; 16], u16)>,
 }
 
 impl<P: Platform> AsRef<Self> for QpControl<P> {
@@ -166,6 +169,7 @@ impl<P: Platform> QpControl<P> {
             shares: spec.srq.is_some(),
             posted: None,
             listening: None,
+            groups: Vec::new(),
         };
         Ok((control, doorbells))
     }
@@ -181,6 +185,7 @@ impl<P: Platform> QpControl<P> {
             shares: true,
             posted: None,
             listening: None,
+            groups: Vec::new(),
         }
     }
 

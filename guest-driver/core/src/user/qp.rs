@@ -141,6 +141,12 @@ impl<P: Platform> UserQueuePair<P> {
     }
 }
 
+impl<P: Platform> AsMut<QpControl<P>> for UserQueuePair<P> {
+    fn as_mut(&mut self) -> &mut QpControl<P> {
+        &mut self.control
+    }
+}
+
 impl<P: Platform> AsRef<QpControl<P>> for UserQueuePair<P> {
     fn as_ref(&self) -> &QpControl<P> {
         &self.control

@@ -86,6 +86,8 @@ pub(crate) struct Device {
     pub(crate) cqs: BTreeMap<u32, Ring>,
     pub(crate) qps: BTreeMap<u32, Qp>,
     pub(crate) srqs: BTreeMap<u32, Srq>,
+    /// Members of multicast groups: queue pair, address and VLAN.
+    pub(crate) members: BTreeSet<(u32, [u8; 16], u16)>,
     /// Keys of windows and of regions for fast registration, and whether they are valid.
     pub(crate) keys: Vec<(u32, bool)>,
     /// Commands that were carried out, the latest last.

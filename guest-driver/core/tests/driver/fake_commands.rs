@@ -116,7 +116,11 @@ impl Device {
             AdminOpcode::Nop => {}
             AdminOpcode::QueryDevice => self.output(&body(command), &attributes(self.capabilities)),
             AdminOpcode::QueryPort => {
-                self.output(&body(command), &PortAttributes::default());
+                let port = PortAttributes {
+                    gid_entries: 16,
+                    ..PortAttributes::default()
+                };
+                self.output(&body(command), &port);
             }
             AdminOpcode::AllocPd | AdminOpcode::AllocDoorbellPage => {
                 return Ok((self.number().into(), 0));

@@ -3,7 +3,7 @@
 
 use vrnic_driver::abi::admin::{
     AdminOpcode, AllocMr, AllocMw, Command, ConfigureCongestion, CreateAh, CreateSrq, ModifyCq,
-    ObjectOutput, ObjectReference, ResizeCq, Status,
+    MulticastGroup, ObjectOutput, ObjectReference, ResizeCq, Status,
 };
 use vrnic_driver::abi::cqe::{CompletionEntry, CompletionOpcode, CompletionStatus};
 use vrnic_driver::abi::doorbell;
@@ -13,6 +13,9 @@ use vrnic_driver::abi::object::{
 
 use crate::fake::{Device, Owner, Srq};
 use crate::fake_commands::{Results, body};
+
+/// Members of multicast groups that there can be.
+const MOST_MEMBERS: usize = 6;
 
 impl Device {
     pub(crate) fn carry_out_more(&mut self, opcode: AdminOpcode, command: &Command) -> Results {
@@ -30,6 +33,9 @@ impl Device {
                 return Ok((self.new_key(variant).into(), 0));
             }
             AdminOpcode::FreeMw => self.free_key(object)?,
+            AdminOpcode::AttachMulticast | AdminOpcode::DetachMulticast => {
+                self.change_member(opcode, &body(command))?;
+            }
             AdminOpcode::QueryMr
             | AdminOpcode::QueryCq
             | AdminOpcode::QueryEq
@@ -42,8 +48,7 @@ impl Device {
             AdminOpcode::ModifyCq
             | AdminOpcode::ModifySrq
             | AdminOpcode::ConfigureCongestion
-            | AdminOpcode::AttachMulticast
-            | AdminOpcode::DetachMulticast
+            | AdminOpcode::SetGid
             | AdminOpcode::DestroyAh
             | AdminOpcode::ClearFilter
             | AdminOpcode::FreeXrcd => {}
@@ -58,6 +63,20 @@ impl Device {
         let mut seen = self.commands_seen.iter().rev();
         let command = seen.find(|command| command.header.opcode == opcode.raw());
         body(command.expect("the command was sent"))
+    }
+
+    /// Attaches to a group, once, as long as there is room, or detaches.
+    fn change_member(&mut self, opcode: AdminOpcode, body: &MulticastGroup) -> Result<(), Status> {
+        let member = (body.qp, body.gid, body.vlan);
+        if opcode == AdminOpcode::DetachMulticast {
+            let was = self.members.remove(&member);
+            return was.then_some(()).ok_or(Status::NoSuchObject);
+        }
+        if self.members.len() == MOST_MEMBERS && !self.members.contains(&member) {
+            return Err(Status::NoResources);
+        }
+        self.members.insert(member);
+        Ok(())
     }
 
     fn create_srq(&mut self, body: &CreateSrq) -> (u64, u64) {

@@ -2,7 +2,7 @@
 
 use vrnic_driver::abi::admin::{
     AdminOpcode, CongestionFlags, FilterFlags, FilterType, MulticastGroup, QpType, SetFilter,
-    WindowType,
+    Status, WindowType,
 };
 use vrnic_driver::abi::object::AddressVector;
 use vrnic_driver::abi::registers::Capabilities;
@@ -11,7 +11,7 @@ use vrnic_driver::{
     PostError, QpConfig, SendRequest, SrqConfig,
 };
 
-use crate::fake::World;
+use crate::fake::{Device, World};
 use crate::{Bench, up};
 
 fn config(qp_type: QpType) -> QpConfig {
@@ -52,6 +52,70 @@ fn datagram_queue_pairs_join_and_leave_groups() {
         let body: MulticastGroup = bench.world.with(|device| device.latest(opcode));
         assert_eq!((body.qp, body.vlan, body.gid), (bench.qp.number(), 5, gid));
     }
+}
+
+#[test]
+fn groups_are_joined_where_the_function_has_addresses() {
+    let bench = Bench::new(config(QpType::Ud));
+    let number = bench.qp.number();
+    let (mut control, _send, _receive) = bench.qp.split();
+    let vlans = |gid: [u8; 16]| -> Vec<u16> {
+        let of = |member: &&(u32, [u8; 16], u16)| (member.0, member.1) == (number, gid);
+        let look = |device: &mut Device| device.members.iter().filter(of).map(|m| m.2).collect();
+        bench.world.with(look)
+    };
+    let driver = &bench.driver;
+    let (one, two) = ([0xfd; 16], [0xff; 16]);
+    control.join_group(one).expect("join");
+    assert_eq!(vlans(one), [0], "no address is in a VLAN");
+
+    for (index, vlan) in [(0, 0), (1, 5), (2, 4094), (3, 5)] {
+        driver.set_gid(index, [index as u8; 16], vlan).expect("set");
+    }
+    assert_eq!(vlans(one), [0], "it was joined before");
+    control.join_group(one).expect("join");
+    assert_eq!(vlans(one), [0, 5, 4094]);
+
+    // An address that goes, or changes its VLAN, takes nobody out of a group.
+    driver.clear_gid(2).expect("clear");
+    driver.set_gid(1, [9; 16], 6).expect("set");
+    assert_eq!(vlans(one), [0, 5, 4094]);
+    control.join_group(two).expect("join");
+    assert_eq!(vlans(two), [0, 5, 6], "entry 3 is still in VLAN 5");
+
+    // All or nothing: there is no room for another one.
+    control.leave_group(two).expect("leave");
+    assert_eq!((vlans(one), vlans(two)), (vec![0, 5, 4094], vec![]));
+    driver.set_gid(4, [4; 16], 7).expect("set");
+    let refused = |error| match error {
+        Some(Error::Command { status, .. }) => Some(status),
+        _ => None,
+    };
+    let error = control.join_group(two).err();
+    assert_eq!(refused(error), Some(Status::NoResources));
+    assert_eq!((vlans(one), vlans(two)), (vec![0, 5, 4094], vec![]));
+
+    control.leave_group(one).expect("leave");
+    assert_eq!(vlans(one), []);
+    let error = control.leave_group(one).err();
+    assert_eq!(refused(error), Some(Status::NoSuchObject));
+    control.join_group(two).expect("join");
+    assert_eq!(vlans(two), [0, 5, 6, 7]);
+}
+
+#[test]
+fn groups_of_a_life_before_are_forgotten() {
+    let bench = Bench::new(config(QpType::Ud));
+    bench.driver.set_gid(0, [1; 16], 5).expect("set");
+    bench.driver.recover().expect("recover");
+    let driver = &bench.driver;
+    let pd = driver.create_pd().expect("PD");
+    let cq = driver.create_cq(CqConfig::default()).expect("CQ");
+    let qp = driver.create_qp(&pd, &cq, &cq, config(QpType::Ud));
+    let (mut control, _send, _receive) = qp.expect("QP").split();
+    control.join_group([0xff; 16]).expect("join");
+    let members = bench.world.with(|device| device.members.clone());
+    assert_eq!(Vec::from_iter(members), [(control.number(), [0xff; 16], 0)]);
 }
 
 #[test]

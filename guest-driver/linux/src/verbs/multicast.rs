@@ -1,6 +1,6 @@
 //! Multicast groups of datagram queue pairs (InfiniBand Architecture volume 1, 10.5).
 //!
-//! The core names a group by its GID alone: untagged packets are meant, not those of a VLAN.
+//! The core names a group by its GID alone: the driver core finds the VLANs that are meant.
 
 use core::ffi::c_int;
 
@@ -11,9 +11,6 @@ use crate::bindings;
 use crate::kernel::Errno;
 use crate::platform::Kernel;
 
-/// Packets that are in no VLAN.
-const UNTAGGED: u16 = 0;
-
 /// Does something about a queue pair's membership in a group.
 ///
 /// # Safety
@@ -21,11 +18,11 @@ const UNTAGGED: u16 = 0;
 unsafe fn change(
     qp: *mut bindings::ib_qp,
     gid: *mut bindings::ib_gid,
-    change: impl FnOnce(&QpControl<Kernel>, [u8; 16], u16) -> Result<(), Error>,
+    change: impl FnOnce(&mut QpControl<Kernel>, [u8; 16]) -> Result<(), Error>,
 ) -> Result<(), Errno> {
     // SAFETY: by the contract of this function; all forms of a GID are the same bytes.
     let (qp, gid) = unsafe { (QpObject::of(qp)?, (*gid).raw) };
-    qp.with_control(|control| change(control, gid, UNTAGGED))??;
+    qp.with_control(|control| change(control, gid))??;
     Ok(())
 }
 
@@ -38,7 +35,7 @@ unsafe extern "C" fn attach_mcast(
     _lid: u16,
 ) -> c_int {
     // SAFETY: by the contract of this function.
-    Errno::of(unsafe { change(qp, gid, QpControl::attach_multicast) })
+    Errno::of(unsafe { change(qp, gid, QpControl::join_group) })
 }
 
 /// # Safety
@@ -49,7 +46,7 @@ unsafe extern "C" fn detach_mcast(
     _lid: u16,
 ) -> c_int {
     // SAFETY: by the contract of this function.
-    Errno::of(unsafe { change(qp, gid, QpControl::detach_multicast) })
+    Errno::of(unsafe { change(qp, gid, QpControl::leave_group) })
 }
 
 /// Adds the operations of this module.

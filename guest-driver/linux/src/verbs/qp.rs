@@ -82,11 +82,11 @@ impl Qp {
     /// Uses what all queue pairs with queues have. Sleepable context.
     pub(super) fn with_control<R>(
         &self,
-        f: impl FnOnce(&QpControl<Kernel>) -> R,
+        f: impl FnOnce(&mut QpControl<Kernel>) -> R,
     ) -> Result<R, Errno> {
         match &self.kind {
-            Kind::Kernel(qp) => Ok(qp.control.with(|control| f(control))),
-            Kind::User(qp) => Ok(qp.with(|qp| f((*qp).as_ref()))),
+            Kind::Kernel(qp) => Ok(qp.control.with(f)),
+            Kind::User(qp) => Ok(qp.with(|qp| f(qp.as_mut()))),
             Kind::Target(_) => Err(EINVAL),
         }
     }
