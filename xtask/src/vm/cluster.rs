@@ -2,7 +2,8 @@
 //!
 //! The file `qemu-configs/debian.sh` says how QEMU is started. Two RNICs are two processes over a
 //! link; of more, all are functions of one process, whose switch joins them. The guests' ordinary
-//! interfaces (virtio-net) are on one network as well: a hub in the first machine's QEMU.
+//! interfaces (virtio-net) are on one network as well: a hub in the first machine's QEMU. A second
+//! machine without an RNIC, for Soft-RoCE, has its ordinary interface on the wire of the first one's.
 //!
 //! In a guest's system the RNIC is at 10.78.0.N, and the other interface at 10.79.0.N, of guest
 //! number N from 1 on. A guest is up when its first command has ended, which [`Cluster::boot`]
@@ -21,7 +22,7 @@ use super::control::{Control, Output, Running};
 use super::machine::{Event, Machine};
 use super::nic::Nic;
 use super::scenario::name;
-use super::scenarios::links;
+use super::scenarios::{WIRE, links, wire};
 use super::session::RunDir;
 use crate::debian::Debian;
 use crate::paths;
@@ -36,6 +37,9 @@ pub(crate) struct Plan {
     pub bound: Duration,
     /// All RNICs are functions of one process, also of two machines.
     pub one_process: bool,
+    /// The second of two machines has no RNIC, but its ordinary interface on the wire of the first
+    /// one's.
+    pub softroce: bool,
     /// Further arguments of each `vrnic serve`.
     pub nic: Vec<String>,
     /// Further arguments of each QEMU.
@@ -49,6 +53,7 @@ impl Default for Plan {
             vms: 2,
             bound: Duration::from_secs(300),
             one_process: false,
+            softroce: false,
             nic: Vec::new(),
             qemu: Vec::new(),
         }
@@ -132,6 +137,7 @@ pub(crate) fn start_nics(
     deadline: Instant,
 ) -> Result<Vec<Nic>> {
     let processes = match plan.vms {
+        _ if plan.softroce => vec![wire()],
         0..=2 if !plan.one_process => links(plan.vms),
         count => {
             let more = |index| ["--socket".to_owned(), format!("nic-{}.sock", name(index))];
@@ -170,19 +176,23 @@ pub(crate) fn command(
     command
         .env("RUN", ".")
         .env("SOCKET", format!("nic-{}.sock", name(index)));
-    if plan.vms > 2 {
-        match index {
-            0 => command.env("NETDEV", "hubport,hubid=0"),
-            _ => command.env(
-                "NETDEV",
-                format!(
-                    "stream,server=off,addr.type=unix,addr.path=net-{}.sock",
-                    name(index)
-                ),
-            ),
-        };
-    }
+    match index {
+        0 if plan.vms > 2 => command.env("NETDEV", "hubport,hubid=0"),
+        1 if plan.softroce => command
+            .env_remove("SOCKET")
+            .env("NETDEV", connected_to(WIRE)),
+        1.. if plan.vms > 2 => {
+            let socket = format!("net-{}.sock", name(index));
+            command.env("NETDEV", connected_to(&socket))
+        }
+        _ => &mut command,
+    };
     command
+}
+
+/// What an ordinary interface is plugged into, if that is at the other end of a socket.
+fn connected_to(socket: &str) -> String {
+    format!("stream,server=off,addr.type=unix,addr.path={socket}")
 }
 
 /// What joins the first machine's interface with those of more than one other.

@@ -29,6 +29,7 @@ pub(crate) mod capture;
 pub(crate) mod cluster;
 pub(crate) mod consumers;
 pub(crate) mod control;
+pub(crate) mod interop;
 pub(crate) mod life;
 pub(crate) mod machine;
 pub(crate) mod nic;

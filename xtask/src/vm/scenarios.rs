@@ -65,9 +65,13 @@ pub(crate) fn by_hand(
     }
 }
 
+/// Socket of the wire of an RNIC, for a virtual machine's network interface.
+pub(crate) const WIRE: &str = "link.sock";
+
 /// Arguments of an RNIC on whose wire a virtual machine's network interface is.
 pub(crate) fn wire() -> Vec<String> {
-    ["--link", "stream:listen=link.sock", "--capture", "a.pcapng"]
+    let link = format!("stream:listen={WIRE}");
+    ["--link", &link, "--capture", "a.pcapng"]
         .map(str::to_owned)
         .to_vec()
 }

@@ -86,19 +86,23 @@ struct Device {
     network: &'static str,
 }
 
-/// Makes a guest's ordinary interface a Soft-RoCE device.
-fn add_softroce(node: &Node) -> Result<()> {
-    let address = ordinary(node);
+/// Makes a guest's interface with a certain address a Soft-RoCE device with room for a path MTU of
+/// 4096, and returns the interface's name.
+///
+/// # Errors
+/// There is no such interface, or the guest's kernel refuses.
+pub(super) fn add_softroce(node: &Node, address: &str) -> Result<String> {
     let script = format!(
         "set -e; modprobe rdma_rxe; \
          net=$(ip -o -4 addr show | awk '$4 ~ /^{address}\\// {{ print $2 }}'); \
-         ip link set \"$net\" mtu 9000; rdma link add rxe0 type rxe netdev \"$net\""
+         ip link set \"$net\" mtu 9000; rdma link add rxe0 type rxe netdev \"$net\"; \
+         echo \"$net\""
     );
-    node.run(&script).map(drop)
+    Ok(node.run(&script)?.text.trim().to_owned())
 }
 
 /// Address of a guest's ordinary interface.
-fn ordinary(node: &Node) -> String {
+pub(super) fn ordinary(node: &Node) -> String {
     node.address.replacen("10.78.", "10.79.", 1)
 }
 
@@ -171,7 +175,7 @@ pub(crate) fn test(prepared: &Prepared) -> Result<()> {
         network: "0a4e",
     };
     for node in [a, b] {
-        add_softroce(node)?;
+        add_softroce(node, &ordinary(node))?;
     }
     let theirs = Device {
         names: ["rxe0", "rxe0"].map(str::to_owned),

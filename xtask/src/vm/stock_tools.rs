@@ -6,8 +6,11 @@
 //! guests' kernels must not complain, which [`Cluster::close`] looks at.
 //!
 //! Tools meet over the guests' ordinary interface, unless they use the connection manager (perftest
-//! with `-R`), which listens at the RNIC's own address. A client is started when its server has
-//! said that it is about to listen and the guest's kernel shows that it does.
+//! with `-R`), which listens at the RNIC's own address, or the guests have no other network. A
+//! client is started when its server has said that it is about to listen and the guest's kernel
+//! shows that it does.
+//!
+//! The tables of tools are also those of [`super::interop`], where one of the guests has no RNIC.
 
 use anyhow::{Context, Result, ensure};
 
@@ -27,16 +30,20 @@ pub(super) enum Listens {
 }
 
 /// A tool and how its two ends are called.
-struct Tool {
+pub(super) struct Tool {
     server: String,
     listens: Listens,
-    client: String,
+    /// The client's command.
+    pub(super) client: String,
     /// A line of the client's output begins with these words.
     expect: Vec<String>,
 }
 
-/// What the guests know each other by.
-struct Ends {
+/// Tools of one kind.
+pub(super) type Table = fn(&Ends) -> Vec<Tool>;
+
+/// What a server and a client know each other by.
+pub(super) struct Ends {
     /// Arguments of verbs examples: device and GID index.
     verbs: [String; 2],
     devices: [String; 2],
@@ -45,29 +52,43 @@ struct Ends {
     /// The server's RNIC.
     rnic: String,
     client_rnic: String,
-    /// The server's ordinary interface.
-    ordinary: String,
+    /// Where the server is reached with TCP.
+    meet: String,
+    /// An argument of perftest for READs and atomic operations, how many are in flight. By itself it
+    /// sets each end to as many as the other's device answers at once, where that may be more than
+    /// its own device has in flight, which refuses then.
+    depth: &'static str,
 }
 
 impl Ends {
-    fn of(a: &Node, b: &Node) -> Result<Ends> {
+    /// Of a server and a client, each with one RDMA device.
+    ///
+    /// # Errors
+    /// One has no such device, or that device not the guest's address.
+    pub(super) fn of(a: &Node, b: &Node) -> Result<Ends> {
         let each = |f: &dyn Fn(&Node) -> Result<String>| Ok::<_, anyhow::Error>([f(a)?, f(b)?]);
         let devices = each(&rdma_device)?;
         let gids = each(&gid_index)?;
         let verbs = |i: usize| Some(format!("-d {} -g {}", devices.get(i)?, gids.get(i)?));
         Ok(Ends {
             verbs: [verbs(0), verbs(1)].map(Option::unwrap_or_default),
-            macs: each(&|node| {
-                let device = rdma_device(node)?;
-                let files = format!("cat /sys/class/infiniband/{device}/device/net/*/address");
-                Ok(node.run(&files)?.text.trim().to_owned())
-            })?,
+            macs: each(&mac)?,
             devices,
             gids,
             rnic: a.address.clone(),
             client_rnic: b.address.clone(),
-            ordinary: a.address.replacen("10.78.", "10.79.", 1),
+            meet: a.address.replacen("10.78.", "10.79.", 1),
+            depth: "",
         })
+    }
+
+    /// The same if one has Soft-RoCE, on their only network.
+    pub(super) fn with_softroce(self) -> Ends {
+        Ends {
+            meet: self.rnic.clone(),
+            depth: " -o 16",
+            ..self
+        }
     }
 }
 
@@ -83,6 +104,14 @@ fn gid_index(node: &Node) -> Result<String> {
     Ok(index)
 }
 
+/// Hardware address of the interface of that GID.
+fn mac(node: &Node) -> Result<String> {
+    let (device, gid) = (rdma_device(node)?, gid_index(node)?);
+    let port = format!("/sys/class/infiniband/{device}/ports/1");
+    let address = format!("cat /sys/class/net/$(cat {port}/gid_attrs/ndevs/{gid})/address");
+    Ok(node.run(&address)?.text.trim().to_owned())
+}
+
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
@@ -93,7 +122,7 @@ fn pingpong(ends: &Ends, tool: &str, more: &str, expect: &str) -> Tool {
     Tool {
         server: format!("{tool} {a} -n 200 {more}"),
         listens: Listens::Tcp(18515),
-        client: format!("{tool} {b} -n 200 {more} {}", ends.ordinary),
+        client: format!("{tool} {b} -n 200 {more} {}", ends.meet),
         expect: words(expect),
     }
 }
@@ -105,15 +134,17 @@ fn perftest(ends: &Ends, tool: &str, more: &str, size: u32) -> Tool {
         true => String::new(),
         false => format!("-s {size}"),
     };
+    let answered = tool.starts_with("ib_read") || tool.starts_with("ib_atomic");
+    let depth = if answered { ends.depth } else { "" };
     let [a, b] = [0, 1].map(|i| {
         let (device, gid) = (ends.devices.get(i), ends.gids.get(i));
         let both = device.zip(gid).map(|(d, g)| format!("-d {d} -x {g}"));
         format!(
-            "{tool} {} -F {size_argument} {more}",
+            "{tool} {} -F {size_argument} {more}{depth}",
             both.unwrap_or_default()
         )
     });
-    let address = if manager { &ends.rnic } else { &ends.ordinary };
+    let address = if manager { &ends.rnic } else { &ends.meet };
     Tool {
         server: a,
         listens: match manager {
@@ -164,20 +195,30 @@ pub(super) fn wait_for_listener(node: &Node, listens: Listens) -> Result<()> {
 /// Times that a tool is started whose client came too early.
 const ATTEMPTS: usize = 4;
 
-/// What perftest's client says if nobody listens.
-const TOO_EARLY: &str = "RDMA_CM_EVENT_REJECTED; error: 8";
+/// What perftest's client says if nobody listens: for a connection, and for a datagram service.
+const TOO_EARLY: [&str; 2] = [
+    "RDMA_CM_EVENT_REJECTED; error: 8",
+    "RDMA_CM_EVENT_UNREACHABLE; error: 1",
+];
 
 /// Runs both ends of a tool. perftest with `-R` listens twice, once to exchange parameters and then
 /// for the queue pairs. Its client does not wait for the second time, and does not survive being
 /// rejected, so the tool is started anew.
-fn check(a: &Node, b: &Node, tool: &Tool) -> Result<()> {
+///
+/// # Errors
+/// An end fails, or the client does not say what it should.
+pub(super) fn check(a: &Node, b: &Node, tool: &Tool) -> Result<()> {
     for _ in 1..ATTEMPTS {
         match attempt(a, b, tool) {
-            Err(error) if format!("{error:#}").contains(TOO_EARLY) => {}
+            Err(error) if is_too_early(&format!("{error:#}")) => {}
             result => return result,
         }
     }
     attempt(a, b, tool)
+}
+
+fn is_too_early(words: &str) -> bool {
+    TOO_EARLY.iter().any(|event| words.contains(event))
 }
 
 fn attempt(a: &Node, b: &Node, tool: &Tool) -> Result<()> {
@@ -185,7 +226,8 @@ fn attempt(a: &Node, b: &Node, tool: &Tool) -> Result<()> {
     if let Listens::Says(line) = tool.listens {
         server.wait_for(line)?;
     }
-    wait_for_listener(a, tool.listens).context(tool.server.clone())?;
+    let listens = wait_for_listener(a, tool.listens);
+    listens.with_context(|| format!("{}: {}", tool.server, server.text()))?;
     let client = b.run(&tool.client);
     let client = client.with_context(|| format!("the server says: {}", server.text()))?;
     let row = |line: &&str| words(line).starts_with(&tool.expect);
@@ -209,25 +251,24 @@ fn attempt(a: &Node, b: &Node, tool: &Tool) -> Result<()> {
 }
 
 /// Boots two guests and runs tools in them, one after the other.
-fn group(
-    prepared: &Prepared,
-    name: &'static str,
-    tools: impl FnOnce(&Ends) -> Vec<Tool>,
-) -> Result<()> {
+fn group(prepared: &Prepared, name: &'static str, table: Table) -> Result<()> {
     let plan = Plan {
         name,
         ..Plan::default()
     };
     on(prepared, &plan, |cluster: &Cluster| {
         let (a, b) = cluster.pair()?;
-        let tools = tools(&Ends::of(a, b)?);
+        let tools = table(&Ends::of(a, b)?);
         tools.iter().try_for_each(|tool| check(a, b, tool))?;
         [a, b].into_iter().try_for_each(reports)
     })
 }
 
-/// What the administrator's tools say of an idle device after all that.
-fn reports(node: &Node) -> Result<()> {
+/// What the administrator's tools say of an idle RNIC after all that.
+///
+/// # Errors
+/// They say something else.
+pub(super) fn reports(node: &Node) -> Result<()> {
     for (command, expect) in [
         ("ibstat", "State: Active"),
         ("ibstatus", "link_layer:\t Ethernet"),
@@ -243,117 +284,133 @@ fn reports(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// The examples of libibverbs, one for each service, waiting by polling and by events.
+/// The examples of libibverbs between two RNICs.
 pub(crate) fn pingpongs(prepared: &Prepared) -> Result<()> {
-    group(prepared, "tools-pingpong", |ends| {
-        let plain = |tool, more| pingpong(ends, tool, more, "200 iters in");
-        vec![
-            plain("ibv_rc_pingpong", "-c"),
-            plain("ibv_rc_pingpong", "-c -e"),
-            plain("ibv_rc_pingpong", "-c -N -t"),
-            plain("ibv_uc_pingpong", "-c -e"),
-            plain("ibv_ud_pingpong", "-c -e"),
-            plain("ibv_srq_pingpong", "-c"),
-            plain("ibv_srq_pingpong", "-c -e"),
-            pingpong(ends, "ibv_xsrq_pingpong", "", "success"),
-            pingpong(ends, "ibv_xsrq_pingpong", "-e", "success"),
-        ]
-    })
+    group(prepared, "tools-pingpong", examples)
+}
+
+/// The tools of librdmacm between two RNICs.
+pub(crate) fn connection_manager(prepared: &Prepared) -> Result<()> {
+    group(prepared, "tools-manager", managers)
+}
+
+/// perftest's operations and services between two RNICs.
+pub(crate) fn services(prepared: &Prepared) -> Result<()> {
+    group(prepared, "tools-services", operations)
+}
+
+/// perftest's variations between two RNICs.
+pub(crate) fn variations(prepared: &Prepared) -> Result<()> {
+    group(prepared, "tools-variations", varied)
+}
+
+/// All tools.
+pub(super) const TABLES: [Table; 4] = [examples, managers, operations, varied];
+
+/// The examples of libibverbs, one for each service, waiting by polling and by events.
+fn examples(ends: &Ends) -> Vec<Tool> {
+    let plain = |tool, more| pingpong(ends, tool, more, "200 iters in");
+    vec![
+        plain("ibv_rc_pingpong", "-c"),
+        plain("ibv_rc_pingpong", "-c -e"),
+        plain("ibv_rc_pingpong", "-c -N"),
+        plain("ibv_rc_pingpong", "-c -N -t"),
+        plain("ibv_uc_pingpong", "-c -e"),
+        plain("ibv_ud_pingpong", "-c -e"),
+        plain("ibv_srq_pingpong", "-c"),
+        plain("ibv_srq_pingpong", "-c -e"),
+        pingpong(ends, "ibv_xsrq_pingpong", "", "success"),
+        pingpong(ends, "ibv_xsrq_pingpong", "-e", "success"),
+    ]
 }
 
 /// The tools of librdmacm; `rping` compares what comes back with what it sent.
-pub(crate) fn connection_manager(prepared: &Prepared) -> Result<()> {
-    group(prepared, "tools-manager", |ends| {
-        let tool = |server: &str, client: &str, expect: &str| manager(ends, server, client, expect);
-        vec![
-            tool(
-                "rping -s -a ADDRESS -v -C 5",
-                "rping -c -a ADDRESS -v -C 5",
-                "ping data: rdma-ping-4:",
-            ),
-            tool("ucmatose", "ucmatose -s ADDRESS", "return status 0"),
-            tool("udaddy", "udaddy -s ADDRESS", "return status 0"),
-            tool(
-                "rdma_server",
-                "rdma_client -s ADDRESS",
-                "rdma_client: end 0",
-            ),
-            tool(
-                "rdma_xserver",
-                "rdma_xclient -s ADDRESS",
-                "rdma_xclient: end 0",
-            ),
-            tool("cmtime -n 20", "cmtime -s ADDRESS -n 20", "full connect"),
-            Tool {
-                listens: Listens::Says("receiving data transfers"),
-                ..tool(
-                    "mckey -m 239.1.2.3 -b ADDRESS",
-                    &format!("mckey -m 239.1.2.3 -b {} -s", ends.client_rnic),
-                    "return status 0",
-                )
-            },
-            Tool {
-                listens: Listens::Tcp(5201),
-                ..tool("iperf3 -s -1", "iperf3 -c ADDRESS -n 4M", "iperf Done.")
-            },
-        ]
-    })
+fn managers(ends: &Ends) -> Vec<Tool> {
+    let tool = |server: &str, client: &str, expect: &str| manager(ends, server, client, expect);
+    vec![
+        tool(
+            "rping -s -a ADDRESS -v -V -C 5",
+            "rping -c -a ADDRESS -v -V -C 5",
+            "ping data: rdma-ping-4:",
+        ),
+        tool("ucmatose", "ucmatose -s ADDRESS", "return status 0"),
+        tool("udaddy", "udaddy -s ADDRESS", "return status 0"),
+        tool(
+            "rdma_server",
+            "rdma_client -s ADDRESS",
+            "rdma_client: end 0",
+        ),
+        tool(
+            "rdma_xserver",
+            "rdma_xclient -s ADDRESS",
+            "rdma_xclient: end 0",
+        ),
+        tool("cmtime -n 20", "cmtime -s ADDRESS -n 20", "full connect"),
+        Tool {
+            listens: Listens::Says("receiving data transfers"),
+            ..tool(
+                "mckey -m 239.1.2.3 -b ADDRESS",
+                &format!("mckey -m 239.1.2.3 -b {} -s", ends.client_rnic),
+                "return status 0",
+            )
+        },
+        Tool {
+            listens: Listens::Tcp(5201),
+            ..tool("iperf3 -s -1", "iperf3 -c ADDRESS -n 4M", "iperf Done.")
+        },
+    ]
 }
 
 /// perftest's bandwidth and latency of each operation and service.
-pub(crate) fn services(prepared: &Prepared) -> Result<()> {
-    group(prepared, "tools-services", |ends| {
-        let tool = |tool: &str, more: &str, size| perftest(ends, tool, more, size);
-        let mut tools = Vec::new();
-        for operation in ["send", "write", "read", "atomic"] {
-            let size = if operation == "atomic" { 8 } else { 4096 };
-            for service in ["RC", "XRC"] {
-                let more = format!("-n 100 -c {service}");
-                tools.push(tool(&format!("ib_{operation}_bw"), &more, size));
-                tools.push(tool(&format!("ib_{operation}_lat"), &more, size));
-            }
+fn operations(ends: &Ends) -> Vec<Tool> {
+    let tool = |tool: &str, more: &str, size| perftest(ends, tool, more, size);
+    let mut tools = Vec::new();
+    for operation in ["send", "write", "read", "atomic"] {
+        let size = if operation == "atomic" { 8 } else { 4096 };
+        for service in ["RC", "XRC"] {
+            let more = format!("-n 100 -c {service}");
+            tools.push(tool(&format!("ib_{operation}_bw"), &more, size));
+            tools.push(tool(&format!("ib_{operation}_lat"), &more, size));
         }
-        for (name, service, size) in [
-            ("ib_send_bw", "UC", 4096),
-            ("ib_write_bw", "UC", 4096),
-            ("ib_send_bw", "UD", 1024),
-            ("ib_send_lat", "UD", 1024),
-        ] {
-            tools.push(tool(name, &format!("-n 100 -c {service}"), size));
-        }
-        tools.extend(["raw_ethernet_bw", "raw_ethernet_lat"].map(|name| raw(ends, name)));
-        tools
-    })
+    }
+    for (name, service, size) in [
+        ("ib_send_bw", "UC", 4096),
+        ("ib_write_bw", "UC", 4096),
+        ("ib_send_bw", "UD", 1024),
+        ("ib_send_lat", "UD", 1024),
+    ] {
+        tools.push(tool(name, &format!("-n 100 -c {service}"), size));
+    }
+    tools.extend(["raw_ethernet_bw", "raw_ethernet_lat"].map(|name| raw(ends, name)));
+    tools
 }
 
 /// What can be varied about perftest: events, inline data, numbers of queue pairs, lists of
 /// requests, shared receive queues, both directions, all sizes, the connection manager.
-pub(crate) fn variations(prepared: &Prepared) -> Result<()> {
-    group(prepared, "tools-variations", |ends| {
-        let tool = |tool, more, size| perftest(ends, tool, more, size);
-        vec![
-            tool("ib_send_lat", "-n 100 -e", 64),
-            tool("ib_send_bw", "-n 100 -e", 4096),
-            tool("ib_read_bw", "-n 100 -e", 4096),
-            tool("ib_send_lat", "-n 100 -I 200", 200),
-            tool("ib_write_lat", "-n 100 -I 64", 64),
-            tool("ib_write_bw", "-n 50 -q 64", 4096),
-            tool("ib_send_bw", "-n 50 -q 16 --use-srq", 4096),
-            tool("ib_send_bw", "-n 64 -l 8", 4096),
-            tool("ib_write_bw", "-n 64 -l 8", 4096),
-            tool("ib_send_bw", "-n 100 -b", 4096),
-            tool("ib_read_bw", "-n 100 -b", 4096),
-            tool("ib_write_bw", "-n 5 -a", 8_388_608),
-            tool("ib_write_bw", "-n 100 --use_old_post_send", 4096),
-            tool(
-                "ib_write_bw",
-                "-n 100 -q 4 --mr_per_qp --report_gbits",
-                4096,
-            ),
-            tool("ib_send_bw", "-D 1", 4096),
-            tool("ib_send_bw", "-n 100 -R", 4096),
-            tool("ib_write_bw", "-n 100 -R", 4096),
-            tool("ib_send_bw", "-n 100 -R -c UD", 1024),
-        ]
-    })
+fn varied(ends: &Ends) -> Vec<Tool> {
+    let tool = |tool, more, size| perftest(ends, tool, more, size);
+    vec![
+        tool("ib_send_lat", "-n 100 -e", 64),
+        tool("ib_send_bw", "-n 100 -e", 4096),
+        tool("ib_read_bw", "-n 100 -e", 4096),
+        tool("ib_send_lat", "-n 100 -I 200", 200),
+        tool("ib_write_lat", "-n 100 -I 64", 64),
+        tool("ib_write_bw", "-n 50 -q 64", 4096),
+        tool("ib_send_bw", "-n 50 -q 16 --use-srq", 4096),
+        tool("ib_send_bw", "-n 64 -l 8", 4096),
+        tool("ib_write_bw", "-n 64 -l 8", 4096),
+        tool("ib_send_bw", "-n 100 -b", 4096),
+        tool("ib_read_bw", "-n 100 -b", 4096),
+        tool("ib_write_bw", "-n 5 -a", 8_388_608),
+        tool("ib_write_bw", "-n 100 --use_old_post_send", 4096),
+        tool(
+            "ib_write_bw",
+            "-n 100 -q 4 --mr_per_qp --report_gbits",
+            4096,
+        ),
+        tool("ib_send_bw", "-D 1", 4096),
+        tool("ib_send_bw", "-n 100 -R", 4096),
+        tool("ib_write_bw", "-n 100 -R", 4096),
+        tool("ib_send_bw", "-n 100 -R -c UD", 1024),
+    ]
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture, consumers, life, side_by_side, stock, stock_tools};
+use super::{Prepared, capture, consumers, interop, life, side_by_side, stock, stock_tools};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
@@ -69,6 +69,10 @@ pub(crate) const ALL: &[Test] = &[
     (
         "stock tools: perftest, variations between two guests",
         stock_tools::variations,
+    ),
+    (
+        "stock tools: an RNIC's guest and one with Linux Soft-RoCE, both ways",
+        interop::test,
     ),
     ("vm: NFS over RDMA between stock guests", consumers::nfs),
     (
