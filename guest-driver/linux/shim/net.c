@@ -30,6 +30,12 @@ bool vrnic_netdev_running(const struct net_device *dev)
 	return netif_running(dev);
 }
 
+/* Whether packets can go: the administrator and the link say so. */
+bool vrnic_netdev_is_up(const struct net_device *dev)
+{
+	return netif_running(dev) && netif_carrier_ok(dev);
+}
+
 /* The address may change while the device is up, and there are filters for further ones. */
 void vrnic_netdev_announce_filters(struct net_device *dev)
 {

@@ -19,6 +19,7 @@ void *vrnic_netdev_data(const struct net_device *dev);
 void vrnic_set_netdev_data(struct net_device *dev, void *data);
 const u8 *vrnic_sockaddr_address(const void *address);
 bool vrnic_netdev_running(const struct net_device *dev);
+bool vrnic_netdev_is_up(const struct net_device *dev);
 void vrnic_netdev_announce_filters(struct net_device *dev);
 void vrnic_napi_add(struct net_device *dev, struct napi_struct *napi, vrnic_poll_t poll);
 void vrnic_napi_del(struct napi_struct *napi);

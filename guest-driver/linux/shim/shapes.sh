@@ -40,3 +40,4 @@ shape REG_USER_MR_DMAH "_Static_assert(__builtin_types_compatible_p(
 	typeof($ops->reg_user_mr),
 	struct ib_mr *(*)(struct ib_pd *, u64, u64, u64, int, struct ib_dmah *, struct ib_udata *)),
 	\"its arguments\")" "$@"
+shape REPORT_PORT_EVENT "extern typeof($ops->report_port_event) shape" "$@"

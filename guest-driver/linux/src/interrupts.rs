@@ -26,10 +26,14 @@ use crate::platform::Kernel;
 /// Completion vectors at most; more would not make a software device faster.
 const MOST: u32 = 8;
 
-/// Who hears of asynchronous events, in interrupt context.
+/// Who hears of asynchronous events.
 pub(crate) trait Listener: Sync {
-    /// Something happened.
+    /// The device says that something happened. Interrupt context.
     fn event(&self, event: &AsyncEvent);
+
+    /// The Ethernet interface is up or no longer is: the administrator says so, or its link.
+    /// Sleepable context.
+    fn interface(&self, _up: bool) {}
 }
 
 /// Who listens, as long as the value is registered.
@@ -78,13 +82,28 @@ impl Interrupts {
         &self.signal
     }
 
-    /// Tells all who listen.
+    /// Tells all who listen. Interrupt context.
     pub(crate) fn tell(&self, event: &AsyncEvent) {
+        // SAFETY: `ignore` waits for handlers.
+        unsafe { self.each(|listener| listener.event(event)) };
+    }
+
+    /// Tells them about the Ethernet interface. Sleepable context.
+    pub(crate) fn tell_interface(&self, up: bool) {
+        // SAFETY: `ignore` waits for whoever holds this.
+        self.handling.with(|()| unsafe {
+            self.each(|listener| listener.interface(up));
+        });
+    }
+
+    /// # Safety
+    /// [`Self::ignore`] waits for the caller.
+    unsafe fn each(&self, act: impl Fn(&dyn Listener)) {
         for seat in &self.listeners {
             let listener = seat.0.load(Ordering::Acquire);
-            // SAFETY: not null means registered, and `ignore` waits for handlers.
+            // SAFETY: not null means registered, and it stays so until the caller is done.
             if let Some(listener) = unsafe { listener.as_ref() } {
-                listener.event(event);
+                act(*listener);
             }
         }
     }
@@ -101,7 +120,7 @@ impl Interrupts {
         debug_assert!(old.is_null());
     }
 
-    /// Ends a registration; no handler uses the listener when it returns. Sleepable context.
+    /// Ends a registration; nobody uses the listener when it returns. Sleepable context.
     pub(crate) fn ignore(&self, part: Part) {
         let seat = &self.listeners[part as usize].0;
         let old = seat.swap(null_mut(), Ordering::AcqRel);

@@ -111,15 +111,19 @@ pub(crate) fn torment(prepared: &Prepared) -> Result<()> {
     })
 }
 
-/// Name of the one RDMA device, as the distribution's rules have made it.
+/// Name of the one RDMA device, as the distribution's rules have made it, when its port is up.
 ///
 /// # Errors
-/// There is not one.
+/// There is not one, or the port stays down.
 pub(super) fn rdma_device(node: &Node) -> Result<String> {
     let list = node.run("ls /sys/class/infiniband")?.text;
     let names: Vec<_> = list.split_whitespace().collect();
-    match names.as_slice() {
-        [name] => Ok((*name).to_owned()),
-        _ => anyhow::bail!("guest {} has RDMA devices {names:?}, not one", node.name),
-    }
+    let [name] = names.as_slice() else {
+        anyhow::bail!("guest {} has RDMA devices {names:?}, not one", node.name);
+    };
+    // The port follows the Ethernet interface, a moment after that was set up.
+    node.run(&format!(
+        "timeout 60 sh -c 'until rdma link show {name}/1 | grep -q ACTIVE; do :; done'"
+    ))?;
+    Ok((*name).to_owned())
 }

@@ -7,7 +7,9 @@
 //! * `resize_user_cq`: completion queues of processes are the only ones that can be resized, and the
 //!   operation says so in its name;
 //! * `reg_user_mr_dmah`: memory can be registered with hints for the PCIe steering of what the device
-//!   writes. Where that is an argument of an operation, the operation itself names the shape.
+//!   writes. Where that is an argument of an operation, the operation itself names the shape;
+//! * `report_port_event`: the core tells clients of a port what its Ethernet interface does, unless
+//!   the driver has an operation for that.
 //!
 //! Numbers that are signed in one kernel and unsigned in another need no shape: they are converted
 //! to whatever the field is.
@@ -52,5 +54,22 @@ pub(crate) fn set_resize_cq(ops: &mut bindings::ib_device_ops, resize: ResizeCq)
     #[cfg(kernel = "resize_user_cq")]
     {
         ops.resize_user_cq = Some(resize);
+    }
+}
+
+/// Keeps the core from telling clients what a port's Ethernet interface does: the driver does, in
+/// every kernel, and they are not to hear it twice.
+pub(crate) fn report_own_port_events(ops: &mut bindings::ib_device_ops) {
+    #[cfg(not(kernel = "report_port_event"))]
+    let _ = ops;
+    #[cfg(kernel = "report_port_event")]
+    {
+        unsafe extern "C" fn nothing(
+            _ibdev: *mut bindings::ib_device,
+            _netdev: *mut bindings::net_device,
+            _event: core::ffi::c_ulong,
+        ) {
+        }
+        ops.report_port_event = Some(nothing);
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Port {
     strip: AtomicBool,
     /// Speed of the link in Mbit/s.
     speed: AtomicU32,
+    /// What was last said about the interface.
+    up: AtomicBool,
     link: Work,
     filtering: Work,
     restarting: Work,
@@ -93,6 +95,7 @@ impl Port {
             state: Mutex::new(State::default()),
             strip: AtomicBool::new(true),
             speed: AtomicU32::new(0),
+            up: AtomicBool::new(false),
             link: Work::new(),
             filtering: Work::new(),
             restarting: Work::new(),
@@ -157,6 +160,7 @@ impl Port {
     /// Takes it down. Sleepable context, under the RTNL lock.
     pub(super) fn close(&self) {
         self.state.with(|state| self.stop(state));
+        self.link.schedule(0);
     }
 
     /// Does `change` while the interface is down, if it is up otherwise. If it does not come up
@@ -330,6 +334,16 @@ impl Port {
             }
         }
     }
+
+    /// Says so if the interface has come up or gone down. Only the work item for the link does
+    /// this, so that what is said last is true.
+    fn tell_state(&self) {
+        // SAFETY: the device is there.
+        let up = unsafe { bindings::vrnic_netdev_is_up(self.netdev.as_ptr()) };
+        if self.up.swap(up, Ordering::Relaxed) != up {
+            self.nic.interrupts.tell_interface(up);
+        }
+    }
 }
 
 /// The port that a work item is part of.
@@ -346,7 +360,9 @@ unsafe fn port<'a>(work: *mut bindings::work_struct, offset: usize) -> &'a Port 
 /// it is dropped.
 unsafe extern "C" fn look_at_link(work: *mut bindings::work_struct) {
     // SAFETY: initialized with this function.
-    unsafe { port(work, offset_of!(Port, link)) }.link_changed();
+    let port = unsafe { port(work, offset_of!(Port, link)) };
+    port.link_changed();
+    port.tell_state();
 }
 
 /// # Safety

@@ -16,7 +16,7 @@ use vrnic_driver::{Lock, Shares};
 
 use crate::bindings;
 use crate::function::Nic;
-use crate::interrupts::Part;
+use crate::interrupts::{Listener, Part};
 use crate::kernel::errno::{ENOMEM, EOPNOTSUPP};
 use crate::kernel::lock::Mutex;
 use crate::kernel::log::Line;
@@ -68,6 +68,12 @@ impl Shared {
     /// Whether the device can do all of these.
     pub(super) fn has(&self, capabilities: Capabilities) -> bool {
         self.nic.driver.capabilities().contains(capabilities)
+    }
+
+    /// Whether packets can go by the Ethernet interface.
+    pub(super) fn interface_is_up(&self) -> bool {
+        // SAFETY: it outlives the value.
+        unsafe { bindings::vrnic_netdev_is_up(self.netdev) }
     }
 
     /// Bits 7:0 of a new key: others each time, so that an old key is not soon valid again.
@@ -165,14 +171,11 @@ impl Device {
 
     fn register(&mut self) -> Result<(), Errno> {
         let ibdev = self.ibdev.as_ptr();
-        let state = || self.shared.nic.driver.query_port().map(|port| port.state);
-        let before = state()?;
+        let before = self.shared.interface_is_up();
         // SAFETY: everything that the operations need is in place.
         unsafe {
-            if !self.shared.netdev.is_null() {
-                let result = bindings::ib_device_set_netdev(ibdev, self.shared.netdev, PORT);
-                Errno::check(result)?;
-            }
+            let result = bindings::ib_device_set_netdev(ibdev, self.shared.netdev, PORT);
+            Errno::check(result)?;
             let device = self.shared.nic.device();
             let result = bindings::ib_register_device(ibdev, c"vrnic%d".as_ptr(), device);
             Errno::check(result)?;
@@ -184,8 +187,9 @@ impl Device {
             interrupts.listen(Part::Verbs, &*self.shared);
         }
         // What has changed before anybody listened.
-        if before != state()? {
-            self.shared.tell_port_state();
+        let after = self.shared.interface_is_up();
+        if before != after {
+            self.shared.interface(after);
         }
         Ok(())
     }

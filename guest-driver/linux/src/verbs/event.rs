@@ -6,7 +6,6 @@
 
 use vrnic_driver::AsyncEvent;
 use vrnic_driver::abi::eqe::EventType;
-use vrnic_driver::abi::object::PortState;
 
 use super::device::{PORT, Shared};
 use crate::bindings;
@@ -15,8 +14,8 @@ use crate::interrupts::Listener;
 impl Listener for Shared {
     fn event(&self, event: &AsyncEvent) {
         match event.event {
-            EventType::PortUp => self.dispatch(bindings::IB_EVENT_PORT_ACTIVE),
-            EventType::PortDown => self.dispatch(bindings::IB_EVENT_PORT_ERR),
+            // The Ethernet interface hears of these, too, and says what comes of it.
+            EventType::PortUp | EventType::PortDown => {}
             EventType::GidChange => self.dispatch(bindings::IB_EVENT_GID_CHANGE),
             EventType::DeviceFatal => self.dispatch(bindings::IB_EVENT_DEVICE_FATAL),
             EventType::CqError => self.tell_cq(event.context),
@@ -30,6 +29,13 @@ impl Listener for Shared {
                 }
             }
         }
+    }
+
+    fn interface(&self, up: bool) {
+        self.dispatch(match up {
+            true => bindings::IB_EVENT_PORT_ACTIVE,
+            false => bindings::IB_EVENT_PORT_ERR,
+        });
     }
 }
 
@@ -116,18 +122,5 @@ impl Shared {
         };
         // SAFETY: the device is registered, and the core copies the event.
         unsafe { bindings::ib_dispatch_event(&raw const event) };
-    }
-
-    /// Tells all clients what state the port is in. Sleepable context.
-    pub(super) fn tell_port_state(&self) {
-        // A device that does not answer is about to be taken down.
-        if let Ok(port) = self.nic.driver.query_port() {
-            let active = port.state == PortState::Active.raw();
-            self.dispatch(if active {
-                bindings::IB_EVENT_PORT_ACTIVE
-            } else {
-                bindings::IB_EVENT_PORT_ERR
-            });
-        }
     }
 }

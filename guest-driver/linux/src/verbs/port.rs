@@ -12,8 +12,8 @@ use vrnic_driver::abi::registers::Capabilities;
 
 use super::device::{PORT, Shared};
 use crate::bindings;
-use crate::kernel::Errno;
 use crate::kernel::errno::EINVAL;
+use crate::kernel::{Errno, compat};
 
 /// The only partition: the default one, as a full member.
 const PKEY: u16 = 0xffff;
@@ -50,10 +50,23 @@ impl Shared {
         let found = driver.query_port()?;
         let counters = driver.counters()?;
         describe_port(&found, to);
+        self.describe_state(&found, to);
         to.max_msg_sz = self.attributes().max_message;
         to.bad_pkey_cntr = counters.get(Counter::RxBadPkey) as u32;
         to.qkey_viol_cntr = counters.get(Counter::QkeyViolations) as u32;
         Ok(())
+    }
+
+    /// The port is as good as the Ethernet interface on it: an administrator who takes that down
+    /// means both.
+    fn describe_state(&self, found: &PortAttributes, to: &mut bindings::ib_port_attr) {
+        let active = found.state == PortState::Active.raw() && self.interface_is_up();
+        let (state, physical) = match active {
+            true => (PortState::Active, bindings::IB_PORT_PHYS_STATE_LINK_UP),
+            false => (PortState::Down, bindings::IB_PORT_PHYS_STATE_DISABLED),
+        };
+        to.state = u32::from(state.raw());
+        to.phys_state = physical as u8;
     }
 
     fn immutable(&self, port: u32, to: &mut bindings::ib_port_immutable) -> Result<(), Errno> {
@@ -95,13 +108,6 @@ impl Shared {
 }
 
 fn describe_port(found: &PortAttributes, to: &mut bindings::ib_port_attr) {
-    let active = found.state == PortState::Active.raw();
-    to.state = u32::from(found.state);
-    to.phys_state = if active {
-        bindings::IB_PORT_PHYS_STATE_LINK_UP
-    } else {
-        bindings::IB_PORT_PHYS_STATE_DISABLED
-    } as u8;
     to.max_mtu = u32::from(found.max_mtu);
     to.active_mtu = u32::from(found.active_mtu);
     to.phys_mtu = PathMtu::from_raw(found.active_mtu).map_or(0, PathMtu::bytes);
@@ -197,4 +203,5 @@ pub(super) fn operations(ops: &mut bindings::ib_device_ops) {
     ops.query_pkey = Some(query_pkey);
     ops.add_gid = Some(add_gid);
     ops.del_gid = Some(del_gid);
+    compat::report_own_port_events(ops);
 }
