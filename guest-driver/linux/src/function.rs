@@ -9,7 +9,8 @@
 //! Two work items look after it. The *watch* looks at the registers every second, from the driver's
 //! first moment to its last, and gives a device up that has failed with or without a word. It takes
 //! no lock, so that whoever waits for completions of a device that fails just then, as a removal
-//! does, sees them flushed. The *recovery* then detaches and attaches.
+//! does, sees them flushed. The *recovery* then detaches and attaches; of a device that does not even
+//! say who it is nothing is left to attach, until it is removed or reset by somebody else.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -351,6 +352,12 @@ impl Function {
         if self.recoveries.fetch_add(1, Ordering::Relaxed) >= RECOVERIES {
             self.detach(state);
             self.log(Level::Error, format_args!("the device stays out of order"));
+            return false;
+        }
+        // SAFETY: it is a device.
+        if !unsafe { bindings::pci_device_is_present(self.pdev) } {
+            self.detach(state);
+            self.log(Level::Warning, format_args!("the device is gone"));
             return false;
         }
         self.log(

@@ -421,3 +421,41 @@ fn varied(ends: &Ends) -> Vec<Tool> {
         tool("ib_send_bw", "-n 100 -R -c UD", 1024),
     ]
 }
+
+/// `ibv_asyncwatch` prints what an administrator does to the Ethernet interface.
+pub(crate) fn events(prepared: &Prepared) -> Result<()> {
+    let plan = Plan {
+        name: "tools-events",
+        vms: 1,
+        ..Plan::default()
+    };
+    on(prepared, &plan, |cluster: &Cluster| {
+        let a = cluster.nodes().first().context("there is a guest")?;
+        let device = rdma_device(a)?;
+        let interface = a.run(&format!("ls /sys/class/infiniband/{device}/device/net"))?;
+        let interface = interface.text.trim();
+        let mut watch = a.start(&format!("stdbuf -oL ibv_asyncwatch -d {device}"))?;
+        watch.wait_for("async event FD")?;
+        for (command, event, state) in [
+            ("link set INTERFACE down", "PORT_ERR", "DOWN"),
+            ("link set INTERFACE up", "PORT_ACTIVE", "ACTIVE"),
+            (
+                "address add 10.78.0.77/24 dev INTERFACE",
+                "GID_CHANGE",
+                "ACTIVE",
+            ),
+        ] {
+            let command = command.replace("INTERFACE", interface);
+            a.run(&format!("ip {command}"))?;
+            let said = watch.wait_for(&format!("IBV_EVENT_{event} "))?;
+            ensure!(said.ends_with("port 1"), "{command}: {said}");
+            let link = a.run("rdma link")?.text;
+            ensure!(
+                link.contains(&format!("state {state} ")),
+                "{command}: {link}"
+            );
+            println!("  ip {command}: {}", said.trim());
+        }
+        Ok(())
+    })
+}
