@@ -12,14 +12,6 @@
 # network between them (virtio-net), over a socket in the folder RUN; start a first. With one
 # machine alone, b is not needed. Without SOCKET the machine has no vrnic.
 set -eu
-# Written by `cargo xtask prepare`: IMAGE, LAYER, and this guest's KERNEL and INITRD.
-debian=$(dirname "$0")/../target/debian/env
-if [ -r "$debian" ]; then . "$debian"; fi
-MEMORY=${MEMORY:-1G}
-. "$(dirname "$0")/common.sh"
-: "${IMAGE:?is not set: run cargo xtask prepare}"
-: "${LAYER:?is not set: run cargo xtask prepare}"
-
 role=${1:-}
 case $role in
 [a-h]) number=$(($(printf %d "'$role") - 96)) ;;
@@ -28,22 +20,24 @@ case $role in
     exit 2
     ;;
 esac
+shift
+# Written by `cargo xtask prepare`: IMAGE, LAYER, and this guest's KERNEL and INITRD.
+debian=$(dirname "$0")/../target/debian/env
+if [ -r "$debian" ]; then . "$debian"; fi
+MEMORY=${MEMORY:-1G}
+. "$(dirname "$0")/common.sh"
+: "${IMAGE:?is not set: run cargo xtask prepare}"
+: "${LAYER:?is not set: run cargo xtask prepare}"
+
 case $role in
 a) : "${NETDEV:=stream,server=on,addr.type=unix,addr.path=$RUN/net.sock}" ;;
 b) : "${NETDEV:=stream,server=off,addr.type=unix,addr.path=$RUN/net.sock}" ;;
 *) : "${NETDEV:?is not set, and needed for more than two machines}" ;;
 esac
-shift
-
-if [ -n "${SOCKET:-}" ]; then
-    set -- \
-        -device pcie-root-port,id=slot1,chassis=1 \
-        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
-        "$@"
-fi
 
 # The controllers that are off, and the module that is not to be loaded, are what the guest would
-# spend time on in vain. The virtio-serial port is how `cargo xtask` runs commands in the guest.
+# spend time on in vain. The virtio-serial port is how `cargo xtask` runs commands in the guest, and
+# the QMP socket how it, or a person, plugs and unplugs devices (README.md).
 # host_mtu is what the guest takes for its interface: room for a path MTU of 4096 with its headers.
 exec "$QEMU" \
     -nodefaults -no-user-config -display none -no-reboot \
@@ -54,6 +48,7 @@ exec "$QEMU" \
     -drive "file=$LAYER,format=raw,readonly=on,if=none,id=layer" -device virtio-blk-pci,drive=layer \
     -netdev "$NETDEV,id=net" \
     -device "virtio-net-pci,netdev=net,host_mtu=9000,romfile=,mac=52:54:00:00:00:0$number" \
+    -qmp "unix:$RUN/$role.qmp,server=on,wait=off" \
     -device virtio-serial-pci \
     -chardev "socket,id=control,path=$RUN/$role.control,server=on,wait=off" \
     -device virtserialport,chardev=control,name=vrnic.control \

@@ -9,13 +9,6 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-if [ -n "${SOCKET:-}" ]; then
-    set -- \
-        -device pcie-root-port,id=slot1,chassis=1 \
-        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
-        "$@"
-fi
-
 # The IOMMU comes before the devices behind it. caching-mode makes the guest announce every
 # mapping, which is how QEMU learns what to tell the RNIC.
 exec "$QEMU" \

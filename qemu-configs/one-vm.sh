@@ -8,14 +8,6 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-# The RNIC in a PCIe slot: QEMU is the client of the socket that vrnic serves.
-if [ -n "${SOCKET:-}" ]; then
-    set -- \
-        -device pcie-root-port,id=slot1,chassis=1 \
-        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
-        "$@"
-fi
-
 # Guest memory is a file that the RNIC maps (share=on): its DMA is plain loads and stores.
 exec "$QEMU" \
     -nodefaults -no-user-config -display none -no-reboot \

@@ -11,6 +11,8 @@
 # run on both sides.
 set -eu
 : "${INITRD:=${VRNIC_VM_DIR:-$(dirname "$0")/../target/vm}/softroce-initramfs.cpio}"
+# The machine itself has none.
+SOCKET=
 . "$(dirname "$0")/common.sh"
 
 # host_mtu is what the guest takes for its interface: room for a path MTU of 4096 with its headers.

@@ -10,8 +10,6 @@
 # folder RUN, so that programs in them can coordinate without the RDMA that they test. Start a
 # first: it waits for b. Without SOCKET the machine has no vrnic.
 set -eu
-. "$(dirname "$0")/common.sh"
-
 case ${1:-} in
 a) peer="server=on,wait=on" ;;
 b) peer="server=off" ;;
@@ -21,13 +19,7 @@ b) peer="server=off" ;;
     ;;
 esac
 shift
-
-if [ -n "${SOCKET:-}" ]; then
-    set -- \
-        -device pcie-root-port,id=slot1,chassis=1 \
-        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
-        "$@"
-fi
+. "$(dirname "$0")/common.sh"
 
 exec "$QEMU" \
     -nodefaults -no-user-config -display none -no-reboot \

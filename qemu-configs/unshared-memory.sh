@@ -9,13 +9,6 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-if [ -n "${SOCKET:-}" ]; then
-    set -- \
-        -device pcie-root-port,id=slot1,chassis=1 \
-        -device '{"driver":"vfio-user-pci","bus":"slot1","socket":{"type":"unix","path":"'"$SOCKET"'"}}' \
-        "$@"
-fi
-
 # -m alone is anonymous memory of QEMU's own.
 exec "$QEMU" \
     -nodefaults -no-user-config -display none -no-reboot \
