@@ -111,6 +111,18 @@ impl Background {
         Ok(())
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+        if let Some(status) = self.ended() {
+            bail!("{} has ended ({status})", self.name);
+        }
+        rustix::process::kill_process(Pid::from_child(&self.child), signal)?;
+        Ok(())
+    }
+
     /// Asks it to end in good order (SIGTERM) and waits for that.
     ///
     /// # Errors

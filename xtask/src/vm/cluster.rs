@@ -9,6 +9,7 @@
 //! number N from 1 on. A guest is up when its first command has ended, which [`Cluster::boot`]
 //! waits for.
 
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,11 +17,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 
 use super::Prepared;
 use super::control::{Control, Output, Running};
 use super::machine::{Event, Machine};
 use super::nic::Nic;
+use super::qmp::Qmp;
 use super::scenario::name;
 use super::scenarios::{WIRE, links, wire};
 use super::session::RunDir;
@@ -63,7 +66,8 @@ impl Default for Plan {
 /// Running machines; whatever still runs when it is dropped is killed.
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
-    nics: Vec<Nic>,
+    /// None where it was killed.
+    nics: RefCell<Vec<Option<Nic>>>,
     dir: RunDir,
     events: Receiver<Event>,
     deadline: Instant,
@@ -77,10 +81,32 @@ pub(crate) struct Node {
     pub address: String,
     machine: Machine,
     control: Control,
+    /// Socket of QEMU's own.
+    monitor: PathBuf,
+    fate: Cell<Fate>,
     deadline: Instant,
 }
 
+/// What has become of a machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nothing: it ends without a complaint.
+    Well,
+    /// Its RNIC was killed, of which QEMU complains.
+    Bereft,
+    /// Its QEMU has ended.
+    Gone,
+}
+
 impl Node {
+    /// Connects to its QEMU.
+    ///
+    /// # Errors
+    /// That is gone.
+    pub(crate) fn qmp(&self) -> Result<Qmp> {
+        Qmp::connect(&self.monitor, self.deadline)
+    }
+
     /// Runs a command to its end; it has to succeed.
     ///
     /// # Errors
@@ -235,11 +261,13 @@ impl Cluster {
         let (sender, events) = channel();
         let mut cluster = Cluster {
             nodes: Vec::new(),
-            nics: start_nics(prepared, plan, &dir.path, deadline)?,
+            nics: RefCell::default(),
             dir,
             events,
             deadline,
         };
+        let nics = start_nics(prepared, plan, &cluster.dir.path, deadline)?;
+        cluster.nics = RefCell::new(nics.into_iter().map(Some).collect());
         for index in 0..plan.vms {
             let command = command(prepared, debian, plan, index, &cluster.dir.path);
             cluster.add(plan, index, command, &sender)?;
@@ -283,6 +311,8 @@ impl Cluster {
             address: format!("10.78.0.{}", index + 1),
             machine,
             control: Control::connect(name, &socket, &log)?,
+            monitor: dir.join(format!("{name}.qmp")),
+            fate: Cell::new(Fate::Well),
             deadline: self.deadline,
         });
         Ok(())
@@ -309,6 +339,46 @@ impl Cluster {
         &self.dir.path
     }
 
+    /// Sends a signal to the RNIC with a number.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) fn signal_nic(&self, number: usize, signal: Signal) -> Result<()> {
+        let mut nics = self.nics.borrow_mut();
+        let nic = nics.get_mut(number).and_then(Option::as_mut);
+        nic.context("there is such an RNIC")?.signal(signal)
+    }
+
+    /// Kills the RNIC of a machine, which has one of its own. The machine is stopped meanwhile, as
+    /// QEMU ends when it waits for an answer just then (`qemu-configs/README.md`).
+    ///
+    /// # Errors
+    /// It, or the machine, is gone.
+    pub(crate) fn kill_nic(&self, number: usize) -> Result<()> {
+        let node = self.nodes.get(number).context("there is such a machine")?;
+        let mut qmp = node.qmp()?;
+        qmp.execute("stop", &serde_json::json!({}))?;
+        let nic = self
+            .nics
+            .borrow_mut()
+            .get_mut(number)
+            .and_then(Option::take);
+        drop(nic.context("there is such an RNIC")?);
+        node.fate.set(Fate::Bereft);
+        qmp.execute("cont", &serde_json::json!({}))?;
+        Ok(())
+    }
+
+    /// Waits until the machine's QEMU has ended, and returns its own words.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub(crate) fn bury(&self, node: &Node) -> Result<String> {
+        self.wait_for_an_end()?;
+        node.fate.set(Fate::Gone);
+        Ok(node.machine.words())
+    }
+
     /// Looks at the kernels' complaints, powers the machines off, and stops the RNICs.
     ///
     /// # Errors
@@ -316,18 +386,27 @@ impl Cluster {
     /// end well.
     pub(crate) fn close(mut self) -> Result<()> {
         let mut last = Vec::new();
-        for node in &self.nodes {
+        for node in self
+            .nodes
+            .iter()
+            .filter(|node| node.fate.get() != Fate::Gone)
+        {
             node.forgive(&[])?;
             last.push(node.start("exec poweroff -ff")?);
         }
-        for _ in 0..self.nodes.len() {
+        for _ in 0..last.len() {
             self.wait_for_an_end()?;
         }
         drop(last);
         for node in std::mem::take(&mut self.nodes) {
-            node.machine.check_end()?;
+            match node.fate.get() {
+                Fate::Well => node.machine.check_end()?,
+                Fate::Bereft => node.machine.check_status()?,
+                Fate::Gone => {}
+            }
         }
-        self.nics.into_iter().try_for_each(Nic::stop)
+        let nics = self.nics.into_inner();
+        nics.into_iter().flatten().try_for_each(Nic::stop)
     }
 
     fn wait_for_an_end(&self) -> Result<()> {

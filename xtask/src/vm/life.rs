@@ -13,7 +13,7 @@ use super::control::Running;
 use super::stock::{on, rdma_device};
 
 /// What the module says when a function is up.
-const UP: &str = "function is up";
+pub(super) const UP: &str = "function is up";
 /// What it says, at level warning, when it takes up a function that has failed.
 const FAILED: &str = "the device has failed: starting over";
 
@@ -28,7 +28,7 @@ struct Departure {
     warnings: &'static [&'static str],
 }
 
-const DEPARTURES: [Departure; 4] = [
+const DEPARTURES: [Departure; 5] = [
     Departure {
         name: "the module is unloaded and loaded",
         command: "rmmod vrnic && modprobe vrnic",
@@ -46,6 +46,13 @@ const DEPARTURES: [Departure; 4] = [
         command: "cd /sys/bus/pci/drivers/vrnic; for time in $(seq 10); do \
                   echo $function > unbind && echo $function > bind || exit 1; done",
         times: 10,
+        warnings: &[],
+    },
+    Departure {
+        name: "the function is removed from the bus and found again",
+        command: "for time in $(seq 3); do echo 1 > /sys/bus/pci/devices/$function/remove && \
+                  [ -z \"$(rdma link)\" ] && echo 1 > /sys/bus/pci/rescan || exit 1; done",
+        times: 3,
         warnings: &[],
     },
     Departure {
@@ -79,17 +86,17 @@ pub(crate) fn driver(prepared: &Prepared) -> Result<()> {
 }
 
 /// Guest a, whose function goes and comes, and its peer.
-struct Pair<'a> {
-    a: &'a Node,
-    b: &'a Node,
+pub(super) struct Pair<'a> {
+    pub a: &'a Node,
+    pub b: &'a Node,
     /// Names in guest a of the RDMA device, the interface and the function.
-    device: String,
+    pub device: String,
     interface: String,
-    function: String,
+    pub function: String,
 }
 
 impl<'a> Pair<'a> {
-    fn new(cluster: &'a Cluster) -> Result<Self> {
+    pub(super) fn new(cluster: &'a Cluster) -> Result<Self> {
         let (a, b) = cluster.pair()?;
         let device = rdma_device(a)?;
         let path = format!("/sys/class/infiniband/{device}/device");
@@ -125,21 +132,27 @@ impl<'a> Pair<'a> {
         self.a.forgive(departure.warnings)
     }
 
-    /// Programs that use the function without end: RDMA writes, a server, and a flood of packets.
-    fn traffic(&self) -> Result<Vec<Running>> {
-        let (a, b) = (self.a, self.b);
+    /// RDMA writes without end: the peer's program, and the one that writes.
+    pub(super) fn writes(&self) -> Result<(Running, Running)> {
         let writes = "stdbuf -oL ib_write_bw --run_infinitely -D 1";
-        let mut sink = b.start(writes)?;
+        let mut sink = self.b.start(writes)?;
         sink.wait_for("Waiting for client to connect")?;
-        let mut writer = a.start(&format!("{writes} {}-virtio", b.name))?;
+        let mut writer = self.a.start(&format!("{writes} {}-virtio", self.b.name))?;
+        // A line of results, which begins with the size of a message.
+        writer.wait_for(" 65536 ")?;
+        Ok((sink, writer))
+    }
+
+    /// Programs that use the function without end: RDMA writes, a server, and a flood of packets.
+    pub(super) fn traffic(&self) -> Result<Vec<Running>> {
+        let (a, b) = (self.a, self.b);
         let server = a.start(&format!("rping -s -P -a {}", a.address))?;
         let client = b.start(&format!(
             "until rping -c -C 1 -a {0}; do :; done; echo connected; rping -c -a {0}",
             a.address
         ))?;
         let flood = a.start(&format!("ping -q -f -s 1400 {} 2> /dev/null", b.address))?;
-        // A line of results, which begins with the size of a message.
-        writer.wait_for(" 65536 ")?;
+        let (sink, writer) = self.writes()?;
         let mut programs = vec![client];
         if let Some(client) = programs.first_mut() {
             client.wait_for("connected")?;
@@ -167,7 +180,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Packets and verified RDMA data from guest a to its peer.
-    fn exchange(&self) -> Result<()> {
+    pub(super) fn exchange(&self) -> Result<()> {
         let (a, to) = (self.a, &self.b.address);
         // The first ones may come before the link is up and the device has its GIDs.
         a.run(&format!("ping -q -c 1 -w 60 {to}"))?;

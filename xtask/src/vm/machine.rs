@@ -78,7 +78,7 @@ impl Machine {
     /// It ends before, or has not made it at `deadline`.
     pub(crate) fn wait_for_socket(&mut self, socket: &Path, deadline: Instant) -> Result<()> {
         let there = self.qemu.wait_for_file(socket, deadline);
-        there.with_context(|| std::fs::read_to_string(&self.errors).unwrap_or_default())
+        there.with_context(|| self.words())
     }
 
     /// Waits for QEMU's end and looks at its own words.
@@ -86,19 +86,33 @@ impl Machine {
     /// # Errors
     /// It failed, or complained.
     pub(crate) fn check_end(mut self) -> Result<()> {
-        let status = self.qemu.child().wait()?;
-        let words = std::fs::read_to_string(&self.errors).unwrap_or_default();
-        if !status.success() {
-            bail!(
-                "guest {}: QEMU failed ({status}): {}",
-                self.name,
-                words.trim()
-            );
-        }
-        match complaint(&words) {
+        self.wait()?;
+        match complaint(&self.words()) {
             Some(line) => bail!("guest {}: QEMU complains: {line}", self.name),
             None => Ok(()),
         }
+    }
+
+    /// Waits for QEMU's end, whatever it says.
+    ///
+    /// # Errors
+    /// It failed.
+    pub(crate) fn check_status(mut self) -> Result<()> {
+        self.wait()
+    }
+
+    /// QEMU's own words until now.
+    pub(crate) fn words(&self) -> String {
+        std::fs::read_to_string(&self.errors).unwrap_or_default()
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let status = self.qemu.child().wait()?;
+        if !status.success() {
+            let (name, words) = (&self.name, self.words());
+            bail!("guest {name}: QEMU failed ({status}): {}", words.trim());
+        }
+        Ok(())
     }
 }
 

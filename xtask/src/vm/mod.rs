@@ -4,7 +4,8 @@
 //! - [`machine`] is one running QEMU with its guest's console.
 //! - [`nic`] is one running `vrnic serve`.
 //! - [`capture`] has tshark judge the packets of a run.
-//! - [`cluster`] is several machines with a whole Debian, in which [`control`] runs commands.
+//! - [`cluster`] is several machines with a whole Debian, in which [`control`] runs commands, while
+//!   [`qmp`] asks their QEMU for something.
 //! - [`scenario`] says what to run and what came of it, [`session`] runs it; [`scenarios`] has
 //!   them by name, and [`tests`] what is tested on them.
 //!
@@ -33,6 +34,8 @@ pub(crate) mod interop;
 pub(crate) mod life;
 pub(crate) mod machine;
 pub(crate) mod nic;
+pub(crate) mod plug;
+pub(crate) mod qmp;
 pub(crate) mod scenario;
 pub(crate) mod scenarios;
 pub(crate) mod session;

@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use rustix::process::Signal;
 
 use super::machine::Event;
 use crate::process::Background;
@@ -69,6 +70,15 @@ impl Nic {
         let status = self.process.ended()?;
         let (log, words) = (self.log.display(), self.last_words());
         Some(anyhow!("vrnic ended ({status}), its log is {log}: {words}"))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+        let running = self.process.signal(signal);
+        running.with_context(|| self.last_words())
     }
 
     /// Ends it as its user would.

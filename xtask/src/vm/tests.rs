@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture, consumers, interop, life, side_by_side, stock, stock_tools};
+use super::{Prepared, capture, consumers, interop, life, plug, side_by_side, stock, stock_tools};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
@@ -74,12 +74,25 @@ pub(crate) const ALL: &[Test] = &[
         "stock tools: an RNIC's guest and one with Linux Soft-RoCE, both ways",
         interop::test,
     ),
+    (
+        "stock tools: ibv_asyncwatch hears of the port",
+        stock_tools::events,
+    ),
     ("vm: NFS over RDMA between stock guests", consumers::nfs),
     (
         "vm: NVMe over Fabrics between stock guests",
         consumers::nvme,
     ),
     ("vm: the driver goes and comes under traffic", life::driver),
+    (
+        "vm: a vrnic is stopped under traffic and goes on",
+        plug::stopped,
+    ),
+    ("vm: a vrnic is killed under traffic", plug::killed),
+    (
+        "vm: a function is plugged in and, where QEMU can, unplugged",
+        plug::plugged,
+    ),
 ];
 
 fn guest(report: &Report, index: usize) -> Result<&Said> {
