@@ -7,10 +7,10 @@
 #   SOCKET=/tmp/a.sock RUN=/tmp qemu-configs/debian.sh a [QEMU ARGUMENTS]
 #   SOCKET=/tmp/b.sock RUN=/tmp qemu-configs/debian.sh b [QEMU ARGUMENTS]
 #
-# The guests start from the same two read-only images, the distribution (IMAGE) and what our
-# packages add to it (LAYER), and keep what they write in memory. They also have an ordinary
-# network between them (virtio-net), over a socket in the folder RUN; start a first. With one
-# machine alone, b is not needed. Without SOCKET the machine has no vrnic.
+# The guests start from the same read-only images, the distribution (IMAGE), another kernel of it
+# if there is one (KERNEL_LAYER) and what our packages add (LAYER), and keep what they write in
+# memory. They also have an ordinary network between them (virtio-net), over a socket in the folder
+# RUN; start a first. With one machine alone, b is not needed. Without SOCKET the machine has no vrnic.
 set -eu
 role=${1:-}
 case $role in
@@ -21,8 +21,8 @@ case $role in
     ;;
 esac
 shift
-# Written by `cargo xtask prepare`: IMAGE, LAYER, and this guest's KERNEL and INITRD.
-debian=$(dirname "$0")/../target/debian/env
+# Written by `cargo xtask prepare --kernel DEBIAN_KERNEL`: the images, and this guest's KERNEL and INITRD.
+debian=$(dirname "$0")/../target/debian/${DEBIAN_KERNEL:-stable}/env
 if [ -r "$debian" ]; then . "$debian"; fi
 MEMORY=${MEMORY:-1G}
 . "$(dirname "$0")/common.sh"
@@ -35,6 +35,14 @@ b) : "${NETDEV:=stream,server=off,addr.type=unix,addr.path=$RUN/net.sock}" ;;
 *) : "${NETDEV:?is not set, and needed for more than two machines}" ;;
 esac
 
+# The guest lays the disks over each other in this order.
+for disk in "$LAYER" "${KERNEL_LAYER:-}" "$IMAGE"; do
+    [ -n "$disk" ] || continue
+    set -- \
+        -drive "file=$disk,format=raw,readonly=on,if=none,id=disk$#" -device "virtio-blk-pci,drive=disk$#" \
+        "$@"
+done
+
 # The controllers that are off, and the module that is not to be loaded, are what the guest would
 # spend time on in vain. The virtio-serial port is how `cargo xtask` runs commands in the guest, and
 # the QMP socket how it, or a person, plugs and unplugs devices (README.md).
@@ -44,8 +52,6 @@ exec "$QEMU" \
     -accel "$ACCEL" -cpu "$CPU" -smp "$CPUS" \
     -m "$MEMORY" -object memory-backend-memfd,id=mem,size="$MEMORY",share=on \
     -machine q35,memory-backend=mem,sata=off,smbus=off,i8042=off \
-    -drive "file=$IMAGE,format=raw,readonly=on,if=none,id=base" -device virtio-blk-pci,drive=base \
-    -drive "file=$LAYER,format=raw,readonly=on,if=none,id=layer" -device virtio-blk-pci,drive=layer \
     -netdev "$NETDEV,id=net" \
     -device "virtio-net-pci,netdev=net,host_mtu=9000,romfile=,mac=52:54:00:00:00:0$number" \
     -qmp "unix:$RUN/$role.qmp,server=on,wait=off" \

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::debian::Debian;
+use crate::debian::kernel::Kernel;
 use crate::paths;
 use crate::process::Background;
 use crate::vm::Prepared;
@@ -30,11 +31,17 @@ const START: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Something cannot be prepared or does not start.
-pub(crate) fn run(vms: usize, vrnic: Vec<String>, qemu: Vec<String>) -> Result<ExitCode> {
+pub(crate) fn run(
+    kernel: Kernel,
+    vms: usize,
+    vrnic: Vec<String>,
+    qemu: Vec<String>,
+) -> Result<ExitCode> {
     let prepared = Prepared::get(false)?;
-    let debian = Debian::get(&prepared.programs)?;
+    let debian = Debian::get(&prepared.programs, kernel)?;
     let plan = Plan {
         name: RUN,
+        kernel,
         vms,
         nic: vrnic,
         qemu,

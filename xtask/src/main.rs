@@ -32,6 +32,8 @@ mod softroce;
 mod test;
 mod vm;
 
+use debian::kernel::Kernel;
+
 /// Prepares QEMU and guests; runs the demo, the tests and the benchmarks.
 ///
 /// Everything that is fetched or made lies under target/vm and is made once. Environment:
@@ -52,6 +54,9 @@ enum Task {
         /// Throw away what was prepared before and get the current packages
         #[arg(long)]
         refresh: bool,
+        /// Kernel of the guests with a whole Debian
+        #[arg(long, value_enum, default_value_t)]
+        kernel: Kernel,
     },
     /// Two virtual machines exchange RDMA through vrnic; ends with a table
     Demo,
@@ -77,6 +82,9 @@ enum Task {
         /// Number of machines, 1 to 8
         #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
         vms: u8,
+        /// Kernel of the machines
+        #[arg(long, value_enum, default_value_t)]
+        kernel: Kernel,
         /// Further arguments of each `vrnic serve`, such as --vrnic=--impair --vrnic=drop=1%
         #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
         vrnic: Vec<String>,
@@ -129,10 +137,10 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Prepare { refresh } => {
+        Task::Prepare { refresh, kernel } => {
             let prepared = vm::Prepared::get(refresh)?;
             println!("{prepared}");
-            debian::Debian::get(&prepared.programs)?;
+            debian::Debian::get(&prepared.programs, kernel)?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Demo => demo::run(),
@@ -148,7 +156,12 @@ fn run(task: Task) -> Result<ExitCode> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Task::Guest { vms, vrnic, qemu } => guest_shell::run(usize::from(vms), vrnic, qemu),
+        Task::Guest {
+            vms,
+            kernel,
+            vrnic,
+            qemu,
+        } => guest_shell::run(kernel, usize::from(vms), vrnic, qemu),
         Task::GuestRun { machine, command } => guest_shell::run_in(&machine, &command),
         Task::CaptureSoftroce { file } => softroce::capture(&file),
         Task::Vm {

@@ -5,10 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::digest::Digest;
-use super::{chroot, locked_roots};
+use super::kernel::release;
+use super::{backports, chroot, locked_roots};
 use crate::host::apt::Request;
 use crate::host::root::{Roots, quote};
 use crate::{paths, process};
@@ -109,17 +110,12 @@ impl Base {
             fs::write(&stamp_file, format!("{stamp}\n{digest}\n"))?;
         }
         Ok(Base {
-            release: kernel_release(&root)?,
+            release: release(&root.join("usr/lib/modules"))?,
             stamp: fs::read_to_string(&stamp_file)?,
             root,
             image,
             mke2fs,
         })
-    }
-
-    /// The kernel, as QEMU loads it.
-    pub(crate) fn kernel(&self) -> PathBuf {
-        self.root.join(format!("boot/vmlinuz-{}", self.release))
     }
 }
 
@@ -129,6 +125,7 @@ impl Base {
 /// It cannot be removed.
 pub(crate) fn forget() -> Result<()> {
     let dir = paths::vm().join("debian");
+    backports::forget()?;
     chroot::remove(&dir.join("root"))?;
     crate::host::root::remove(&dir)
 }
@@ -242,13 +239,4 @@ fn make_image(mke2fs: &str, folder: &str, image: &Path, mib: &str) -> Result<()>
     println!("Debian guest: making the image of the root");
     let mut command = chroot::script(&image_script(mke2fs, folder, image, mib))?;
     process::output(&mut command).map(drop)
-}
-
-/// Version of the one kernel in the root.
-fn kernel_release(root: &Path) -> Result<String> {
-    let names = fs::read_dir(root.join("usr/lib/modules"))?.flatten();
-    let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
-    ensure!(names.len() == 1, "the root has {} kernels", names.len());
-    let name = names.first().context("there is one")?;
-    Ok(name.to_string_lossy().into_owned())
 }

@@ -5,7 +5,7 @@
 //! a range of subordinate ids (`/etc/subuid`) for the other users of a Debian system; roots and
 //! images made that way belong to these ids.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,8 +20,8 @@ const HELP: &str = "making a Debian guest takes root, or, as an ordinary user, t
 
 /// What the overlay of [`in_overlay`] is about.
 pub(crate) struct Overlay<'a> {
-    /// The root below; nothing in it changes.
-    pub lower: &'a Path,
+    /// The folders of the root below, the lowest first; nothing in them changes.
+    pub lower: &'a [PathBuf],
     /// Folders of this machine, and where they are seen in the root.
     pub binds: &'a [(&'a Path, &'a str)],
     /// What root runs in it, by `sh`.
@@ -74,17 +74,24 @@ pub(crate) fn in_overlay(overlay: &Overlay, log: &Path) -> Result<()> {
 
 /// `/mnt` is a place that every machine has; in this mount namespace it is ours.
 fn overlay_script(overlay: &Overlay) -> String {
-    let mut text = format!(
-        "mount -t tmpfs tmpfs /mnt\n\
-         mkdir /mnt/lower /mnt/upper /mnt/work /mnt/root\n\
-         mount --bind {} /mnt/lower\n\
-         mount -t overlay -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root\n\
+    let mut text = "mount -t tmpfs tmpfs /mnt\nmkdir /mnt/upper /mnt/work /mnt/root\n".to_owned();
+    let mut lower = Vec::new();
+    for (number, folder) in overlay.lower.iter().enumerate() {
+        // A name that the options of a mount can have.
+        let name = format!("/mnt/lower{number}");
+        let folder = quote(&folder.to_string_lossy());
+        text += &format!("mkdir {name}; mount --bind {folder} {name}\n");
+        // The first one named is the topmost.
+        lower.insert(0, name);
+    }
+    text += &format!(
+        "mount -t overlay -o lowerdir={},upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root\n\
          mount --rbind /dev /mnt/root/dev\n\
          mount -t proc proc /mnt/root/proc\n\
          mount -t tmpfs tmpfs /mnt/root/tmp\n\
          mount -t tmpfs tmpfs /mnt/root/run\n\
          cd /mnt/root\n",
-        quote(&overlay.lower.to_string_lossy())
+        lower.join(":")
     );
     for (from, to) in overlay.binds {
         let from = quote(&from.to_string_lossy());

@@ -1,15 +1,16 @@
-//! What installing our packages changes in the base, as an ext4 image: DKMS builds the module
-//! for the kernel of the base, on this machine's processor and not on the guest's.
+//! What installing our packages changes in a root, as an ext4 image: DKMS builds the module for
+//! the kernel of the root, on this machine's processor and not on the guest's.
 //!
 //! The compiler's intermediate files are kept from one time to the next, outside the image.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::base::{Base, image_script};
+use super::base::image_script;
 use super::chroot::{self, Overlay};
+use super::kernel::Stack;
 use super::packages::Packages;
 use crate::paths;
 
@@ -25,21 +26,25 @@ const INSTALL: &str = "\
     modinfo -k $(ls /lib/modules) vrnic\n\
     rm -rf /var/cache/apt/* /var/log/apt /var/log/dpkg.log\n";
 
-/// The image, made if it is not there or the packages have changed.
+/// The image in a folder, made if it is not there or the packages or the root have changed.
 ///
 /// # Errors
 /// The packages cannot be installed; the module does not build.
-pub(crate) fn get(base: &Base, packages: &Packages) -> Result<PathBuf> {
-    let dir = paths::target().join("debian");
+pub(crate) fn get(stack: &Stack, packages: &Packages, dir: &Path) -> Result<PathBuf> {
     let (image, stamp) = (dir.join("layer.ext4"), dir.join("layer.stamp"));
-    let wanted = format!("{FORMAT} {}\n{}", packages.digest, base.stamp);
+    let wanted = format!("{FORMAT} {}\n{}", packages.digest, stack.stamp);
     if fs::read_to_string(&stamp).unwrap_or_default() == wanted && image.is_file() {
         return Ok(image);
     }
-    println!("Debian guest: installing vrnic-dkms and vrnic-provider");
-    let (cache, debs) = (dir.join("cargo"), dir.join("packages"));
-    for dir in [&cache, &debs] {
-        fs::create_dir_all(dir)?;
+    println!(
+        "Debian guest: installing vrnic-dkms and vrnic-provider for Linux {}",
+        stack.release
+    );
+    // The compiler's files are for each kernel the same, but for the last crates.
+    let cache = paths::target().join("debian/cargo");
+    let debs = dir.join("packages");
+    for folder in [&cache, &debs] {
+        fs::create_dir_all(folder)?;
     }
     for entry in fs::read_dir(&debs)? {
         fs::remove_file(entry?.path())?;
@@ -51,9 +56,9 @@ pub(crate) fn get(base: &Base, packages: &Packages) -> Result<PathBuf> {
         )?;
     }
     fs::write(&stamp, "")?;
-    let image_script = image_script(&base.mke2fs, "\"$UPPER\"", &image, "${mib}");
+    let image_script = image_script(&stack.mke2fs, "\"$UPPER\"", &image, "${mib}");
     let overlay = Overlay {
-        lower: &base.root,
+        lower: &stack.folders,
         binds: &[(&debs, "/packages"), (&cache, "/var/cache/vrnic-cargo")],
         inside: INSTALL,
         after: &format!(

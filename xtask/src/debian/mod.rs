@@ -2,12 +2,14 @@
 //!
 //! - [`base`]: the root with everything that a user of RDMA would install from Debian, and with
 //!   what builds a kernel module; made once.
+//! - [`kernel`]: the root with the kernel that is asked for, that of the base or that of the
+//!   [`backports`].
 //! - [`tree`]: our sources as a package ships them, which build without a network;
 //!   [`packages`] makes `vrnic-dkms` and `vrnic-provider` of them, with [`deb`] for the format.
 //! - [`layer`]: what installing these packages changes in the root, as an image of its own.
 //! - [`chroot`]: runs programs in a root without changing it, or anything of this machine.
 //!
-//! A guest lays the layer over the base ([`vrnic-guest-init`](../../guest-init)), so that a
+//! A guest lays the layers over the base ([`vrnic-guest-init`](../../guest-init)), so that a
 //! changed driver costs its own build and a small image, not another copy of the root. Each step
 //! is known by a [`digest`] of all that went into it, and is done again when that has changed.
 
@@ -22,25 +24,30 @@ use crate::host::lock::Lock;
 use crate::host::root::{Roots, quote};
 use crate::paths;
 
+pub(crate) mod backports;
 pub(crate) mod base;
 pub(crate) mod chroot;
 pub(crate) mod deb;
 pub(crate) mod digest;
+pub(crate) mod kernel;
 pub(crate) mod layer;
 pub(crate) mod packages;
 pub(crate) mod tree;
 
 use base::Base;
+use kernel::{Kernel, Stack};
 use packages::Packages;
 
 /// Everything a guest boots from.
 pub(crate) struct Debian {
     /// The root without our packages.
-    pub base: Base,
+    stack: Stack,
+    /// Its kernel.
+    kernel: PathBuf,
     /// Image of what our packages add.
-    pub layer: PathBuf,
+    layer: PathBuf,
     /// Its initramfs.
-    pub initramfs: PathBuf,
+    initramfs: PathBuf,
 }
 
 impl Debian {
@@ -48,14 +55,18 @@ impl Debian {
     ///
     /// # Errors
     /// Something can neither be found nor made; the error says what to do.
-    pub(crate) fn get(programs: &Programs) -> Result<Debian> {
+    pub(crate) fn get(programs: &Programs, kernel: Kernel) -> Result<Debian> {
         let base = Base::get()?;
+        let stack = kernel.over(&base)?;
         let _lock = Lock::take(&paths::target().join("packages.lock"))?;
         let packages = Packages::build(&base)?;
-        let layer = layer::get(&base, &packages)?;
-        let initramfs = system::initramfs(&base, programs)?;
+        let dir = paths::target().join("debian").join(kernel.name());
+        fs::create_dir_all(&dir)?;
+        let layer = layer::get(&stack, &packages, &dir)?;
+        let initramfs = system::initramfs(&stack, programs, &dir)?;
         let debian = Debian {
-            base,
+            kernel: stack.kernel()?,
+            stack,
             layer,
             initramfs,
         };
@@ -65,17 +76,22 @@ impl Debian {
             .iter()
             .map(|(n, v)| line((n, v)))
             .collect();
-        fs::write(paths::target().join("debian/env"), text)?;
+        fs::write(dir.join("env"), text)?;
         Ok(debian)
     }
 
     /// The values that `qemu-configs/debian.sh` takes from the environment.
-    pub(crate) fn environment(&self) -> [(&'static str, String); 4] {
+    pub(crate) fn environment(&self) -> [(&'static str, String); 5] {
         let path = |path: &Path| path.to_string_lossy().into_owned();
+        let (image, kernel_layer) = &self.stack.images;
         [
-            ("KERNEL", path(&self.base.kernel())),
+            ("KERNEL", path(&self.kernel)),
             ("INITRD", path(&self.initramfs)),
-            ("IMAGE", path(&self.base.image)),
+            ("IMAGE", path(image)),
+            (
+                "KERNEL_LAYER",
+                kernel_layer.as_deref().map(path).unwrap_or_default(),
+            ),
             ("LAYER", path(&self.layer)),
         ]
     }

@@ -165,7 +165,7 @@ fn write_provider(base: &Base, dir: &Path, tree: &Path) -> Result<()> {
     let build = dir.join("provider-build");
     fs::create_dir_all(&build)?;
     let overlay = Overlay {
-        lower: &base.root,
+        lower: std::slice::from_ref(&base.root),
         binds: &[(tree, "/source"), (&build, "/build")],
         inside: "cd /source\nexport CARGO_HOME=/build/home RUSTFLAGS='-C strip=symbols'\n\
                  cargo build --release --offline --package vrnic-verbs --target-dir /build",

@@ -90,7 +90,15 @@ impl Apt {
     /// # Errors
     /// A package does not exist or cannot be fetched.
     pub(crate) fn download(&self, request: &Request) -> Result<Downloaded> {
-        fs::write(self.dir.join("status"), installed(request.provided))?;
+        self.download_over(&installed(request.provided), request)
+    }
+
+    /// The same for a system that has the packages of a database.
+    ///
+    /// # Errors
+    /// As [`Apt::download`].
+    pub(crate) fn download_over(&self, database: &str, request: &Request) -> Result<Downloaded> {
+        fs::write(self.dir.join("status"), database)?;
         let dir = self.dir.join("archives").join(request.name);
         fs::create_dir_all(dir.join("partial"))?;
         let plan = process::output(self.install(request, &dir).arg("--simulate"))?;

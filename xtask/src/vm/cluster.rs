@@ -28,12 +28,15 @@ use super::scenario::name;
 use super::scenarios::{WIRE, links, wire};
 use super::session::RunDir;
 use crate::debian::Debian;
+use crate::debian::kernel::Kernel;
 use crate::paths;
 
 /// What to boot.
 pub(crate) struct Plan {
     /// Name of the run and of its folder.
     pub name: &'static str,
+    /// Kernel of the machines.
+    pub kernel: Kernel,
     /// Number of machines, 1 to 8.
     pub vms: usize,
     /// Time after which every wait has failed.
@@ -53,6 +56,7 @@ impl Default for Plan {
     fn default() -> Plan {
         Plan {
             name: "cluster",
+            kernel: Kernel::Stable,
             vms: 2,
             bound: Duration::from_secs(300),
             one_process: false,

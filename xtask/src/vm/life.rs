@@ -69,20 +69,27 @@ pub(crate) fn driver(prepared: &Prepared) -> Result<()> {
         name: "life-driver",
         ..Plan::default()
     };
-    on(prepared, &plan, |cluster| {
-        let pair = Pair::new(cluster)?;
-        let _server = pair
-            .b
-            .start(&format!("rping -s -P -a {}", pair.b.address))?;
-        let mut kernel = pair.a.start("stdbuf -oL dmesg -w")?;
-        pair.exchange()?;
-        for departure in &DEPARTURES {
-            println!("  {}", departure.name);
-            let gone = pair.depart(departure, &mut kernel);
-            gone.context(departure.name)?;
-        }
-        Ok(())
-    })
+    on(prepared, &plan, |cluster| go_and_come(cluster, &DEPARTURES))
+}
+
+/// The module of guest a is unloaded and loaded.
+pub(super) fn reload(cluster: &Cluster) -> Result<()> {
+    go_and_come(cluster, DEPARTURES.get(..1).unwrap_or_default())
+}
+
+fn go_and_come(cluster: &Cluster, departures: &[Departure]) -> Result<()> {
+    let pair = Pair::new(cluster)?;
+    let _server = pair
+        .b
+        .start(&format!("rping -s -P -a {}", pair.b.address))?;
+    let mut kernel = pair.a.start("stdbuf -oL dmesg -w")?;
+    pair.exchange()?;
+    for departure in departures {
+        println!("  {}", departure.name);
+        let gone = pair.depart(departure, &mut kernel);
+        gone.context(departure.name)?;
+    }
+    Ok(())
 }
 
 /// Guest a, whose function goes and comes, and its peer.

@@ -162,12 +162,12 @@ fn holds(row: &Row, best: &[Option<f64>; 2]) -> bool {
 
 /// Measures all rows on both devices, prints the table, and holds the ratios that are asked for.
 pub(crate) fn test(prepared: &Prepared) -> Result<()> {
-    let debian = Debian::get(&prepared.programs)?;
     let plan = Plan {
         name: "side-by-side",
         one_process: true,
         ..Plan::default()
     };
+    let debian = Debian::get(&prepared.programs, plan.kernel)?;
     let cluster = Cluster::boot(prepared, &debian, &plan)?;
     let (a, b) = cluster.pair()?;
     let ours = Device {

@@ -16,7 +16,7 @@ pub(super) fn on(
     plan: &Plan,
     test: impl FnOnce(&Cluster) -> Result<()>,
 ) -> Result<()> {
-    let debian = Debian::get(&prepared.programs)?;
+    let debian = Debian::get(&prepared.programs, plan.kernel)?;
     let cluster = Cluster::boot(prepared, &debian, plan)?;
     let logs = format!("logs: {}", cluster.dir().display());
     test(&cluster).context(logs.clone())?;
@@ -30,37 +30,40 @@ pub(crate) fn device(prepared: &Prepared) -> Result<()> {
         name: "stock-device",
         ..Plan::default()
     };
-    on(prepared, &plan, |cluster| {
-        for node in cluster.nodes() {
-            let device = rdma_device(node)?;
-            let info = node.run(&format!("ibv_devinfo -v -d {device}"))?.text;
-            for line in ["PORT_ACTIVE", "link_layer:\t\tEthernet", "max_qp:"] {
-                ensure!(
-                    info.contains(line),
-                    "guest {}: no {line:?} in {info}",
-                    node.name
-                );
-            }
-            let driver = node.run(&format!(
-                "readlink /sys/class/infiniband/{device}/device/driver"
-            ))?;
+    on(prepared, &plan, check_device)
+}
+
+/// The device is there and active in each guest, and the first two guests reach each other.
+pub(super) fn check_device(cluster: &Cluster) -> Result<()> {
+    for node in cluster.nodes() {
+        let device = rdma_device(node)?;
+        let info = node.run(&format!("ibv_devinfo -v -d {device}"))?.text;
+        for line in ["PORT_ACTIVE", "link_layer:\t\tEthernet", "max_qp:"] {
             ensure!(
-                driver.text.trim().ends_with("/vrnic"),
-                "{device} has the driver {}",
-                driver.text
+                info.contains(line),
+                "guest {}: no {line:?} in {info}",
+                node.name
             );
         }
-        let (a, b) = cluster.pair()?;
-        for (from, to) in [(a, b), (b, a)] {
-            let ping = from.run(&format!("ping -c 3 -W 5 {}", to.address))?.text;
-            ensure!(
-                ping.contains(" 0% packet loss"),
-                "guest {}: {ping}",
-                from.name
-            );
-        }
-        Ok(())
-    })
+        let driver = node.run(&format!(
+            "readlink /sys/class/infiniband/{device}/device/driver"
+        ))?;
+        ensure!(
+            driver.text.trim().ends_with("/vrnic"),
+            "{device} has the driver {}",
+            driver.text
+        );
+    }
+    let (a, b) = cluster.pair()?;
+    for (from, to) in [(a, b), (b, a)] {
+        let ping = from.run(&format!("ping -c 3 -W 5 {}", to.address))?.text;
+        ensure!(
+            ping.contains(" 0% packet loss"),
+            "guest {}: {ping}",
+            from.name
+        );
+    }
+    Ok(())
 }
 
 /// An unprivileged process does to a guest's device whatever it may (`tests/torment`), while that

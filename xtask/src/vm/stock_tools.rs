@@ -263,11 +263,27 @@ fn group(prepared: &Prepared, name: &'static str, table: Table) -> Result<()> {
         name,
         ..Plan::default()
     };
-    on(prepared, &plan, |cluster: &Cluster| {
-        let (a, b) = cluster.pair()?;
-        let tools = table(&Ends::of(a, b)?);
-        tools.iter().try_for_each(|tool| check(a, b, tool))?;
-        [a, b].into_iter().try_for_each(reports)
+    on(prepared, &plan, |cluster| use_all(cluster, table))
+}
+
+/// Runs tools between the first two guests, and asks the administrator's tools afterwards.
+fn use_all(cluster: &Cluster, tools: impl FnOnce(&Ends) -> Vec<Tool>) -> Result<()> {
+    let (a, b) = cluster.pair()?;
+    let tools = tools(&Ends::of(a, b)?);
+    tools.iter().try_for_each(|tool| check(a, b, tool))?;
+    [a, b].into_iter().try_for_each(reports)
+}
+
+/// Few tools that use much of the kernel module: completions by polling and by events, a shared
+/// receive queue, addresses that programs exchange and connections that the kernel makes.
+pub(super) fn one_of_each(cluster: &Cluster) -> Result<()> {
+    use_all(cluster, |ends| {
+        vec![
+            pingpong(ends, "ibv_rc_pingpong", "-c -e", "200 iters in"),
+            pingpong(ends, "ibv_srq_pingpong", "-c", "200 iters in"),
+            perftest(ends, "ib_write_bw", "-n 100", 65536),
+            perftest(ends, "ib_send_bw", "-n 100 -R", 4096),
+        ]
     })
 }
 

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
-use super::{Prepared, capture, consumers, interop, life, plug, side_by_side, stock, stock_tools};
+use super::{
+    Prepared, backports, capture, consumers, interop, life, plug, side_by_side, stock, stock_tools,
+};
 use crate::{demo, softroce};
 
 /// A test: its name, and what it does.
@@ -92,6 +94,10 @@ pub(crate) const ALL: &[Test] = &[
     (
         "vm: a function is plugged in and, where QEMU can, unplugged",
         plug::plugged,
+    ),
+    (
+        "vm: stock guests with the kernel of the backports",
+        backports::test,
     ),
 ];
 
