@@ -102,7 +102,8 @@ fn overlay_script(overlay: &Overlay) -> String {
          HOME=/root DEBIAN_FRONTEND=noninteractive sh -euc {}\n",
         quote(overlay.inside)
     );
-    text += "cd /\numount -l -R /mnt/root\n";
+    // All at once: an ordinary user may not take mounts of this machine apart.
+    text += "cd /\numount -l /mnt/root\n";
     text += &format!("UPPER=/mnt/upper\n{}\n", overlay.after);
     text
 }
