@@ -102,16 +102,18 @@ pub(super) unsafe fn bind(
 ) -> Option<Operation> {
     // SAFETY: as the caller says.
     let (mw, mr) = unsafe { (mw.as_ref()?, info.mr.as_ref()) };
-    let mask = access::REMOTE_WRITE | access::REMOTE_READ | access::REMOTE_ATOMIC;
-    let known = mask | access::ZERO_BASED;
-    if info.mw_access_flags & !known != 0 || (mr.is_none() && info.length > 0) {
+    // A window gives remote rights only; that its owner may write is for its region to say.
+    let rights = info.mw_access_flags & !access::LOCAL_WRITE;
+    let known =
+        access::REMOTE_WRITE | access::REMOTE_READ | access::REMOTE_ATOMIC | access::ZERO_BASED;
+    if rights & !known != 0 || (mr.is_none() && info.length > 0) {
         return None;
     }
     Some(Operation::BindWindow(Bind {
         window: mw.rkey,
         key,
         region: mr.map_or(0, |mr| mr.lkey),
-        access: AccessFlags::from_bits_truncate(info.mw_access_flags),
+        access: AccessFlags::from_bits_truncate(rights),
         start: info.addr,
         length: info.length,
     }))

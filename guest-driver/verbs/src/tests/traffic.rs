@@ -192,7 +192,8 @@ fn windows_are_bound_used_and_invalidated() {
             mr: app.mr,
             addr: app.memory + 1000,
             length: 100,
-            mw_access_flags: access::REMOTE_WRITE,
+            // The right of the owner says nothing about a window, but applications name it.
+            mw_access_flags: access::REMOTE_WRITE | access::LOCAL_WRITE,
         };
         let old = unsafe { (*mw).rkey };
         let key = old & !0xff | (old + 1) & 0xff;
