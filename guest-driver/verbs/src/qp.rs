@@ -5,6 +5,9 @@
 //! * [`builder`]: the extended interface, which builds work requests call by call;
 //! * [`request`]: work requests of verbs as the driver's descriptors know them.
 //!
+//! Requests can be posted in the states that let them (InfiniBand Architecture volume 1, 10.3.1):
+//! receive requests from INIT on, send requests from RTS on, and both in ERR, where they are flushed.
+//!
 //! Sending and receiving have a lock each. An XRC target, which receives into shared receive
 //! queues and sends nothing, has no queues here.
 
@@ -100,6 +103,18 @@ impl Queues {
         self.cqs().for_each(|cq| cq.queue.lock().attach(tables));
     }
 
+    /// Receive requests can be posted from now on.
+    fn take_receives(&self) {
+        if let Some(receive) = &self.receive {
+            receive.lock().ready = true;
+        }
+    }
+
+    /// Send requests can be posted from now on.
+    fn take_sends(&self) {
+        self.send.lock().queue.ready = true;
+    }
+
     /// The device has reset the queue pair: both rings start over, and nothing of before completes
     /// any more.
     fn renew(&self) {
@@ -132,21 +147,38 @@ pub(crate) unsafe extern "C" fn modify_qp(
     mask: c_int,
 ) -> c_int {
     // SAFETY: as the caller says.
-    let error = unsafe { modify(qp, attributes, mask) };
-    if error != 0 || mask & qp_mask::STATE == 0 {
-        return error;
-    }
-    // SAFETY: as the caller says.
-    if let Some(queues) = unsafe { Qp::queues(qp) } {
-        // SAFETY: as the caller says.
-        match unsafe { (*attributes).qp_state } {
-            qp_state::RESET => queues.renew(),
-            qp_state::RTS => queues.tables().clear_failed(),
-            qp_state::ERR => queues.tables().set_failed(),
-            _ => {}
+    unsafe {
+        let error = modify(qp, attributes, mask);
+        if error == 0 && mask & qp_mask::STATE != 0 {
+            note_state(qp, (*attributes).qp_state);
         }
+        error
     }
-    0
+}
+
+/// The kernel has taken the queue pair to `state`.
+///
+/// # Safety
+/// `qp` is alive.
+pub(crate) unsafe fn note_state(qp: *mut ibv_qp, state: u32) {
+    // SAFETY: as the caller says.
+    let Some(queues) = (unsafe { Qp::queues(qp) }) else {
+        return;
+    };
+    match state {
+        qp_state::RESET => queues.renew(),
+        qp_state::INIT => queues.take_receives(),
+        qp_state::RTS => {
+            queues.take_sends();
+            queues.tables().clear_failed();
+        }
+        qp_state::ERR => {
+            queues.take_receives();
+            queues.take_sends();
+            queues.tables().set_failed();
+        }
+        _ => {}
+    }
 }
 
 /// Has the kernel modify the queue pair.

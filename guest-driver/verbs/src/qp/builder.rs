@@ -225,7 +225,8 @@ unsafe extern "C" fn wr_start(qp: *mut ibv_qp_ex) {
     // SAFETY: as the caller says.
     if let Some(queues) = unsafe { Qp::queues(qp.cast()) } {
         let mut sender = queues.send.lock();
-        sender.builder.error = 0;
+        let ready = sender.queue.ready;
+        sender.builder.error = if ready { 0 } else { libc::EINVAL };
         sender.builder.open = false;
         sender.keep();
     }

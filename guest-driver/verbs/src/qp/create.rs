@@ -144,6 +144,7 @@ impl Plan {
             },
             head: 0,
             announced: 0,
+            ready: false,
         };
         let receive = receive_doorbell.map(|doorbell| ReceiveQueue {
             buffer: self.buffer,
@@ -151,6 +152,7 @@ impl Plan {
             tables: Arc::clone(&tables),
             doorbell,
             head: 0,
+            ready: false,
         });
         let sender = Sender {
             queue: send,
@@ -173,8 +175,9 @@ impl Plan {
     }
 }
 
-/// The rings for `cap`, within what the device has; `cap` gets what room for inline data that
-/// leaves, on which applications count that ask for none (`rdma_xclient` does).
+/// The rings for `cap`, within what the device has; `cap` gets the size that the receive queue then
+/// has (InfiniBand Architecture volume 1, 11.2.5.1), and what room for inline data that leaves, on
+/// which applications count that ask for none (`rdma_xclient` does).
 fn shape(
     limits: &Limits,
     qp_type: QpType,
@@ -201,6 +204,10 @@ fn shape(
     }
     let room = Shape::inline_room(&config).ok_or(libc::EINVAL)?;
     cap.max_inline_data = room.min(limits.max_inline);
+    if own_receive {
+        cap.max_recv_wr = shape.receive.entries();
+        cap.max_recv_sge = 1 << shape.log_receive_segments;
+    }
     Ok(shape)
 }
 

@@ -129,6 +129,11 @@ pub(crate) unsafe extern "C" fn post_send(
         return libc::EINVAL;
     };
     let mut sender = queues.send.lock();
+    if !sender.queue.ready {
+        // SAFETY: as the caller says.
+        unsafe { *bad = requests };
+        return libc::EINVAL;
+    }
     let mut next = requests;
     let mut error = 0;
     // SAFETY: as the caller says.
@@ -186,6 +191,11 @@ pub(crate) unsafe extern "C" fn post_recv(
         return libc::EINVAL;
     };
     let mut queue = receive.lock();
+    if !queue.ready {
+        // SAFETY: as the caller says.
+        unsafe { *bad = requests };
+        return libc::EINVAL;
+    }
     // SAFETY: as the caller says.
     let error = unsafe { post_receives(requests, bad, |wr_id, sges| queue.write(wr_id, sges)) };
     queue.announce();
@@ -210,6 +220,9 @@ pub(crate) unsafe extern "C" fn bind_mw(
         return libc::EINVAL;
     };
     let mut sender = queues.send.lock();
+    if !sender.queue.ready {
+        return libc::EINVAL;
+    }
     let request = SendRequest {
         wr_id: asked.wr_id,
         operation,

@@ -21,6 +21,8 @@ pub(crate) struct ReceiveQueue {
     pub(crate) doorbell: Doorbell,
     /// Entries ever written.
     pub(crate) head: u32,
+    /// The queue pair has been in a state that takes receive requests since it was created or reset.
+    pub(crate) ready: bool,
 }
 
 impl ReceiveQueue {
@@ -52,5 +54,6 @@ impl ReceiveQueue {
     pub(crate) fn restart(&mut self, tables: &Arc<Tables>) {
         self.tables = Arc::clone(tables);
         self.head = 0;
+        self.ready = false;
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct SendQueue {
     pub(crate) head: u32,
     /// Basic blocks that the device was told of.
     pub(crate) announced: u32,
+    /// The queue pair has been in a state that takes send requests since it was created or reset.
+    pub(crate) ready: bool,
 }
 
 impl SendQueue {
@@ -67,5 +69,6 @@ impl SendQueue {
     pub(crate) fn restart(&mut self, tables: &Arc<Tables>) {
         self.tables = Arc::clone(tables);
         (self.head, self.announced) = (0, 0);
+        self.ready = false;
     }
 }

@@ -10,6 +10,7 @@ use super::device::pages;
 use super::kernel;
 use crate::context;
 use crate::ffi::provider::*;
+use crate::qp;
 
 /// Bytes of the application's memory.
 pub(super) const SIZE: usize = 64 * 1024;
@@ -234,6 +235,19 @@ fn transition(qp: *mut ibv_qp, attributes: QpAttributes, mask: QpMask) {
         kernel::modify(number, attributes, QpMask::STATE | mask),
         Ok(())
     );
+    unsafe { qp::note_state(qp, u32::from(attributes.state)) };
+}
+
+/// Takes a connected `qp` from RESET to INIT.
+#[track_caller]
+pub(super) fn initialize(qp: *mut ibv_qp) {
+    let attributes = QpAttributes {
+        state: QpState::Init.raw(),
+        port: 1,
+        ..QpAttributes::default()
+    };
+    let mask = QpMask::PKEY_INDEX | QpMask::PORT | QpMask::ACCESS;
+    transition(qp, attributes, mask);
 }
 
 /// Takes `qp` from RESET to RTS, connected to `peer` if it is to be.

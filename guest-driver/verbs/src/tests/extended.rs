@@ -193,6 +193,9 @@ fn what_is_wrong_or_aborted_takes_everything_with_it() {
     app.receive(b.cast(), 1, app.sge(0, 8));
     assert_eq!(build(a, 3, write), 0);
     assert_eq!(app.one().wr_id, 3);
+    modify(a.cast(), qp_state::RESET);
+    assert_eq!(build(a, 4, write), libc::EINVAL);
+    assert!(app.poll().is_empty());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Rings that are full, wrap around, move and fail; contexts.
 
+use core::ffi::c_int;
+
 use vrnic_ibverbs::*;
 
 use super::app::*;
@@ -222,6 +224,46 @@ fn failed_queue_pairs_flush_and_work_again_after_a_reset() {
     connect(a, b);
     connect(b, a);
     exchange(&app, (a, b), 40);
+}
+
+/// What posting a receive and a send request to `qp` says.
+fn posts(app: &App, qp: *mut ibv_qp) -> (c_int, c_int) {
+    let receive = app.try_receive(qp, 1, app.sge(0, 8));
+    let send = app.try_send(qp, signaled(2, wr_opcode::SEND), Some(app.sge(0, 8)));
+    (receive, send)
+}
+
+#[test]
+fn requests_are_taken_in_the_states_that_let_them() {
+    let app = App::new();
+    let (a, b) = app.pair(qp_type::RC);
+    exchange(&app, (a, b), 4);
+    modify(a, qp_state::RESET);
+    for qp in [a, app.qp(qp_type::RC)] {
+        assert_eq!(posts(&app, qp), (libc::EINVAL, libc::EINVAL));
+        initialize(qp);
+        assert_eq!(posts(&app, qp), (0, libc::EINVAL));
+        modify(qp, qp_state::ERR);
+        assert_eq!(posts(&app, qp), (0, 0));
+        let all = app.poll();
+        assert_eq!(all.len(), 3);
+        assert!(all.iter().all(|wc| wc.status == wc_status::WR_FLUSH_ERR));
+    }
+}
+
+#[test]
+fn a_queue_pair_tells_how_many_receives_it_takes() {
+    let app = App::new();
+    let mut attributes = app.attributes(qp_type::UD);
+    (attributes.cap.max_recv_wr, attributes.cap.max_recv_sge) = (100, 3);
+    let qp = unsafe { ops().create_qp.unwrap()(app.pd, &raw mut attributes) };
+    assert!(!qp.is_null());
+    assert_eq!(attributes.cap.max_recv_wr, 128);
+    assert_eq!(attributes.cap.max_recv_sge, 4);
+    connect(qp, qp);
+    let posted = (0..).take_while(|&id| app.try_receive(qp, id, app.sge(0, 8)) == 0);
+    assert_eq!(posted.count(), 128);
+    assert_eq!(app.try_receive(qp, 0, app.sge(0, 8)), libc::ENOMEM);
 }
 
 #[test]
