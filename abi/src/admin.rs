@@ -121,6 +121,10 @@ codes! {
         /// Allocates a memory region without memory, for fast registration. Body: `AllocMr`.
         /// result0: its key.
         AllocMr = 0x001d,
+        /// Makes a memory region of CreateMr, that no memory window is bound to, another one with
+        /// the same key. Body: `ReregisterMr`. When it completes, no access to what the region was
+        /// is in flight.
+        ReregisterMr = 0x001e,
         /// Creates an event queue. Body: `CreateEq`. result0: its number; result1: its slot.
         CreateEq = 0x0020,
         /// Destroys an event queue that nothing refers to. Body: `ObjectReference`.
@@ -375,6 +379,28 @@ flags! {
         FLUSH_GLOBAL = 7,
         /// Flushes by the peer that make earlier writes persistent. No region of this device is.
         FLUSH_PERSISTENT = 8,
+    }
+}
+
+layout! {
+    /// Body of ReregisterMr.
+    ReregisterMr [56] {
+        /// Protection domain.
+        0x00 pd: u32,
+        /// `AccessFlags`.
+        0x04 access: u32,
+        /// Virtual address of the region's first byte, as work requests name it.
+        0x08 start: u64,
+        /// Length in bytes.
+        0x10 length: u64,
+        /// The pages. The first byte lies in the first page at `start` modulo the page size.
+        0x18 buffer: Buffer,
+        /// The region's key, which stays.
+        0x28 key: u32,
+        /// Reserved.
+        0x2c reserved: u32,
+        /// Reserved.
+        0x30 reserved1: u64,
     }
 }
 

@@ -40,7 +40,7 @@ pub fn sections() -> &'static [(&'static str, Table)] {
             object::EqAttributes, wqe::XrcSegment, wqe::FlushSegment, wqe::FastRegisterSegment,
             wqe::BindSegment, wqe::SegmentationSegment,
             admin::ObjectReference, admin::OutputBuffer, admin::ObjectOutput, admin::ModifyPort,
-            admin::SetGid, admin::CreateMr, admin::CreateEq, admin::CreateCq, admin::CreateQp,
+            admin::SetGid, admin::CreateMr, admin::ReregisterMr, admin::CreateEq, admin::CreateCq, admin::CreateQp,
             admin::ModifyQp, object::DeviceAttributes, object::PortAttributes, object::GidEntry,
             object::MrAttributes, object::CqAttributes, object::AddressVector,
             object::QpAttributes, wqe::ControlSegment, wqe::RemoteSegment, wqe::AtomicSegment,

@@ -2,8 +2,8 @@
 //!
 //! Bits 31:8 of a key are the table's number and name the region or window; bits 7:0 are the
 //! driver's, and a key whose bits are not those that the object has now names nothing. Regions of
-//! CreateMr keep theirs; fast registration and binding give new ones (InfiniBand Architecture
-//! volume 1, 10.6.6 and 10.6.7.2).
+//! CreateMr keep theirs, also when they are registered again; fast registration and binding give new
+//! ones (InfiniBand Architecture volume 1, 10.6.6 and 10.6.7.2).
 //!
 //! Invariant: a window that is bound names a region that is registered. A region knows how many
 //! windows are bound to it, and neither goes nor loses its memory while there are any. So an access
@@ -174,6 +174,30 @@ impl Keys {
             return Err(KeyError::State);
         }
         self.table.remove(number(key)).ok_or(KeyError::Missing)
+    }
+
+    /// A region of CreateMr that no windows are bound to.
+    ///
+    /// # Errors
+    /// If there is none, or windows are bound to it.
+    pub fn plain_region(&self, key: u32) -> Result<&Region, KeyError> {
+        match self.get(key) {
+            Some(MemoryKey::Region(region)) if region.windows == 0 => Ok(region),
+            Some(MemoryKey::Region(_)) => Err(KeyError::State),
+            _ => Err(KeyError::Missing),
+        }
+    }
+
+    /// Puts a region in the place of the one with its key, and returns that.
+    ///
+    /// # Errors
+    /// As [`Self::plain_region`].
+    pub fn replace_region(&mut self, new: Region) -> Result<Region, KeyError> {
+        self.plain_region(new.key)?;
+        match self.table.get_mut(number(new.key)) {
+            Some(MemoryKey::Region(region)) => Ok(core::mem::replace(region, new)),
+            _ => Err(KeyError::Missing),
+        }
     }
 
     /// Removes a window, bound or not. If it is bound to a queue pair, `list` is that one's.

@@ -1,8 +1,8 @@
 //! Keys of all kinds, with real queue pairs and data: what gives access, to what, for how long.
 //!
 //! `world` has two functions, one of which owns memory and keys, while the other tries to use them;
-//! `fast` and `windows` hold what each kind promises, `refusals` everything that must not work,
-//! `random` a long history against a model.
+//! `fast`, `windows` and `again` hold what each kind promises, `refusals` everything that must not
+//! work, `random` a long history against a model.
 
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -10,6 +10,7 @@
 #[path = "../nic_bench/mod.rs"]
 mod nic_bench;
 
+mod again;
 mod fast;
 mod random;
 mod refusals;

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use vrnic_abi::admin::{
     AdminOpcode, AllocMr, AllocMw, Command, ConfigureCongestion, CreateAh, CreateCq, CreateEq,
     CreateMr, CreateQp, CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq, MulticastGroup,
-    ObjectOutput, ObjectReference, OutputBuffer, ResizeCq, SetFilter, SetGid, Status,
+    ObjectOutput, ObjectReference, OutputBuffer, ReregisterMr, ResizeCq, SetFilter, SetGid, Status,
 };
 
 /// Why a command is refused.
@@ -147,6 +147,8 @@ pub(super) enum Request {
 pub(super) enum Create {
     /// CreateMr.
     Mr(CreateMr),
+    /// ReregisterMr.
+    MrPages(ReregisterMr),
     /// CreateEq.
     Eq(CreateEq),
     /// CreateCq.
@@ -185,6 +187,7 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::DestroyMr => Request::DestroyMr(object()),
         Op::QueryMr => Request::QueryMr(body(command)),
         Op::AllocMr => Request::AllocMr(body(command)),
+        Op::ReregisterMr => Request::Create(Create::MrPages(body(command))),
         Op::AllocMw => Request::AllocMw(body(command)),
         Op::FreeMw => Request::FreeMw(object()),
         Op::CreateEq => Request::Create(Create::Eq(body(command))),

@@ -5,8 +5,8 @@
 //! it is complete, as other commands may have been carried out in between.
 
 use vrnic_abi::admin::{
-    Buffer, CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, CreateSrq, ResizeCq,
-    Status,
+    Buffer, CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, CreateSrq,
+    ReregisterMr, ResizeCq, Status,
 };
 
 use super::buffer::{self, ListReader, Pages};
@@ -198,6 +198,7 @@ impl Function {
         let needed = self.check_create(create)?;
         let (buffer, at) = match create {
             Create::Mr(body) => (&body.buffer, argument!(CreateMr, buffer)),
+            Create::MrPages(body) => (&body.buffer, argument!(ReregisterMr, buffer)),
             Create::Eq(body) => (&body.buffer, argument!(CreateEq, buffer)),
             Create::Cq(body) => (&body.buffer, argument!(CreateCq, buffer)),
             Create::CqPages(body) => (&body.buffer, argument!(ResizeCq, buffer)),
@@ -229,7 +230,8 @@ impl Function {
     /// no buffer.
     fn check_create(&self, create: &Create) -> Result<u64, Refusal> {
         match create {
-            Create::Mr(body) => self.check_mr(body),
+            Create::Mr(body) => self.check_create_mr(body),
+            Create::MrPages(body) => self.check_reregister_mr(body),
             Create::Eq(body) => self.check_eq(body),
             Create::Cq(body) => self.check_cq(body),
             Create::CqPages(body) => self.check_resize(body),
@@ -248,6 +250,7 @@ impl Function {
         let entries = pages.list_entries();
         let reply = match create {
             Create::Mr(body) => self.create_mr(body, pages),
+            Create::MrPages(body) => self.reregister_mr(body, pages),
             Create::Eq(body) => self.create_eq(cx.host, body, pages),
             Create::Cq(body) => self.create_cq(cx.host, body, pages),
             Create::CqPages(body) => self.resize_cq(body, pages),

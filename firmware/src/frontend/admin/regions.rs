@@ -4,16 +4,63 @@
 //! key is the table's number, chosen by the device, and eight bits chosen by the driver. Nothing
 //! else keeps what a region translated to: when it is gone, no access through it is in flight.
 //!
+//! A region of CreateMr that is registered again keeps its key: peers that know it go on with the new
+//! rights and the new memory.
+//!
 //! A region for fast registration takes the page list of its largest registration out of the
 //! function's budget when it is allocated; work requests then need no more.
 
-use vrnic_abi::admin::{AccessFlags, AllocMr, CreateMr, ObjectReference, Status};
+use core::mem::offset_of;
+
+use vrnic_abi::admin::{AccessFlags, AllocMr, CreateMr, ObjectReference, ReregisterMr, Status};
 
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::function::Function;
 use crate::frontend::keys::{key_access, region_options};
 use crate::frontend::objects::ProtectionDomain;
 use crate::resource::{FastRegion, KeyError, MemoryKey, PageMap, Region, limits};
+
+/// What CreateMr would be given for the region that another one is to become. Its arguments stand at
+/// the same places.
+fn created(body: &ReregisterMr) -> CreateMr {
+    const {
+        assert!(offset_of!(ReregisterMr, pd) == offset_of!(CreateMr, pd));
+        assert!(offset_of!(ReregisterMr, access) == offset_of!(CreateMr, access));
+        assert!(offset_of!(ReregisterMr, length) == offset_of!(CreateMr, length));
+    }
+    CreateMr {
+        pd: body.pd,
+        access: body.access,
+        start: body.start,
+        length: body.length,
+        buffer: body.buffer,
+        ..CreateMr::default()
+    }
+}
+
+/// The region that `body` describes.
+fn region(key: u32, body: &CreateMr, pages: PageMap) -> Region {
+    let flags = AccessFlags::from_bits_truncate(body.access);
+    Region {
+        key,
+        pd: body.pd,
+        start: body.start,
+        length: body.length,
+        access: key_access(flags),
+        options: region_options(flags),
+        page_shift: body.buffer.page_shift,
+        windows: 0,
+        pages,
+    }
+}
+
+/// Why the key at `at` cannot be given up or registered again.
+fn refused_key(error: KeyError, at: u32) -> Refusal {
+    match error {
+        KeyError::State => Refusal::new(Status::Busy, at),
+        _ => no_such(at),
+    }
+}
 
 impl Function {
     pub(super) fn alloc_pd(&mut self) -> Result<Reply, Refusal> {
@@ -45,7 +92,24 @@ impl Function {
         }
     }
 
-    pub(super) fn check_mr(&self, body: &CreateMr) -> Result<u64, Refusal> {
+    pub(super) fn check_create_mr(&self, body: &CreateMr) -> Result<u64, Refusal> {
+        let needed = self.check_mr(body)?;
+        if !self.objects.keys.has_room_for_region() {
+            return Err(Refusal::new(Status::NoResources, 0));
+        }
+        Ok(needed)
+    }
+
+    pub(super) fn check_reregister_mr(&self, body: &ReregisterMr) -> Result<u64, Refusal> {
+        self.objects
+            .keys
+            .plain_region(body.key)
+            .map_err(|error| refused_key(error, argument!(ReregisterMr, key)))?;
+        self.check_mr(&created(body))
+    }
+
+    /// Checks what a region is to be, and returns how many bytes its pages must hold.
+    fn check_mr(&self, body: &CreateMr) -> Result<u64, Refusal> {
         if self.objects.pds.get(body.pd).is_none() {
             return Err(no_such(argument!(CreateMr, pd)));
         }
@@ -66,32 +130,32 @@ impl Function {
         if !zero_based && body.start.checked_add(body.length - 1).is_none() {
             return Err(bad(at));
         }
-        if !self.objects.keys.has_room_for_region() {
-            return Err(Refusal::new(Status::NoResources, 0));
-        }
         let shift = body.buffer.page_shift.min(limits::MAX_PAGE_SHIFT);
         let first = body.start & ((1 << shift) - 1);
         Ok(first + body.length)
     }
 
     pub(super) fn create_mr(&mut self, body: &CreateMr, pages: PageMap) -> Result<Reply, Refusal> {
-        let flags = AccessFlags::from_bits_truncate(body.access);
-        let created = self.objects.keys.add_region(body.variant, |key| {
-            MemoryKey::Region(Region {
-                key,
-                pd: body.pd,
-                start: body.start,
-                length: body.length,
-                access: key_access(flags),
-                options: region_options(flags),
-                page_shift: body.buffer.page_shift,
-                windows: 0,
-                pages,
-            })
+        let added = self.objects.keys.add_region(body.variant, |key| {
+            MemoryKey::Region(region(key, body, pages))
         });
-        let key = created.ok_or(Refusal::new(Status::NoResources, 0))?;
+        let key = added.ok_or(Refusal::new(Status::NoResources, 0))?;
         self.use_pd(body.pd, true);
         Ok(Reply::number(key))
+    }
+
+    pub(super) fn reregister_mr(
+        &mut self,
+        body: &ReregisterMr,
+        pages: PageMap,
+    ) -> Result<Reply, Refusal> {
+        let new = region(body.key, &created(body), pages);
+        let replaced = self.objects.keys.replace_region(new);
+        let old = replaced.map_err(|error| refused_key(error, argument!(ReregisterMr, key)))?;
+        self.use_pd(body.pd, true);
+        self.use_pd(old.pd, false);
+        self.forget_pages(&old.pages);
+        Ok(Reply::default())
     }
 
     pub(super) fn alloc_mr(&mut self, body: &AllocMr) -> Result<Reply, Refusal> {
@@ -119,10 +183,7 @@ impl Function {
     pub(super) fn destroy_mr(&mut self, key: u32) -> Result<Reply, Refusal> {
         let at = argument!(ObjectReference, object);
         let removed = self.objects.keys.remove_region(key);
-        let removed = removed.map_err(|error| match error {
-            KeyError::State => Refusal::new(Status::Busy, at),
-            _ => no_such(at),
-        })?;
+        let removed = removed.map_err(|error| refused_key(error, at))?;
         let (pd, entries) = match &removed {
             MemoryKey::Region(region) => (region.pd, region.pages.list_entries()),
             MemoryKey::Fast(fast) => (fast.pd, fast.max_pages),
