@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use bytemuck::Pod;
-use vrnic_abi::admin::{AccessFlags, AdminOpcode, Buffer, CreateMr, ObjectReference};
+use vrnic_abi::admin::{AccessFlags, AdminOpcode, Buffer, CreateMr, ObjectReference, ReregisterMr};
 use vrnic_abi::object::MrAttributes;
 
 use crate::device::{Driver, Shared};
@@ -271,6 +271,35 @@ impl<P: Platform> MemoryRegion<P> {
     /// The region as the device has it. Sleepable context.
     pub fn query(&self) -> Result<MrAttributes, Error> {
         self.handle.query(AdminOpcode::QueryMr)
+    }
+
+    /// Makes the region one over a part of `memory`, in domain `pd`, and leaves it its key, whatever
+    /// the variant. When that succeeds, nothing accesses its former memory any more; if the device
+    /// refuses, the region is what it was. Sleepable context.
+    pub fn reregister(
+        &mut self,
+        pd: &ProtectionDomain<P>,
+        memory: RegionMemory<P>,
+        config: MrConfig,
+    ) -> Result<(), Error> {
+        self.handle.check()?;
+        pd.handle.check()?;
+        let (shared, generation) = (&self.handle.shared, self.handle.generation);
+        let list = describe(shared, &memory, &config, shared.attributes.max_pages)?;
+        let (buffer, keep) = shared.buffer(&list)?;
+        let body = ReregisterMr {
+            pd: pd.number(),
+            access: config.access.bits(),
+            start: config.start,
+            length: config.length,
+            buffer,
+            key: self.handle.number,
+            ..ReregisterMr::default()
+        };
+        let done = shared.execute(generation, AdminOpcode::ReregisterMr, &body, keep);
+        shared.keep_unless_refused(generation, &memory, done)?;
+        (self.memory, self.config) = (memory, config);
+        Ok(())
     }
 
     /// Destroys the region. When that succeeds, nothing accesses its memory any more; if the function

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vrnic_driver::abi::admin::{AccessFlags, AdminOpcode, Completion, Status};
+use vrnic_driver::abi::admin::{AccessFlags, AdminOpcode, Completion, ReregisterMr, Status};
 use vrnic_driver::abi::object::QpState;
 use vrnic_driver::{CqConfig, DmaBuffer, Driver, Error, MrConfig, QpConfig, RegionMemory, Segment};
 
@@ -193,6 +193,51 @@ fn whole(length: u64) -> MrConfig {
         access: AccessFlags::empty(),
         variant: 0,
     }
+}
+
+#[test]
+fn a_region_that_is_registered_again_keeps_its_key_and_lets_its_memory_go() {
+    let (world, driver) = up();
+    let (first, second) = (
+        driver.create_pd().expect("PD"),
+        driver.create_pd().expect("PD"),
+    );
+    let before = world.buffers();
+    let mut mr = region(&driver, &first);
+    let key = mr.key();
+    let memory = || RegionMemory::Dma(driver.allocate(0x3000).expect("memory"));
+    let config = MrConfig {
+        access: AccessFlags::REMOTE_READ,
+        start: 0x5000_0000,
+        ..whole(0x2800)
+    };
+    mr.reregister(&second, memory(), config).expect("again");
+    // The fake device complains of memory that is freed while it knows it; the first one was freed.
+    assert_eq!(world.buffers(), before + 1);
+    assert_eq!(
+        (mr.key(), mr.start(), mr.length()),
+        (key, 0x5000_0000, 0x2800)
+    );
+    let body: ReregisterMr = world.with(|device| device.latest(AdminOpcode::ReregisterMr));
+    assert_eq!((body.key, body.pd), (key, second.number()));
+    assert_eq!((body.start, body.length), (0x5000_0000, 0x2800));
+    assert_eq!(body.access, AccessFlags::REMOTE_READ.bits());
+    assert_eq!((body.buffer.pages, body.buffer.list), (3, 0));
+
+    let refused = mr.reregister(&second, memory(), whole(0x3001));
+    assert!(matches!(refused, Err(Error::BadArgument(_))));
+    world.with(|device| device.refuse = Some(AdminOpcode::ReregisterMr.raw()));
+    let refused = mr.reregister(&second, memory(), whole(0x3000));
+    assert!(matches!(refused, Err(Error::Command { .. })));
+    assert_eq!((mr.length(), world.buffers()), (0x2800, before + 1));
+    world.with(|device| device.refuse = None);
+
+    // Nobody knows whether the device has done it: both memories stay until a reset.
+    world.with(|device| device.hold_commands = true);
+    let lost = mr.reregister(&first, memory(), whole(0x3000));
+    assert_eq!(lost, Err(Error::DeviceLost));
+    drop(mr);
+    assert!(world.buffers() >= before + 2);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use vrnic_driver::abi::admin::{
     AdminOpcode, Buffer, Command, Completion, CreateCq, CreateEq, CreateMr, CreateQp, ModifyQp,
-    ObjectOutput, ObjectReference, OutputBuffer, QpType, Status,
+    ObjectOutput, ObjectReference, OutputBuffer, QpType, ReregisterMr, Status,
 };
 use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes, QpAttributes, QpMask, QpState};
 use vrnic_driver::abi::registers::{self, Capabilities};
@@ -128,6 +128,11 @@ impl Device {
             AdminOpcode::FreePd => {}
             AdminOpcode::SetAsyncEq => self.async_eq = object,
             AdminOpcode::CreateMr => return Ok(self.create_mr(&body(command))),
+            AdminOpcode::ReregisterMr => {
+                let body: ReregisterMr = body(command);
+                self.forget("MR", body.key);
+                self.know(&body.buffer, "MR", body.key);
+            }
             AdminOpcode::DestroyMr => {
                 if self.keys.iter().any(|(key, _)| key >> 8 == object >> 8) {
                     self.free_key(object)?;

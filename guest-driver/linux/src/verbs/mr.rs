@@ -1,6 +1,7 @@
 //! Memory regions.
 //!
-//! * Of processes: their memory is pinned for as long as the region exists.
+//! * Of processes: their memory is pinned for as long as the region has it. One that is registered
+//!   again keeps its key, so that peers need not be told.
 //! * Of the kernel, for fast registration: its users map and unmap memory in atomic context and keep
 //!   it themselves; the region has but the list of its pages.
 //! * The reserved local key, as a region: all memory, for local use by the kernel.
@@ -10,6 +11,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ffi::{c_int, c_uint};
+use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use vrnic_driver::abi::admin::AccessFlags;
@@ -17,8 +19,8 @@ use vrnic_driver::abi::object::MrAttributes;
 use vrnic_driver::abi::registers::Capabilities;
 use vrnic_driver::abi::wqe::{RESERVED_LKEY, WqeFlags};
 use vrnic_driver::{
-    DmaBuffer, Error, FastRegion, Listed, Lock, MemoryRegion, MrConfig, PostError, RegionMemory,
-    SendQueue, Target,
+    DmaBuffer, Error, FastRegion, Listed, Lock, MemoryRegion, MrConfig, PostError,
+    ProtectionDomain, RegionMemory, SendQueue, Target,
 };
 
 use super::access;
@@ -28,6 +30,7 @@ use super::umem::UserMemory;
 use crate::bindings;
 use crate::kernel::dma::Coherent;
 use crate::kernel::errno::{EINVAL, ENOMEM, EOPNOTSUPP};
+use crate::kernel::lock::Mutex;
 use crate::kernel::{Errno, SpinLock};
 use crate::platform::Kernel;
 
@@ -41,7 +44,8 @@ struct Mr {
 enum Kind {
     /// The reserved local key.
     Reserved,
-    User(UserRegion),
+    /// Behind a lock, as it can be registered again while somebody looks at it.
+    User(Mutex<UserRegion>),
     Fast(Fast),
 }
 
@@ -49,7 +53,7 @@ impl Kind {
     fn destroy(&mut self) -> Result<(), Error> {
         match self {
             Self::Reserved => Ok(()),
-            Self::User(user) => user.region.destroy(),
+            Self::User(user) => user.get_mut().region.destroy(),
             Self::Fast(fast) => fast.region.get_mut().destroy(),
         }
     }
@@ -99,7 +103,73 @@ impl UserRegion {
     /// # Safety
     /// `pd` is a protection domain of this driver's.
     unsafe fn new(pd: *mut bindings::ib_pd, registration: Registration) -> Result<Self, Errno> {
-        let Registration {
+        // SAFETY: by the contract of this function.
+        let Pinned {
+            shared,
+            domain,
+            memory,
+            config,
+        } = unsafe { Pinned::new(pd, &registration)? };
+        let region = shared.nic.driver.create_mr(domain, memory, config)?;
+        Ok(Self {
+            region,
+            registration,
+        })
+    }
+
+    /// Changes what `flags` name to what is given.
+    ///
+    /// # Safety
+    /// `pd` is the protection domain that the region belongs to from now on.
+    unsafe fn reregister(
+        &mut self,
+        flags: u32,
+        given: Registration,
+        pd: *mut bindings::ib_pd,
+    ) -> Result<(), Errno> {
+        let mut new = self.registration;
+        if flags & bindings::IB_MR_REREG_TRANS != 0 {
+            let access = new.access;
+            new = Registration { access, ..given };
+        }
+        if flags & bindings::IB_MR_REREG_ACCESS != 0 {
+            new.access = given.access;
+        }
+        // SAFETY: by the contract of this function. The memory is pinned anew also if it is the
+        // same: how depends on who may write to it.
+        let pinned = unsafe { Pinned::new(pd, &new)? };
+        self.region
+            .reregister(pinned.domain, pinned.memory, pinned.config)?;
+        self.registration = new;
+        Ok(())
+    }
+
+    fn into_raw(self) -> *mut bindings::ib_mr {
+        let key = self.region.key();
+        let Registration { start, length, .. } = self.registration;
+        let mr = Mr::into_raw(Kind::User(Mutex::new(self)), key);
+        // SAFETY: the core does not have it yet.
+        unsafe {
+            (*mr).iova = start;
+            (*mr).length = length;
+        }
+        mr
+    }
+}
+
+/// What the driver makes a region of.
+struct Pinned<'a> {
+    shared: &'a Shared,
+    domain: &'a ProtectionDomain<Kernel>,
+    memory: RegionMemory<Kernel>,
+    config: MrConfig,
+}
+
+impl Pinned<'_> {
+    /// # Safety
+    /// `pd` is a protection domain of this driver's, which outlives the value.
+    unsafe fn new(pd: *mut bindings::ib_pd, registration: &Registration) -> Result<Self, Errno> {
+        let &Registration {
             address,
             length,
             start,
@@ -112,31 +182,18 @@ impl UserRegion {
             let memory = UserMemory::pin(ibdev, address, length, flags)?;
             (Shared::of(ibdev), PdObject::of(pd)?, memory)
         };
-        let memory = RegionMemory::Pinned(Arc::new(memory));
-        let config = MrConfig {
-            offset: 0,
-            length,
-            start,
-            access,
-            variant: shared.next_variant(),
-        };
-        let region = shared.nic.driver.create_mr(domain, memory, config)?;
         Ok(Self {
-            region,
-            registration,
+            shared,
+            domain,
+            memory: RegionMemory::Pinned(Arc::new(memory)),
+            config: MrConfig {
+                offset: 0,
+                length,
+                start,
+                access,
+                variant: shared.next_variant(),
+            },
         })
-    }
-
-    fn into_raw(self) -> *mut bindings::ib_mr {
-        let key = self.region.key();
-        let Registration { start, length, .. } = self.registration;
-        let mr = Mr::into_raw(Kind::User(self), key);
-        // SAFETY: the core does not have it yet.
-        unsafe {
-            (*mr).iova = start;
-            (*mr).length = length;
-        }
-        mr
     }
 }
 
@@ -255,8 +312,7 @@ unsafe fn alloc(
     Ok(Mr::into_raw(Kind::Fast(fast), key))
 }
 
-/// A region like that of `mr` with what is to change changed. It takes the place of the old one,
-/// which the core then destroys.
+/// Registers a region again. It stays the core's, and keeps its key.
 ///
 /// # Safety
 /// `mr` is a region, `pd` the protection domain that it belongs to from now on.
@@ -265,26 +321,17 @@ unsafe fn reregister(
     flags: c_int,
     given: Registration,
     pd: *mut bindings::ib_pd,
-) -> Result<*mut bindings::ib_mr, Errno> {
+) -> Result<(), Errno> {
     let flags = flags as u32;
     if flags & !bindings::IB_MR_REREG_SUPPORTED != 0 {
         return Err(EOPNOTSUPP);
     }
     // SAFETY: by the contract of this function.
-    let Kind::User(old) = (unsafe { &Mr::of(mr).kind }) else {
-        return Err(EINVAL);
-    };
-    let mut new = old.registration;
-    if flags & bindings::IB_MR_REREG_TRANS != 0 {
-        let access = new.access;
-        new = Registration { access, ..given };
+    match unsafe { &Mr::of(mr).kind } {
+        // SAFETY: by the contract of this function.
+        Kind::User(user) => user.with(|user| unsafe { user.reregister(flags, given, pd) }),
+        Kind::Reserved | Kind::Fast(_) => Err(EINVAL),
     }
-    if flags & bindings::IB_MR_REREG_ACCESS != 0 {
-        new.access = given.access;
-    }
-    // SAFETY: by the contract of this function.
-    let region = unsafe { UserRegion::new(pd, new)? };
-    Ok(region.into_raw())
 }
 
 /// # Safety
@@ -319,7 +366,7 @@ pub(super) unsafe fn look(base: *mut bindings::ib_mr) -> Look {
     // SAFETY: by the contract of this function.
     match unsafe { &Mr::of(base).kind } {
         Kind::Reserved => Look::Reserved,
-        Kind::User(user) => Look::User(user.region.query()),
+        Kind::User(user) => Look::User(user.with(|user| user.region.query())),
         Kind::Fast(fast) => Look::Fast {
             pages: fast.pages.load(Ordering::Relaxed),
             most: fast.most,
@@ -382,7 +429,9 @@ unsafe extern "C" fn rereg_user_mr(
         access,
     };
     // SAFETY: by the contract of this function.
-    pointer(unsafe { reregister(mr, flags, registration, pd) })
+    let done = unsafe { reregister(mr, flags, registration, pd) };
+    // No other region: the core notes what has changed of this one.
+    pointer(done.map(|()| ptr::null_mut()))
 }
 
 /// # Safety
