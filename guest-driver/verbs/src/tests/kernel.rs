@@ -273,20 +273,39 @@ unsafe extern "C" fn reg_mr(
     )
 }
 
+/// Changes rights and protection domain; memory stays what it is.
 unsafe extern "C" fn rereg_mr(
-    _mr: *mut verbs_mr,
-    _flags: u32,
+    mr: *mut verbs_mr,
+    flags: u32,
     _start: *mut c_void,
     _length: usize,
     _address: u64,
-    _access: c_int,
-    _pd: *mut ibv_pd,
+    access: c_int,
+    pd: *mut ibv_pd,
     _ask: *mut c_void,
     _ask_size: usize,
     _told: *mut c_void,
     _told_size: usize,
 ) -> c_int {
-    libc::EOPNOTSUPP
+    const PD: u32 = 1 << 1;
+    const ACCESS: u32 = 1 << 2;
+    if flags & ACCESS == 0 || flags & !(PD | ACCESS) != 0 {
+        return libc::EOPNOTSUPP;
+    }
+    let old = unsafe { &mut (*mr).ibv_mr };
+    if flags & PD != 0 {
+        old.pd = pd;
+    }
+    let body = ReregisterMr {
+        pd: unsafe { (*old.pd).handle },
+        access: access as u32 & 0x3f,
+        start: old.addr as u64,
+        length: old.length as u64,
+        buffer: contiguous(old.addr as u64, old.length as u64),
+        key: old.handle,
+        ..ReregisterMr::default()
+    };
+    done(command(AdminOpcode::ReregisterMr, &body).map(drop))
 }
 
 unsafe extern "C" fn dereg_mr(mr: *mut verbs_mr) -> c_int {

@@ -1,9 +1,12 @@
 //! Operations of all services, and what they complete with.
 
+use core::ffi::c_int;
+
 use vrnic_ibverbs::*;
 
 use super::app::*;
 use super::kernel;
+use crate::ffi::provider::verbs_mr;
 
 #[test]
 fn sends_arrive_with_what_they_carry() {
@@ -230,6 +233,41 @@ fn windows_are_bound_used_and_invalidated() {
             unsafe { (*mw).rkey = key };
         }
         assert_eq!(unsafe { ops().dealloc_mw.unwrap()(mw) }, 0);
+    }
+}
+
+#[test]
+fn rights_change_under_the_same_key() {
+    let app = App::new();
+    let key = app.rkey();
+    let target = |offset: u64| {
+        let mut write = signaled(1, wr_opcode::RDMA_WRITE);
+        write.wr.rdma.remote_addr = app.memory + offset;
+        write.wr.rdma.rkey = key;
+        write
+    };
+    app.write(0, &pattern(3, 20));
+    for (access, allowed) in [
+        (access::LOCAL_WRITE, false),
+        (access::LOCAL_WRITE | access::REMOTE_WRITE, true),
+    ] {
+        let mr = app.mr.cast::<verbs_mr>();
+        let (pd, access) = (core::ptr::null_mut(), access as c_int);
+        let rereg = ops().rereg_mr.unwrap();
+        let again = unsafe { rereg(mr, 1 << 2, pd, core::ptr::null_mut(), 0, access) };
+        assert_eq!(again, 0);
+        assert_eq!(app.rkey(), key);
+        let (a, _b) = app.pair(qp_type::RC);
+        app.send(a, target(1000), Some(app.sge(0, 20)));
+        let all = app.poll();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].status == wc_status::SUCCESS, allowed);
+        let expected = if allowed {
+            pattern(3, 20)
+        } else {
+            vec![POISON; 20]
+        };
+        assert_eq!(app.read(1000, 20), expected);
     }
 }
 
