@@ -15,10 +15,10 @@ use crate::host::root::{Roots, quote};
 use crate::{paths, process};
 
 /// To be counted up when the base is made differently.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a guest has.
-const PACKAGES: [&str; 34] = [
+const PACKAGES: [&str; 35] = [
     // A kernel, and what builds a module for it.
     "linux-image-amd64",
     "linux-headers-amd64",
@@ -52,6 +52,7 @@ const PACKAGES: [&str; 34] = [
     "rdmacm-utils",
     "infiniband-diags",
     "perftest",
+    "python3-pyverbs",
     "nfs-common",
     "nfs-kernel-server",
     "nvme-cli",
@@ -172,13 +173,18 @@ fn bootstrap(roots: &mut Roots, root: &Path, log: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where the distribution has rdma-core's own tests: its package calls them documentation.
+pub(crate) const RDMA_TESTS: &str = "/usr/share/doc/rdma-core/tests";
+
 /// The script that keeps documentation out of a root, which is for people who have the machine to
-/// themselves. An option of mmdebstrap's would do that, but with a program that needs Python.
+/// themselves. An option of mmdebstrap's would do that, but with a program that needs Python. What is
+/// kept needs its folder: dpkg does not make one that is in an excluded one.
 fn without_documentation() -> String {
     let excluded =
         ["doc", "man", "locale"].map(|part| format!("path-exclude=/usr/share/{part}/*\\n"));
     format!(
-        "mkdir -p \"$1/etc/dpkg/dpkg.cfg.d\" && printf '{}' > \"$1/etc/dpkg/dpkg.cfg.d/documentation\"",
+        "mkdir -p \"$1/etc/dpkg/dpkg.cfg.d\" \"$1{RDMA_TESTS}\" && \
+         printf '{}path-include={RDMA_TESTS}/*\\n' > \"$1/etc/dpkg/dpkg.cfg.d/documentation\"",
         excluded.join("")
     )
 }

@@ -35,6 +35,7 @@ pub(crate) mod interop;
 pub(crate) mod life;
 pub(crate) mod machine;
 pub(crate) mod nic;
+pub(crate) mod own_tests;
 pub(crate) mod plug;
 pub(crate) mod qmp;
 pub(crate) mod scenario;

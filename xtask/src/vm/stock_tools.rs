@@ -91,7 +91,10 @@ impl Ends {
 }
 
 /// Index of the GID that stands for the RNIC's IPv4 address.
-fn gid_index(node: &Node) -> Result<String> {
+///
+/// # Errors
+/// There is none.
+pub(super) fn gid_index(node: &Node) -> Result<String> {
     let device = rdma_device(node)?;
     let found = node.run(&format!(
         "cd /sys/class/infiniband/{device}/ports/1/gids && grep -l ':ffff:0a4e:' * | head -n 1"

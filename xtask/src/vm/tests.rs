@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
 use super::{
-    Prepared, backports, capture, consumers, interop, life, plug, side_by_side, stock, stock_tools,
+    Prepared, backports, capture, consumers, interop, life, own_tests, plug, side_by_side, stock,
+    stock_tools,
 };
 use crate::{demo, softroce};
 
@@ -80,6 +81,7 @@ pub(crate) const ALL: &[Test] = &[
         "stock tools: ibv_asyncwatch hears of the port",
         stock_tools::events,
     ),
+    ("vm: rdma-core's own tests pass on a vrnic", own_tests::test),
     ("vm: NFS over RDMA between stock guests", consumers::nfs),
     (
         "vm: NVMe over Fabrics between stock guests",
