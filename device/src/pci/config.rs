@@ -8,17 +8,24 @@
 //! The contents depend only on a [`Function`] and on what was written since, so they are saved as
 //! the plain bytes of a [`ConfigState`] and restored into a space built from the same `Function`.
 //!
-//! Clauses: PCI Express Base 6.0, sections 7.5 to 7.9; 6.6.2 for function level reset.
+//! Enabling virtual functions is the same kind of thing: the capability counts them
+//! ([`ConfigSpace::enabled_vfs`]), and resetting those that go is for the owner.
+//!
+//! Clauses: PCI Express Base 6.0, sections 7.5 to 7.9; 6.6.2 for function level reset; 9.3 for SR-IOV.
 
 use thiserror::Error;
 use vrnic_abi::pci as abi;
 
-use super::capability::{List, place};
-use super::express::{self, express};
-use super::extended::{self, CorrectableError, UncorrectableError, aer, serial_number};
+use super::capability::{Capability, List, place};
+use super::express::{self, express, express_virtual};
+use super::extended::{
+    self, CorrectableError, UncorrectableError, aer, aer_virtual, ari, serial_number,
+};
 use super::header;
 use super::msix::{MsixControl, MsixLayout};
+use super::quirk::{disguise, overlay};
 use super::register::RegisterFile;
+use super::sriov::{self, MAX_VFS, Sriov};
 use super::standard::{self, msix, power_management};
 
 /// The IDs a driver binds to.
@@ -38,27 +45,60 @@ pub struct Ids {
     pub revision: u8,
 }
 
+/// Physical or virtual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A physical function.
+    Physical {
+        /// Virtual functions that it can enable, at most [`MAX_VFS`]; without any it has no SR-IOV
+        /// capability.
+        vfs: u16,
+    },
+    /// A virtual function.
+    Virtual,
+}
+
 /// What distinguishes one function's configuration space from another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function {
-    /// Its IDs.
+    /// What it is.
+    pub kind: Kind,
+    /// Its IDs; those of a virtual function are what its driver finds them to be.
     pub ids: Ids,
     /// Sizes of BAR0, BAR2 and BAR4 in bytes, powers of two from 4096; 0 leaves one out.
     pub bars: [u64; 3],
     /// Its MSI-X table and pending bit array.
     pub msix: MsixLayout,
-    /// Its serial number, an EUI-64.
+    /// The serial number of a physical function, an EUI-64.
     pub serial: u64,
 }
 
 impl Function {
-    /// A physical function as the programming interface describes it.
+    /// A physical function as the programming interface describes it, without virtual ones.
     #[must_use]
     pub fn physical(serial: u64) -> Self {
+        Self::new(Kind::Physical { vfs: 0 }, abi::DEVICE_ID_PF, serial)
+    }
+
+    /// The same with `vfs` virtual functions.
+    #[must_use]
+    pub fn with_vfs(self, vfs: u16) -> Self {
+        let kind = Kind::Physical { vfs };
+        Self { kind, ..self }
+    }
+
+    /// A virtual function as the programming interface describes it.
+    #[must_use]
+    pub fn virtual_function() -> Self {
+        Self::new(Kind::Virtual, abi::DEVICE_ID_VF, 0)
+    }
+
+    fn new(kind: Kind, device: u16, serial: u64) -> Self {
         Self {
+            kind,
             ids: Ids {
                 vendor: abi::VENDOR_ID,
-                device: abi::DEVICE_ID_PF,
+                device,
                 subsystem_vendor: abi::VENDOR_ID,
                 subsystem: abi::SUBSYSTEM_ID,
                 class: abi::CLASS_CODE,
@@ -77,6 +117,30 @@ impl Function {
             },
             serial,
         }
+    }
+
+    /// Its PCI-compatible and its extended capabilities, in the order of their lists.
+    ///
+    /// What QEMU must not replace (see [`super::quirk`]) is not the first extended one.
+    fn capabilities(&self) -> [Vec<Capability>; 2] {
+        let express = match self.kind {
+            Kind::Physical { .. } => express(),
+            Kind::Virtual => express_virtual(),
+        };
+        let extended = match self.kind {
+            Kind::Physical { vfs: 0 } => vec![aer(), serial_number(self.serial)],
+            Kind::Physical { vfs } => vec![
+                aer(),
+                serial_number(self.serial),
+                ari(),
+                sriov::capability(vfs, &self.bars),
+            ],
+            Kind::Virtual => vec![aer_virtual(), ari()],
+        };
+        [
+            vec![power_management(), express, msix(&self.msix)],
+            extended,
+        ]
     }
 
     /// Size of BAR `bar`, if there is one of that number.
@@ -102,6 +166,9 @@ pub enum ConfigError {
     /// The MSI-X table and pending bits overlap or do not fit into their BAR.
     #[error("MSI-X table and pending bits do not fit into their BAR")]
     Msix,
+    /// There are more virtual functions than a physical one can have.
+    #[error("a physical function has at most {MAX_VFS} virtual functions")]
+    Vfs,
     /// The capabilities need more room than there is.
     #[error("capabilities do not fit into configuration space")]
     NoRoom,
@@ -137,6 +204,9 @@ bitflags::bitflags! {
         const POWER_STATE_CHANGED = 1 << 4;
         /// A BAR changed, see [`ConfigSpace::bar`].
         const BARS_CHANGED = 1 << 5;
+        /// The number of enabled virtual functions changed, see [`ConfigSpace::enabled_vfs`]. Those
+        /// that are no longer enabled lose all of their state.
+        const VFS_CHANGED = 1 << 6;
     }
 }
 
@@ -176,10 +246,14 @@ impl ConfigState {
 #[derive(Clone, Debug)]
 pub struct ConfigSpace {
     registers: RegisterFile,
+    function: Function,
     pm: u16,
     express: u16,
     msix: u16,
     aer: u16,
+    sriov: Option<Sriov>,
+    /// Headers of capabilities that QEMU must not recognize.
+    disguised: Vec<u16>,
 }
 
 /// The fields whose changes are [`Actions`].
@@ -189,6 +263,7 @@ struct Watched {
     power: u8,
     msix: u16,
     bars: [u8; 24],
+    vfs: u16,
 }
 
 impl ConfigSpace {
@@ -203,33 +278,62 @@ impl ConfigSpace {
         if !function.msix.fits(bar) {
             return Err(ConfigError::Msix);
         }
+        if matches!(function.kind, Kind::Physical { vfs } if vfs > MAX_VFS) {
+            return Err(ConfigError::Vfs);
+        }
         let mut registers = RegisterFile::new();
         registers.define(0, &header::registers(function)?)?;
-        let standard = [power_management(), express(), msix(&function.msix)];
-        let extended = [aer(), serial_number(function.serial)];
-        let standard = place(&mut registers, List::Standard, &standard)?;
-        let extended = place(&mut registers, List::Extended, &extended)?;
-        let &[pm, express, msix] = standard.as_slice() else {
+        let [standard, extended] = function.capabilities();
+        let at = place(&mut registers, List::Standard, &standard)?;
+        let &[pm, express, msix] = at.as_slice() else {
             return Err(ConfigError::NoRoom);
         };
-        let &[aer, _] = extended.as_slice() else {
-            return Err(ConfigError::NoRoom);
+        let at = place(&mut registers, List::Extended, &extended)?;
+        let find = |id| {
+            let mut found = extended.iter().zip(&at).filter(move |(c, _)| c.id == id);
+            found.next().map(|(_, &at)| at)
+        };
+        let sriov = match (function.kind, find(sriov::ID)) {
+            (Kind::Physical { vfs }, Some(at)) => Some(Sriov::new(at, vfs, function.bars)),
+            _ => None,
         };
         Ok(Self {
             registers,
+            function: *function,
             pm,
             express,
             msix,
-            aer,
+            aer: at.first().copied().ok_or(ConfigError::NoRoom)?,
+            sriov,
+            disguised: [extended::ARI, sriov::ID]
+                .into_iter()
+                .filter_map(find)
+                .collect(),
         })
     }
 
-    /// Reads `data.len()` bytes at `offset`.
+    /// Reads `data.len()` bytes at `offset`. A read of more than 4 bytes finds SR-IOV and ARI under
+    /// another ID, for QEMU's sake.
     ///
     /// # Errors
     /// [`ConfigError::OutOfRange`]; `data` is then unchanged.
     pub fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), ConfigError> {
-        self.registers.read(offset, data)
+        self.registers.read(offset, data)?;
+        disguise(offset, data, &self.disguised);
+        Ok(())
+    }
+
+    /// The same for a client that has a virtual function without its physical one: no SR-IOV code in
+    /// its guest tells the IDs, so they read as what they are, as they do through Linux' VFIO.
+    ///
+    /// # Errors
+    /// As [`ConfigSpace::read`].
+    pub fn read_alone(&self, offset: u64, data: &mut [u8]) -> Result<(), ConfigError> {
+        self.read(offset, data)?;
+        let Ids { vendor, device, .. } = self.function.ids;
+        overlay(offset, data, header::IDS, &vendor.to_le_bytes());
+        overlay(offset, data, header::IDS + 2, &device.to_le_bytes());
+        Ok(())
     }
 
     /// Writes `data` at `offset`; read-only bits ignore it.
@@ -238,8 +342,12 @@ impl ConfigSpace {
     /// [`ConfigError::OutOfRange`]; nothing is then written.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<Actions, ConfigError> {
         let before = self.watched();
+        let locked = self.sriov.map(|sriov| sriov.locked(&self.registers));
         self.registers.write(offset, data)?;
         self.discard_unsupported_power_state(before.power);
+        if let (Some(sriov), Some(locked)) = (self.sriov, locked) {
+            sriov.settle(&mut self.registers, &locked);
+        }
         let mut actions = before.changes(&self.watched());
         let control = written(offset, data, self.express + express::DEVICE_CONTROL_HIGH);
         if control.is_some_and(|byte| byte & express::INITIATE_FLR != 0) {
@@ -296,6 +404,27 @@ impl ConfigSpace {
         (value & 0xf != 0).then_some(value & !0xf)
     }
 
+    /// How many virtual functions are enabled: numbers 1 to this one.
+    #[must_use]
+    pub fn enabled_vfs(&self) -> u16 {
+        self.watched().vfs
+    }
+
+    /// Whether enabled virtual functions answer accesses to their BARs.
+    #[must_use]
+    pub fn vf_memory_space(&self) -> bool {
+        let sriov = self.sriov.as_ref();
+        sriov.is_some_and(|sriov| sriov.memory_space(&self.registers))
+    }
+
+    /// The address software gave VF BAR `index` (0, 2 or 4), or `None` for one that does not exist.
+    #[must_use]
+    pub fn vf_bar(&self, index: u8) -> Option<u64> {
+        self.function.bar_size(index)?;
+        let sriov = self.sriov.as_ref()?;
+        Some(sriov.bar(&self.registers, u16::from(index / 2)))
+    }
+
     /// Records an uncorrectable error, as real hardware logs it; no message is sent.
     pub fn record_uncorrectable(&mut self, error: UncorrectableError) {
         let number = error as u8;
@@ -303,10 +432,7 @@ impl ConfigSpace {
         let status = self
             .registers
             .u32(self.aer + extended::UNCORRECTABLE_STATUS);
-        let mask = self.registers.u32(self.aer + extended::UNCORRECTABLE_MASK);
-        let severity = self
-            .registers
-            .u32(self.aer + extended::UNCORRECTABLE_SEVERITY);
+        let (mask, severity) = self.uncorrectable_mask_and_severity();
         if bit & mask == 0 && status & !mask == 0 {
             let [low, ..] = self.registers.get::<4>(self.aer + extended::ERROR_CONTROL);
             let pointer = (low & !extended::FIRST_ERROR_MASK) | number;
@@ -320,6 +446,18 @@ impl ConfigSpace {
         } else {
             express::STATUS_NON_FATAL
         });
+    }
+
+    /// A virtual function's are those of its physical one, whose values after reset stand for them.
+    fn uncorrectable_mask_and_severity(&self) -> (u32, u32) {
+        match self.function.kind {
+            Kind::Physical { .. } => (
+                self.registers.u32(self.aer + extended::UNCORRECTABLE_MASK),
+                self.registers
+                    .u32(self.aer + extended::UNCORRECTABLE_SEVERITY),
+            ),
+            Kind::Virtual => (extended::UNCORRECTABLE_MASK_RESET, extended::SEVERITY_RESET),
+        }
     }
 
     /// Records a correctable error.
@@ -347,8 +485,13 @@ impl ConfigSpace {
                 version: state.version,
             });
         }
-        self.registers
-            .restore(&state.bytes, &[self.aer + extended::ERROR_CONTROL])
+        let mut device_owned = vec![self.aer + extended::ERROR_CONTROL];
+        device_owned.extend(self.sriov.iter().flat_map(Sriov::derived));
+        self.registers.restore(&state.bytes, &device_owned)?;
+        if let Some(sriov) = self.sriov {
+            sriov.derive(&mut self.registers);
+        }
+        Ok(())
     }
 
     fn watched(&self) -> Watched {
@@ -358,6 +501,7 @@ impl ConfigSpace {
             power: power & standard::PM_STATE_MASK,
             msix: self.registers.u16(self.msix + standard::MSIX_CONTROL),
             bars: self.registers.get(header::BARS),
+            vfs: self.sriov.map_or(0, |sriov| sriov.enabled(&self.registers)),
         }
     }
 
@@ -398,6 +542,7 @@ impl Watched {
             (Actions::POWER_STATE_CHANGED, self.power != after.power),
             (Actions::MSIX_CHANGED, self.msix != after.msix),
             (Actions::BARS_CHANGED, self.bars != after.bars),
+            (Actions::VFS_CHANGED, self.vfs != after.vfs),
         ];
         changed
             .into_iter()

@@ -3,8 +3,11 @@
 //! Function level reset starts by a write of one to Initiate FLR, which always reads zero: no
 //! register holds it, and `config` looks for it in what is written.
 //!
-//! Clauses: PCI Express Base 6.0, sections 7.5.3 (the structure) and 6.6.2 (which fields a function
-//! level reset keeps).
+//! Of a virtual function's controls only Initiate FLR exists: the physical function's govern the
+//! rest, and the link is not its business.
+//!
+//! Clauses: PCI Express Base 6.0, sections 7.5.3 (the structure), 6.6.2 (which fields a function
+//! level reset keeps) and 9.3.5 (virtual functions).
 
 use super::capability::Capability;
 use super::register::Register;
@@ -48,7 +51,7 @@ const LINK_CONTROL_2_RW: u32 = 0x001f;
 /// Equalization complete, all three phases.
 const LINK_STATUS_2: u32 = 0x1e;
 
-/// The capability structure.
+/// The capability structure of a physical function.
 pub(super) fn express() -> Capability {
     Capability {
         id: 0x10,
@@ -73,6 +76,23 @@ pub(super) fn express() -> Capability {
                 .rw(LINK_CONTROL_2_RW)
                 .keep(LINK_CONTROL_2_RW),
             Register::new(0x32, 2, LINK_STATUS_2),
+        ],
+    }
+}
+
+/// The capability structure of a virtual function.
+pub(super) fn express_virtual() -> Capability {
+    Capability {
+        id: 0x10,
+        version: 0,
+        length: 0x3c,
+        registers: vec![
+            Register::new(0x02, 2, FLAGS),
+            Register::new(0x04, 4, DEVICE_CAPABILITIES),
+            Register::new(DEVICE_STATUS, 2, 0).rw1c(0x000f),
+            Register::new(0x0c, 4, SPEED_16GT | WIDTH_16 | ASPM_OPTIONALITY),
+            Register::new(0x24, 4, DEVICE_CAPABILITIES_2),
+            Register::new(0x2c, 4, LINK_SPEEDS),
         ],
     }
 }

@@ -1,11 +1,13 @@
-//! Extended capabilities: advanced error reporting and the device serial number.
+//! Extended capabilities: advanced error reporting, the device serial number and ARI.
 //!
 //! AER comes first, at 0x100: QEMU emulates the whole header of whatever lies there, so nothing
 //! that it must not hide or replace (SR-IOV, ARI) may. Errors are recorded by the device through
 //! [`super::ConfigSpace::record_uncorrectable`] and its sibling; no TLP exists, so the header log
-//! stays zero.
+//! stays zero. A virtual function logs the errors that are its own; masks and severities are those
+//! of its physical function, and it has none.
 //!
-//! Clauses: PCI Express Base 6.0, sections 7.8.4 (AER) and 7.9.3 (device serial number).
+//! Clauses: PCI Express Base 6.0, sections 7.8.4 (AER), 7.8.8 (ARI), 7.9.3 (device serial number)
+//! and 9.3.7 (what virtual functions have of them).
 
 use super::capability::Capability;
 use super::register::Register;
@@ -22,13 +24,22 @@ pub(super) const FIRST_ERROR_MASK: u8 = 0x1f;
 /// The uncorrectable errors an endpoint has: bits 4, 12 to 20 and 22.
 const UNCORRECTABLE: u32 = 0x005f_f010;
 /// Uncorrectable internal errors are masked until software asks for them.
-const UNCORRECTABLE_MASK_RESET: u32 = 1 << 22;
+pub(super) const UNCORRECTABLE_MASK_RESET: u32 = 1 << 22;
 /// Fatal by default: data link protocol, flow control, overflow, malformed TLP, internal.
-const SEVERITY_RESET: u32 = 0x0046_2010;
+pub(super) const SEVERITY_RESET: u32 = 0x0046_2010;
 /// The correctable errors: bits 0, 6 to 8 and 12 to 15.
 const CORRECTABLE: u32 = 0x0000_f1c1;
 /// Advisory non-fatal, corrected internal and header log overflow are masked by default.
 const CORRECTABLE_MASK_RESET: u32 = 0x0000_e000;
+
+/// Those that concern one function: poisoned TLP, completion timeout, completer abort, unexpected
+/// completion, unsupported request, internal.
+const UNCORRECTABLE_OWN: u32 = 0x0051_d000;
+/// The same: advisory non-fatal, corrected internal.
+const CORRECTABLE_OWN: u32 = 0x0000_6000;
+
+/// Capability ID of ARI.
+pub(super) const ARI: u16 = 0x000e;
 
 /// Uncorrectable errors that a device without TLPs can meet; the value is the bit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +87,35 @@ pub(super) fn aer() -> Capability {
                 .keep(u32::MAX),
             Register::new(ERROR_CONTROL, 4, 0).keep(u32::MAX),
         ],
+    }
+}
+
+/// The same of a virtual function.
+pub(super) fn aer_virtual() -> Capability {
+    Capability {
+        id: 0x0001,
+        version: 2,
+        length: 0x48,
+        registers: vec![
+            Register::new(UNCORRECTABLE_STATUS, 4, 0)
+                .rw1c(UNCORRECTABLE_OWN)
+                .keep(u32::MAX),
+            Register::new(CORRECTABLE_STATUS, 4, 0)
+                .rw1c(CORRECTABLE_OWN)
+                .keep(u32::MAX),
+            Register::new(ERROR_CONTROL, 4, 0).keep(u32::MAX),
+        ],
+    }
+}
+
+/// Alternative routing ID interpretation, without function groups. The next function is none: there
+/// is one physical function, and software finds virtual ones by SR-IOV.
+pub(super) fn ari() -> Capability {
+    Capability {
+        id: ARI,
+        version: 1,
+        length: 8,
+        registers: Vec::new(),
     }
 }
 
