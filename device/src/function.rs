@@ -9,10 +9,11 @@
 //!
 //! Resets: a function level reset, a vfio-user reset and the loss of the client all send
 //! [`Message::Reset`] to the engine, which answers when nothing is in flight any more. A client
-//! that comes later finds a function after power-on.
+//! that comes later finds a function after power-on. A physical function resets the virtual ones that
+//! it disables; see [`crate::family`] for which.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,9 +28,10 @@ use vrnic_vfio_user::{
 
 use crate::doorbell::DoorbellPages;
 use crate::engine::{EngineHandle, Message, Tickets};
+use crate::family::{Family, Member, Process, Restart};
 use crate::host::FunctionHost;
 use crate::memory::{MemoryControl, memory};
-use crate::pci::{self, Actions, ConfigSpace, Msix, PowerState, ResetKind};
+use crate::pci::{self, Actions, ConfigSpace, Kind, Msix, PowerState, ResetKind};
 use crate::registers::{Registers, WriteCombiner};
 
 /// VFIO's index of the configuration space region.
@@ -55,7 +57,14 @@ pub struct Function {
     engine: EngineHandle,
     tickets: Tickets,
     id: FunctionId,
-    number: u16,
+    name: String,
+    family: Family,
+    member: Member,
+    /// Who connected last.
+    peer: Option<Process>,
+    /// Virtual functions that are enabled.
+    enabled: u16,
+    restart: Restart,
     config: ConfigSpace,
     msix: Msix,
     registers: Arc<Registers>,
@@ -67,10 +76,14 @@ pub struct Function {
 }
 
 /// How a function is to look.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Which of the process's functions it is, for log lines.
-    pub number: u16,
+    /// What log lines call it.
+    pub name: String,
+    /// Physical, or the next virtual function of its family.
+    pub kind: Kind,
+    /// The functions that belong together; a family of its own for one without virtual functions.
+    pub family: Family,
     /// Identity towards the network and the bus.
     pub config: FunctionConfig,
     /// Let clients map doorbell pages; if not, every doorbell is trapped.
@@ -83,10 +96,15 @@ impl Function {
     /// # Errors
     /// If the host refuses memory or descriptors, or the engine has ended.
     pub fn new(engine: EngineHandle, options: Options) -> io::Result<Self> {
-        let serial = serial_number(options.config.mac.0);
-        let description = pci::Function::physical(serial);
-        let name = pci::names::describe(&description.ids);
-        log::debug!("function {}: {name}", options.number);
+        let description = match options.kind {
+            Kind::Physical { vfs } => {
+                let serial = serial_number(options.config.mac.0);
+                pci::Function::physical(serial).with_vfs(vfs)
+            }
+            Kind::Virtual => pci::Function::virtual_function(),
+        };
+        let ids = pci::names::describe(&description.ids);
+        log::debug!("{}: {ids}", options.name);
         let config = ConfigSpace::new(&description).map_err(io::Error::other)?;
         let msix = Msix::new(description.msix);
         let registers = Arc::new(Registers::default());
@@ -100,11 +118,26 @@ impl Function {
             msix.handle(),
         );
         let id = engine.add_function(host, options.config)?;
+        let restart = Restart {
+            engine: engine.clone(),
+            function: id,
+            registers: Arc::clone(&registers),
+            interrupts: msix.handle(),
+        };
+        let member = match options.kind {
+            Kind::Physical { .. } => Member::Physical,
+            Kind::Virtual => options.family.add(restart.clone()),
+        };
         Ok(Self {
             engine,
             tickets: Tickets::default(),
             id,
-            number: options.number,
+            name: options.name,
+            family: options.family,
+            member,
+            peer: None,
+            enabled: 0,
+            restart,
             config,
             msix,
             registers,
@@ -118,15 +151,7 @@ impl Function {
 
     /// Resets everything but configuration space, and calls `done` then.
     fn reset_engine(&self, done: impl FnOnce() + Send + 'static) {
-        let (interrupts, ticket) = (self.msix.handle(), self.tickets.take());
-        let done = Box::new(move || {
-            interrupts.discard_pending();
-            done();
-            drop(ticket);
-        });
-        self.registers.begin_reset();
-        let function = self.id;
-        self.engine.send(Message::Reset { function, done });
+        self.restart.begin(self.tickets.take(), done);
     }
 
     fn memory_changed(&self) {
@@ -140,7 +165,20 @@ impl Function {
         self.engine.send(Message::MemoryChanged { function });
     }
 
+    fn read_config(&self, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        let read = if self.family.is_alone(self.member) {
+            self.config.read_alone(offset, data)
+        } else {
+            self.config.read(offset, data)
+        };
+        read.map_err(|_| Errno::INVAL)
+    }
+
     fn write_config(&mut self, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        if self.enabled > 0 {
+            // It may take them away, and the engine has work with each.
+            self.admit()?;
+        }
         let actions = self.config.write(offset, data).map_err(|_| Errno::INVAL)?;
         self.carry_out(actions);
         if actions.contains(Actions::FLR_REQUESTED) {
@@ -159,6 +197,25 @@ impl Function {
         }
         if actions.contains(Actions::MSIX_CHANGED) {
             self.msix.set_control(self.config.msix_control());
+        }
+        if actions.contains(Actions::VFS_CHANGED) {
+            self.change_vfs(self.config.enabled_vfs());
+        }
+    }
+
+    /// Virtual functions were enabled, or disabled: NumVFs does not change in between.
+    fn change_vfs(&mut self, enabled: u16) {
+        log::info!("{}: {enabled} virtual functions enabled", self.name);
+        if enabled == 0 {
+            self.family.reset(self.enabled, &self.tickets);
+        }
+        self.enabled = enabled;
+    }
+
+    /// Follows a reset by the physical function.
+    fn catch_up(&mut self) {
+        if self.family.take_reset(self.member) {
+            self.reset_bus(ResetKind::FunctionLevel);
         }
     }
 
@@ -203,8 +260,8 @@ impl Function {
         match self.doorbells.renew() {
             Ok(fd) => self.doorbell_fd = Arc::new(fd),
             Err(error) => log::error!(
-                "function {}: the former client keeps its doorbell pages: {error}",
-                self.number
+                "{}: the former client keeps its doorbell pages: {error}",
+                self.name
             ),
         }
     }
@@ -238,13 +295,18 @@ fn serial_number([a, b, c, d, e, f]: [u8; 6]) -> u64 {
 }
 
 impl Device for Function {
+    fn connected(&mut self, socket: BorrowedFd<'_>) {
+        self.peer = Process::of_peer(socket);
+    }
+
     fn attached(&mut self, client: ClientHandle, _caps: &NegotiatedCaps) {
-        log::info!("function {}: client attached", self.number);
+        log::info!("{}: client attached", self.name);
+        self.family.set_client(self.member, self.peer);
         self.memory.attach(client);
     }
 
     fn detached(&mut self) {
-        log::info!("function {}: client gone", self.number);
+        log::info!("{}: client gone", self.name);
         self.renew_doorbells();
         // First nothing may use the mappings, then they go, and the next client's wait for that.
         let reset = self.memory.detach();
@@ -253,6 +315,8 @@ impl Device for Function {
         self.apply_memory();
         self.reset_bus(ResetKind::PowerOn);
         self.msix.detach();
+        // Last: what it had enabled is its own until here.
+        self.family.set_client(self.member, None);
     }
 
     fn info(&self) -> DeviceInfo {
@@ -307,17 +371,19 @@ impl Device for Function {
     }
 
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        self.catch_up();
         match region {
             BAR_REGISTERS => self.registers.read(offset, data),
             BAR_DOORBELLS => self.doorbells.read(offset, data),
             BAR_MSIX => self.msix.read(offset, data),
-            REGION_CONFIG => self.config.read(offset, data).map_err(|_| Errno::INVAL)?,
+            REGION_CONFIG => self.read_config(offset, data)?,
             _ => return Err(Errno::INVAL),
         }
         Ok(())
     }
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.catch_up();
         match region {
             BAR_REGISTERS => self.write_registers(offset, data)?,
             BAR_DOORBELLS => self.write_doorbells(offset, data),
@@ -340,6 +406,7 @@ impl Device for Function {
     }
 
     fn set_irqs(&mut self, set: SetIrqs) -> Result<(), Errno> {
+        self.catch_up();
         match set.index {
             IRQ_MSIX => {}
             // A client listens for errors of the device. There are none that concern more than the

@@ -3,7 +3,8 @@
 //! The firmware (`vrnic_firmware`) is the NIC; this crate is the hardware around it, and the
 //! process. From the bus to the wire:
 //!
-//! * [`function`]: one PCI function towards its vfio-user client, on the control thread;
+//! * [`function`]: one PCI function towards its vfio-user client, on the control thread; [`family`]:
+//!   what a physical function and its virtual functions share;
 //! * [`pci`]: configuration space and MSI-X; [`registers`]: BAR0; [`doorbell`]: BAR2;
 //! * [`dma`]: guest memory through the client's mappings; [`memory`]: how changes of them reach the
 //!   engine;
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod dma;
 pub mod doorbell;
 pub mod engine;
+pub mod family;
 pub mod function;
 pub mod host;
 pub mod link;

@@ -3,6 +3,7 @@
 //! A mistake of the user's is answered with one line that says what is wrong and what to do, and
 //! exit code 2; trouble later with exit code 1.
 
+mod functions;
 mod serve;
 
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+pub use functions::FunctionArguments;
 pub use serve::ServeArguments;
 
 /// A PCIe RDMA NIC in software: attach it to QEMU with `-device vfio-user-pci`.

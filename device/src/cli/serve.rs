@@ -1,38 +1,35 @@
 //! `vrnic serve`: one process, one NIC.
 //!
 //! The control thread runs one `mio` loop for all vfio-user sockets and for signals; the engine
-//! thread does the rest. Files that this process made (sockets, links, a complete capture) are in
-//! order again when it ends, however it is told to end.
+//! thread does the rest. Which functions there are is for [`super::functions`]. Files that this process
+//! made (sockets, links, a complete capture) are in order again when it ends, however it is told to end.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, channel};
 
 use anyhow::{Context, Error, anyhow};
 use clap::Args;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use vrnic_firmware::impair::{self, Directed, Event, Settings};
-use vrnic_firmware::nic::{FunctionConfig, NicConfig};
-use vrnic_firmware::types::Mac;
-use vrnic_vfio_user::{Listener, Server};
+use vrnic_firmware::nic::NicConfig;
+use vrnic_vfio_user::Server;
 
+use super::functions::{FunctionArguments, Plan};
 use crate::capture::Capture;
 use crate::engine::{Cable, EngineThread};
-use crate::function::{Function, Options};
+use crate::function::Function;
 use crate::link::{self, Link, LinkSpec};
 
 /// Arguments of `vrnic serve`.
 #[derive(Args, Debug)]
 pub struct ServeArguments {
-    /// UNIX socket to serve a function on. Given more than once, each socket is a function of its
-    /// own on the same port; functions of one process exchange data directly.
-    #[arg(long, value_name = "PATH", required = true)]
-    socket: Vec<PathBuf>,
+    #[command(flatten)]
+    functions: FunctionArguments,
 
     /// What the port is plugged into:
     /// none;
@@ -53,11 +50,6 @@ pub struct ServeArguments {
     /// Write every frame that crosses the port to a pcapng file, which is replaced.
     #[arg(long, value_name = "FILE.pcapng")]
     capture: Option<PathBuf>,
-
-    /// Ethernet address of the first function; others count up from it. Without it, one is derived
-    /// from the path of the first socket.
-    #[arg(long, value_name = "MAC")]
-    mac: Option<MacArgument>,
 
     /// What goes wrong on the link by chance, as in drop=1%,delay=10us or tx:rate=10G:
     /// drop=, dup=, reorder=, corrupt=, ecn= and a chance such as 1% or 0.001;
@@ -90,37 +82,6 @@ pub struct ServeArguments {
     trap_doorbells: bool,
 }
 
-/// An Ethernet address as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MacArgument(Mac);
-
-impl FromStr for MacArgument {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not an Ethernet address such as 02:00:00:00:00:01");
-        let mut bytes = [0; 6];
-        let mut parts = text.split([':', '-']);
-        for byte in &mut bytes {
-            // A sign would be a number to Rust, too.
-            let two_digits = |part: &&str| part.len() == 2 && !part.starts_with('+');
-            let part = parts.next().filter(two_digits);
-            *byte = part
-                .and_then(|part| u8::from_str_radix(part, 16).ok())
-                .ok_or_else(wrong)?;
-        }
-        if parts.next().is_some() {
-            return Err(wrong());
-        }
-        if bytes[0] & 1 != 0 || bytes == [0; 6] {
-            return Err(format!(
-                "'{text}' is a group or zero address; a function needs its own"
-            ));
-        }
-        Ok(Self(Mac(bytes)))
-    }
-}
-
 /// Why serving ended.
 pub(super) enum Failure {
     /// The user can mend it.
@@ -134,9 +95,6 @@ impl From<Error> for Failure {
         Self::Host(error)
     }
 }
-
-/// Ethernet payload until a driver changes it: room for a path MTU of 4096.
-const MTU: u32 = 4200;
 
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -154,7 +112,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
         .context("cannot watch for signals")?;
     let waker = Waker::new(poll.registry(), WAKER).context("cannot create a waker")?;
     let waker = Arc::new(waker);
-    let listeners = listen(&arguments.socket)?;
+    allow_many_files();
+    let plan = Plan::new(&arguments.functions)?;
+    let listeners = plan.listen()?;
     let mut capture = arguments
         .capture
         .as_deref()
@@ -181,8 +141,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     .context("cannot start an engine")?;
     let mut server =
         Server::new(poll.registry(), waker, SERVER).context("cannot create a server")?;
-    serve_functions(arguments, &engine, &mut server, listeners)?;
-    log::info!("serving {}", names(&arguments.socket));
+    let sockets = plan.summary().to_owned();
+    plan.serve(&engine, &mut server, listeners, !arguments.trap_doorbells)?;
+    log::info!("serving {sockets}");
     let result = wait(&mut poll, &mut signals, &mut server, &engine);
     // The file is complete when the engine has dropped its tap.
     drop((server, engine));
@@ -211,29 +172,20 @@ fn impairment(arguments: &ServeArguments) -> Result<impair::Spec, Failure> {
     Ok(spec)
 }
 
+/// Raises the limit on descriptors as far as the host lets it: each client of a function can give one
+/// for each of its interrupt vectors.
+fn allow_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("the limit on open files stays: {error}");
+    }
+}
+
 fn create_capture(path: &Path) -> Result<Capture, Failure> {
     let capture = Capture::create(path);
     let capture = capture.with_context(|| format!("cannot create the capture {}", path.display()));
     capture.map_err(Failure::Usage)
-}
-
-fn names(sockets: &[PathBuf]) -> String {
-    let names: Vec<_> = sockets
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    names.join(", ")
-}
-
-fn listen(sockets: &[PathBuf]) -> Result<Vec<Listener>, Failure> {
-    let mut seen = HashSet::new();
-    if let Some(twice) = sockets.iter().find(|path| !seen.insert(*path)) {
-        let twice = twice.display();
-        return Err(Failure::Usage(anyhow!("--socket {twice} is given twice")));
-    }
-    let listeners = sockets.iter().map(Listener::bind);
-    let listeners: Result<Vec<_>, _> = listeners.collect();
-    listeners.map_err(|error| Failure::Usage(anyhow!("{error}")))
 }
 
 /// Opens the link; `None` if a signal ended the wait for its peer.
@@ -274,35 +226,6 @@ fn open_link(
             }
         }
     }
-}
-
-fn serve_functions(
-    arguments: &ServeArguments,
-    engine: &EngineThread,
-    server: &mut Server<Function>,
-    listeners: Vec<Listener>,
-) -> Result<(), Failure> {
-    let first = arguments
-        .mac
-        .map_or_else(|| derive_mac(&arguments.socket), |mac| mac.0);
-    for (number, listener) in (0..).zip(listeners) {
-        let options = Options {
-            number,
-            config: FunctionConfig {
-                // Each socket is a physical function of its own.
-                number: 0,
-                mac: count_up(first, number),
-                mtu: MTU,
-            },
-            map_doorbells: !arguments.trap_doorbells,
-        };
-        let function = Function::new(engine.handle().clone(), options);
-        let function = function.context("cannot create a function")?;
-        server
-            .add(listener, function)
-            .context("cannot serve a socket")?;
-    }
-    Ok(())
 }
 
 fn wait(
@@ -349,66 +272,4 @@ fn ended_by_signal(events: &Events, signals: &mut Signals) -> bool {
         log::info!("ended by signal {signal}");
     }
     signal.is_some()
-}
-
-/// A locally administered address that is the same each time a socket path is served.
-fn derive_mac(sockets: &[PathBuf]) -> Mac {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let first = sockets
-        .first()
-        .map(PathBuf::as_path)
-        .unwrap_or(Path::new(""));
-    // The same name in two folders is two sockets.
-    let path = std::path::absolute(first).unwrap_or_else(|_| first.to_path_buf());
-    for byte in path.as_os_str().as_encoded_bytes() {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    let [.., a, b, c, d] = hash.to_be_bytes();
-    Mac([0x02, 0x56, a, b, c, d & 0xc0])
-}
-
-/// The address `number` after `first`.
-fn count_up(first: Mac, number: u16) -> Mac {
-    let [a, b, tail @ ..] = first.0;
-    let tail = u32::from_be_bytes(tail).wrapping_add(number.into());
-    let [c, d, e, f] = tail.to_be_bytes();
-    Mac([a, b, c, d, e, f])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_read_as_people_write_them() {
-        let mac = |text: &str| text.parse::<MacArgument>().map(|mac| mac.0.0);
-        assert_eq!(mac("02:00:00:00:00:0a"), Ok([2, 0, 0, 0, 0, 10]));
-        assert_eq!(
-            mac("52-54-00-AB-cd-ef"),
-            Ok([0x52, 0x54, 0, 0xab, 0xcd, 0xef])
-        );
-        for wrong in [
-            "",
-            "02:00",
-            "02:00:00:00:00:0a:01",
-            "2:0:0:0:0:1",
-            "01:00:00:00:00:00",
-            "0x:00:00:00:00:01",
-            "+2:00:00:00:00:01",
-        ] {
-            assert!(mac(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn functions_have_addresses_of_their_own() {
-        assert_eq!(
-            count_up(Mac([2, 0, 0, 0, 0, 0xff]), 1).0,
-            [2, 0, 0, 0, 1, 0]
-        );
-        let derived = derive_mac(&["/tmp/a".into()]);
-        assert_eq!(derived, derive_mac(&["/tmp/a".into()]));
-        assert_ne!(derived, derive_mac(&["/tmp/b".into()]));
-        assert_eq!(derived.0[0] & 3, 2, "locally administered, no group");
-    }
 }

@@ -90,6 +90,18 @@ fn every_mistake_is_answered_in_one_line() {
             &["--link"],
         ),
         (&["serve", "--socket", "s", "--mac", "1"], &["'1'", "02:00"]),
+        (&["serve", "--vfs", "257"], &["257", "0..=256"]),
+        (&["serve", "--vfs", "-1"], &["-1"]),
+        (&["serve", "--vfs", "many"], &["'many'", "--vfs"]),
+        (
+            &["serve", "--vfs", "2", "--socket", "s"],
+            &["--vfs", "--socket", "cannot be used with"],
+        ),
+        (&["serve", "--socket", "s", "--dir", "."], &["--vfs"]),
+        (
+            &["serve", "--vfs", "2", "--dir", "no"],
+            &["no/pf0.sock", "No such file"],
+        ),
         (
             &["serve", "--socket", "s", "--mac", "01:00:00:00:00:01"],
             &["group"],
@@ -205,6 +217,8 @@ fn help_names_every_option_and_version_is_the_packages() {
     assert_eq!((code, err.as_str()), (Some(0), ""));
     for word in [
         "--socket",
+        "--vfs",
+        "--dir",
         "--link",
         "--capture",
         "--mac",
@@ -227,7 +241,7 @@ fn help_names_every_option_and_version_is_the_packages() {
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("--"))
         .collect();
-    assert_eq!(listed.len(), 8, "{listed:?}");
+    assert_eq!(listed.len(), 10, "{listed:?}");
 }
 
 // --- socket files

@@ -110,7 +110,7 @@ fn drain<P: Platform>(endpoint: &mut Endpoint<P>) {
 // --- resets under traffic
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reset {
+pub(crate) enum Reset {
     VfioUser,
     FunctionLevel,
     Register,
@@ -139,7 +139,7 @@ fn express(platform: &HostPlatform) -> u64 {
 
 /// Resets the function behind its driver's back; when this returns, the reset is done.
 #[track_caller]
-fn reset(driver: &Driver<HostPlatform>, how: Reset) {
+pub(crate) fn reset(driver: &Driver<HostPlatform>, how: Reset) {
     let before = device_status::RESET_COUNT.get(status(driver));
     let platform = driver.platform();
     match how {

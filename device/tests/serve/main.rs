@@ -7,6 +7,7 @@
 //! * [`client`]: a client that nobody here wrote;
 //! * [`lifecycle`]: deaths and resets under traffic;
 //! * [`hostile`]: clients that break every rule;
+//! * [`family`]: a physical function with virtual ones;
 //! * [`cli`]: arguments, signals, files left behind;
 //! * [`modes`]: the same data by every way that a command line can choose;
 //! * [`impair`]: a link that is bad on purpose.
@@ -26,6 +27,7 @@
 mod cli;
 mod client;
 mod endpoint;
+mod family;
 mod foreign;
 mod frames;
 mod hostile;

@@ -78,12 +78,33 @@ impl Nic {
     #[track_caller]
     pub(crate) fn spawn(dir: &Path, names: &[&str], arguments: &[&str]) -> Self {
         let sockets: Vec<_> = names.iter().map(|name| dir.join(name)).collect();
-        let log = dir.join(format!("{}.log", names.join("-")));
+        let log = format!("{}.log", names.join("-"));
         let mut command = command();
         command.arg("serve").args(arguments);
         for socket in &sockets {
             command.arg("--socket").arg(socket);
         }
+        Self::run(dir, command, sockets, &log)
+    }
+
+    /// Serves a physical function with `vfs` virtual ones: socket 0, and 1 and further on.
+    #[track_caller]
+    pub(crate) fn start_family(dir: &Path, vfs: u16, arguments: &[&str]) -> Self {
+        let names = std::iter::once("pf0.sock".into());
+        let names = names.chain((0..vfs).map(|n| format!("vf{n}.sock")));
+        let sockets = names.map(|name: String| dir.join(name)).collect();
+        let mut command = command();
+        let vfs = vfs.to_string();
+        command.args(["serve", "--vfs", &vfs, "--dir"]).arg(dir);
+        command.args(arguments);
+        let mut nic = Self::run(dir, command, sockets, "family.log");
+        nic.wait_ready();
+        nic
+    }
+
+    #[track_caller]
+    fn run(dir: &Path, mut command: Command, sockets: Vec<PathBuf>, log: &str) -> Self {
+        let log = dir.join(log);
         let child = command
             .current_dir(dir)
             .stdout(Stdio::null())

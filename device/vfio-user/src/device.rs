@@ -2,11 +2,11 @@
 //! exchanges with the server.
 //!
 //! Every method is called on the thread that runs the server, never
-//! concurrently, and only between [`Device::attached`] and
-//! [`Device::detached`]. All indexes, ranges and flags were checked against
+//! concurrently, and, but for [`Device::connected`], only between
+//! [`Device::attached`] and [`Device::detached`]. All indexes, ranges and flags were checked against
 //! what the device itself said of its regions and interrupts.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -147,6 +147,10 @@ pub struct SetIrqs {
 
 /// A device behind one socket.
 pub trait Device {
+    /// A client has connected, and has not negotiated yet. `socket` is its
+    /// connection, of which the kernel can be asked who is at the other end.
+    fn connected(&mut self, _socket: BorrowedFd<'_>) {}
+
     /// A client has connected and negotiated. The handle reaches its memory
     /// by messages; it can be cloned and sent to other threads.
     fn attached(&mut self, client: ClientHandle, caps: &NegotiatedCaps);

@@ -263,6 +263,7 @@ impl<D: Device> Server<D> {
             return false;
         }
         self.next_generation += 1;
+        slot.device.connected(connection.as_fd());
         slot.connection = Some(connection);
         true
     }
