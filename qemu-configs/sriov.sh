@@ -1,0 +1,37 @@
+#!/bin/sh
+# One virtual machine with a physical function and its virtual functions, all on one slot.
+#
+#   vrnic serve --vfs 4 --dir /tmp/nic          # in another terminal
+#   DIR=/tmp/nic VFS=4 qemu-configs/sriov.sh [QEMU ARGUMENTS]
+#
+# The guest finds the physical function; the virtual ones appear when it enables them by
+# sriov_numvfs. A slot has room for seven (VFS, 4 by default).
+set -eu
+. "$(dirname "$0")/common.sh"
+
+: "${DIR:?is not set: name the folder of vrnic serve --vfs}"
+: "${VFS:=4}"
+
+# Virtual function n is function n + 1 of the slot, as the SR-IOV capability says.
+n=$VFS
+while [ "$n" -gt 0 ]; do
+    socket=$DIR/vf$((n - 1)).sock
+    set -- \
+        -device '{"driver":"vfio-user-pci","bus":"slot1","addr":"0.'"$n"'","socket":{"type":"unix","path":"'"$socket"'"}}' \
+        "$@"
+    n=$((n - 1))
+done
+set -- \
+    -device pcie-root-port,id=slot1,chassis=1 \
+    -device '{"driver":"vfio-user-pci","bus":"slot1","addr":"0.0","multifunction":true,"socket":{"type":"unix","path":"'"$DIR/pf0.sock"'"}}' \
+    "$@"
+
+exec "$QEMU" \
+    -nodefaults -no-user-config -display none -no-reboot \
+    -accel "$ACCEL" -cpu "$CPU" -smp "$CPUS" \
+    -m "$MEMORY" -object memory-backend-memfd,id=mem,size="$MEMORY",share=on \
+    -machine q35,memory-backend=mem \
+    -kernel "$KERNEL" -initrd "$INITRD" \
+    -append "console=ttyS0 quiet panic=-1 no_timer_check $APPEND" \
+    -chardev "$CONSOLE,id=console" -serial chardev:console \
+    "$@"
