@@ -115,6 +115,7 @@ struct State {
 struct VirtualFunction {
     client: Option<Process>,
     restart: Restart,
+    /// It was reset, and nobody has used it since.
     reset: bool,
 }
 
@@ -165,13 +166,14 @@ impl Family {
         }
     }
 
-    /// Resets those of the first `count` virtual functions that the physical function's client has.
-    /// What waits for the engine by that counts as a request of the physical function.
+    /// Resets those of the first `count` virtual functions that the physical function's client has,
+    /// but for any that nobody has used since it was reset: a client cannot make work for the engine
+    /// by enabling and disabling alone. What waits there counts as a request of the physical function.
     pub fn reset(&self, count: u16, tickets: &Tickets) {
         let mut state = self.0.borrow_mut();
         let owner = state.owner;
         let enabled = state.virtual_functions.iter_mut().take(count.into());
-        for function in enabled.filter(|function| function.is_of(owner)) {
+        for function in enabled.filter(|f| f.is_of(owner) && !f.reset) {
             function.restart.begin(tickets.take(), || ());
             function.reset = true;
         }

@@ -62,8 +62,6 @@ pub struct Function {
     member: Member,
     /// Who connected last.
     peer: Option<Process>,
-    /// Virtual functions that are enabled.
-    enabled: u16,
     restart: Restart,
     config: ConfigSpace,
     msix: Msix,
@@ -136,7 +134,6 @@ impl Function {
             family: options.family,
             member,
             peer: None,
-            enabled: 0,
             restart,
             config,
             msix,
@@ -175,12 +172,13 @@ impl Function {
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        if self.enabled > 0 {
+        let enabled = self.config.enabled_vfs();
+        if enabled > 0 {
             // It may take them away, and the engine has work with each.
             self.admit()?;
         }
         let actions = self.config.write(offset, data).map_err(|_| Errno::INVAL)?;
-        self.carry_out(actions);
+        self.carry_out(actions, enabled);
         if actions.contains(Actions::FLR_REQUESTED) {
             self.admit()?;
             self.reset_engine(|| log::debug!("function level reset is done"));
@@ -189,7 +187,9 @@ impl Function {
         Ok(())
     }
 
-    fn carry_out(&mut self, actions: Actions) {
+    /// Does what a change of configuration space asks for; before it, `enabled` virtual functions
+    /// were enabled.
+    fn carry_out(&mut self, actions: Actions, enabled: u16) {
         if actions.intersects(Actions::BUS_MASTER_CHANGED | Actions::POWER_STATE_CHANGED) {
             let awake = self.config.power_state() == PowerState::D0;
             self.memory
@@ -199,17 +199,11 @@ impl Function {
             self.msix.set_control(self.config.msix_control());
         }
         if actions.contains(Actions::VFS_CHANGED) {
-            self.change_vfs(self.config.enabled_vfs());
+            let now = self.config.enabled_vfs();
+            log::info!("{}: {now} virtual functions enabled", self.name);
+            // All of those that were: NumVFs does not change under enabled ones.
+            self.family.reset(enabled, &self.tickets);
         }
-    }
-
-    /// Virtual functions were enabled, or disabled: NumVFs does not change in between.
-    fn change_vfs(&mut self, enabled: u16) {
-        log::info!("{}: {enabled} virtual functions enabled", self.name);
-        if enabled == 0 {
-            self.family.reset(self.enabled, &self.tickets);
-        }
-        self.enabled = enabled;
     }
 
     /// Follows a reset by the physical function.
@@ -220,8 +214,9 @@ impl Function {
     }
 
     fn reset_bus(&mut self, kind: ResetKind) {
+        let enabled = self.config.enabled_vfs();
         let actions = self.config.reset(kind);
-        self.carry_out(actions);
+        self.carry_out(actions, enabled);
         self.msix.reset();
         self.combiner = WriteCombiner::default();
     }

@@ -425,6 +425,7 @@ fn enabling_and_disabling_without_end_is_bounded() {
     let all = open_all(&nic, 4);
     let pf = all[0].platform();
     let at = sriov(pf);
+    let before = resets(&all[1]);
     write16(pf, at + NUM_VFS, 8);
     for _ in 0..5_000 {
         write16(pf, at + CONTROL, VF_ENABLE);
@@ -433,6 +434,10 @@ fn enabling_and_disabling_without_end_is_bounded() {
             pf.write_config(at + CONTROL, &[0, 0]).ok()
         });
     }
+    // Answered when the engine has done all that it was asked before.
+    assert!(pf.reset_function());
+    let after = resets(&all[1]);
+    assert_eq!(after, (before + 1) & 0xff, "nobody used it in between");
     for (n, function) in (2..).zip(&all[1..]) {
         until("its resets are done", || {
             function.platform().reset_function().then_some(())
