@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) maps: BTreeMap<u64, (u64, Option<OwnedFd>)>,
     pub(crate) vectors: BTreeMap<(u32, u32), OwnedFd>,
     pub(crate) writes: Vec<(u32, u64, Vec<u8>)>,
+    /// The process behind each connection, in the order they came.
+    pub(crate) peers: Vec<i32>,
     /// Hand replies to the test instead of answering at once.
     pub(crate) defer: bool,
 }
@@ -92,6 +94,11 @@ impl TestDevice {
 }
 
 impl Device for TestDevice {
+    fn connected(&mut self, socket: BorrowedFd<'_>) {
+        let peer = rustix::net::sockopt::socket_peercred(socket).unwrap();
+        self.state().peers.push(peer.pid.as_raw_nonzero().get());
+    }
+
     fn attached(&mut self, client: ClientHandle, caps: &NegotiatedCaps) {
         let _ = self.events.send(Event::Attached(client, *caps));
     }

@@ -35,6 +35,17 @@ fn a_client_that_never_negotiates_attaches_nothing() {
 }
 
 #[test]
+fn a_device_can_ask_who_connected_before_it_is_attached() {
+    let harness = Harness::start(2);
+    drop(Client::connect(harness.path()));
+    let _client = harness.client();
+    harness.socket().attached();
+    let own = std::process::id() as i32;
+    assert_eq!(harness.socket().state().peers, [own, own]);
+    assert!(harness.sockets[1].state().peers.is_empty());
+}
+
+#[test]
 fn a_second_client_waits_for_the_first_to_leave() {
     let harness = Harness::start(1);
     let mut first = harness.client();
