@@ -176,5 +176,22 @@ codes! {
         RxNotRoce = 73,
         /// Ethernet frames for raw packet queues dropped: longer than the port's MTU allows.
         RxFrameTooLong = 74,
+        /// Packets and Ethernet frames of the function dropped: their source is an Ethernet address
+        /// that it may not send from.
+        TxSpoofedMac = 75,
+        /// Packets and Ethernet frames of the function dropped: their VLAN is one that it may not
+        /// send to, or they hide it behind a second tag.
+        TxSpoofedVlan = 76,
+        /// Packets and Ethernet frames of the function dropped: their source is a GID, or an IP
+        /// address, that it may not send from.
+        TxSpoofedGid = 77,
+        /// Packets and Ethernet frames for the function dropped: it is not in their VLAN, or the
+        /// operator has disabled its port.
+        RxNotAllowed = 78,
+        /// Packets and Ethernet frames from the link dropped: their source is an address of the
+        /// function.
+        RxSpoofedSource = 79,
+        /// Commands refused: the operator's rules for the function do not allow what they ask for.
+        PolicyRefusals = 80,
     }
 }

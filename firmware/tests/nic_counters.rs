@@ -57,6 +57,13 @@ const ELSEWHERE: &[Counter] = &[
     C::TxFrames,
     C::PortXmitWait,
     C::PortXmitDiscards,
+    // The operator's rules.
+    C::TxSpoofedMac,
+    C::TxSpoofedVlan,
+    C::TxSpoofedGid,
+    C::RxNotAllowed,
+    C::RxSpoofedSource,
+    C::PolicyRefusals,
 ];
 
 /// Something that moves counters of `a` and of `b`.

@@ -62,6 +62,13 @@ impl<'a> ReceivedFrame<'a> {
         }
     }
 
+    /// A frame; `None` if its Ethernet header is cut off.
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let parts = Frame::parse(bytes)?;
+        Some(Self::new(bytes, &parts, FlowHash::of(&parts)))
+    }
+
     /// The whole frame.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {

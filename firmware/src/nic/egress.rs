@@ -8,29 +8,36 @@
 
 use alloc::vec::Vec;
 
+use super::FunctionId;
+use super::admission::Admitted;
 use super::looped::Sender;
-use super::port::{FunctionPort, build};
+use super::port::{FunctionPort, Shared, build};
+use super::stations::PortName;
 use crate::frontend::env::OutgoingFrame;
 use crate::frontend::payload::copy_payload;
 use crate::host::{Memory, Wire};
 use crate::pdu::Pdu;
 use crate::resource::Group;
 use crate::transport::{Path, Payload, Transmit};
-use crate::types::Mac;
 use crate::wire::frame::{Tag, fill_network_checksum, fill_transport_checksum, tag};
 use crate::wire::{SHORTEST_FRAME, frame_length};
 
 impl<W: Wire> FunctionPort<'_, W> {
-    /// Sends an Ethernet frame.
+    /// Sends an Ethernet frame, if the sender's policy lets it.
     pub(super) fn transmit_raw<M: Memory>(
         &mut self,
         memory: &M,
         frame: &OutgoingFrame<'_>,
     ) -> Transmit {
-        let Some(raw) = RawFrame::new(frame) else {
+        let shared = &mut *self.shared;
+        let port = shared.addresses.switch.ports.get(self.function);
+        let Some(port) = port.filter(|port| !port.is_shut()) else {
+            self.tally.forbid(None, 1);
+            return Transmit::Sent;
+        };
+        let Some(raw) = RawFrame::new(frame, port.tag()) else {
             return Transmit::BadMemory;
         };
-        let shared = &mut *self.shared;
         let room = match shared.link_up {
             true => self.wire.reserve(raw.total),
             false => None,
@@ -44,12 +51,21 @@ impl<W: Wire> FunctionPort<'_, W> {
                 (false, own.as_mut_slice())
             }
         };
-        let Some(destination) = raw.build(memory, room) else {
-            shared.looped.recycle(own);
-            return Transmit::BadMemory;
+        let built = raw.build(memory, room, |bytes| {
+            shared.addresses.admit(self.function, bytes)
+        });
+        let admitted = match built {
+            Some(Ok(admitted)) => admitted,
+            failed => {
+                shared.looped.recycle(own);
+                let Some(Err(breach)) = failed else {
+                    return Transmit::BadMemory;
+                };
+                self.tally.forbid(Some(breach), 1);
+                return Transmit::Sent;
+            }
         };
-        let leaves = shared.addresses.switch.leaves(destination);
-        let stays = stays(shared, destination, self.function);
+        let (leaves, stays) = ways(shared, &admitted, self.function);
         if leaves && shared.link_up && !has_room || stays && shared.looped.is_full() {
             shared.looped.recycle(own);
             return Transmit::NoRoom;
@@ -64,6 +80,9 @@ impl<W: Wire> FunctionPort<'_, W> {
         if leaves && has_room {
             self.wire.commit(raw.total);
         }
+        let port = PortName::Function(FunctionId(self.function));
+        let switch = &mut shared.addresses.switch;
+        switch.learn(admitted.vlan, admitted.source, port);
         self.count_sent(raw.total, leaves);
         self.loop_back(copy, true, stays, leaves);
         Transmit::Sent
@@ -83,7 +102,7 @@ impl<W: Wire> FunctionPort<'_, W> {
         };
         let addresses = &self.shared.addresses;
         let stays = !addresses.groups.members(group).is_empty()
-            || (addresses.switch).is_wanted(path.destination_mac, self.function);
+            || (addresses.switch).is_wanted(path.vlan, path.destination_mac, self.function);
         if !stays {
             let sent = self.transmit_packet(memory, path, pdu, payload);
             self.tally.multicast += u64::from(sent == Transmit::Sent);
@@ -142,45 +161,74 @@ impl<W: Wire> FunctionPort<'_, W> {
     }
 }
 
-/// Whether a frame of a raw packet queue has receivers on this NIC. Members of multicast groups can
-/// be among them, as the frame can be a RoCEv2 packet.
-fn stays(shared: &super::port::Shared, destination: Mac, from: u16) -> bool {
+/// Whether a frame of a raw packet queue goes out on the link, and whether it has receivers on this
+/// NIC. Members of multicast groups can be among them, as the frame can be a RoCEv2 packet.
+fn ways(shared: &Shared, frame: &Admitted, from: u16) -> (bool, bool) {
     let addresses = &shared.addresses;
+    let (vlan, destination) = (frame.vlan, frame.destination);
+    let leaves = addresses.switch.leaves(vlan, destination);
     let groups = destination.is_group() && !addresses.groups.is_empty();
-    groups || addresses.switch.is_wanted(destination, from)
+    let stays = groups || addresses.switch.is_wanted(vlan, destination, from);
+    (leaves, stays)
 }
 
 /// A frame of a raw packet queue.
 struct RawFrame<'a> {
     frame: &'a OutgoingFrame<'a>,
+    /// The tag that the sender asks for.
     tag: Option<Tag>,
+    /// The tag of its port.
+    port_tag: Option<Tag>,
     /// Bytes of it.
     length: usize,
-    /// Bytes in front of them, for the tag.
+    /// Bytes in front of them, for the tag that the sender asks for.
     head: usize,
+    /// Bytes in front of these, for that of its port.
+    port_head: usize,
     /// Bytes of the frame, with padding to the shortest one of Ethernet.
     total: usize,
 }
 
 impl<'a> RawFrame<'a> {
-    fn new(frame: &'a OutgoingFrame<'a>) -> Option<Self> {
+    fn new(frame: &'a OutgoingFrame<'a>, port_tag: Option<Tag>) -> Option<Self> {
         let tag = frame.offload.vlan_tag.map(Tag::from_control);
-        let head = if tag.is_some() { tag::LENGTH } else { 0 };
+        let room = |tag: Option<Tag>| if tag.is_some() { tag::LENGTH } else { 0 };
+        let (head, port_head) = (room(tag), room(port_tag));
         let length = usize::try_from(frame.length).ok()?;
         let length = length.checked_add(frame.headers.len())?;
+        // What the receiver gets when the port's tag is out again is no shorter either.
         let total = length.checked_add(head)?.max(SHORTEST_FRAME);
         Some(Self {
             frame,
             tag,
+            port_tag,
             length,
             head,
-            total,
+            port_head,
+            total: total.checked_add(port_head)?,
         })
     }
 
-    /// Builds the frame in `room` of its length, and returns its destination address. Checksums come
-    /// first: behind a second tag, the IP header would not be found.
-    fn build<M: Memory>(&self, memory: &M, room: &mut [u8]) -> Option<Mac> {
+    /// Builds the frame in `room` of its length, and returns what `admit` says of it as its sender
+    /// sees it; without the port's tag if that is an error. `None` if memory cannot be read.
+    fn build<M: Memory, T, E>(
+        &self,
+        memory: &M,
+        room: &mut [u8],
+        admit: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let frame = room.get_mut(self.port_head..)?;
+        self.build_untagged(memory, frame)?;
+        let admitted = admit(frame);
+        if let (Ok(_), Some(tag)) = (&admitted, self.port_tag) {
+            tag::insert(room, tag).then_some(())?;
+        }
+        Some(admitted)
+    }
+
+    /// Builds the frame as its sender wants it. Checksums come first: behind a second tag, the IP
+    /// header would not be found.
+    fn build_untagged<M: Memory>(&self, memory: &M, room: &mut [u8]) -> Option<()> {
         let (frame, padding) = room.split_at_mut_checked(self.head + self.length)?;
         padding.fill(0);
         let untagged = frame.get_mut(self.head..)?;
@@ -199,6 +247,6 @@ impl<'a> RawFrame<'a> {
         if let Some(tag) = self.tag {
             tag::insert(frame, tag).then_some(())?;
         }
-        frame.first_chunk().map(|mac| Mac(*mac))
+        Some(())
     }
 }

@@ -6,18 +6,22 @@
 //! Ethernet address it names; if that is nobody's, filters decide about it too, as about any frame
 //! between strangers.
 
+use alloc::vec::Vec;
+
 use vrnic_abi::counter::Counter;
 
 use super::looped::Sender;
 use super::port::FunctionPort;
-use super::switch::Sorting;
+use super::ports::Sight;
+use super::stations::PortName;
+use super::switch::{Receivers, Sorting};
 use super::{Nic, add};
 use crate::frontend::address::is_multicast;
 use crate::frontend::frame::{FlowHash, ReceivedFrame};
 use crate::host::{Host, Wire};
 use crate::resource::Group;
 use crate::types::{Mac, Qpn, Time};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Tag, tag};
 use crate::wire::{DropReason, Received};
 
 impl<H: Host> Nic<H> {
@@ -30,6 +34,10 @@ impl<H: Host> Nic<H> {
         from: Option<Sender>,
         wire: &mut W,
     ) {
+        if from.is_none() {
+            let switch = &mut self.shared.addresses.switch;
+            switch.learn(packet.vlan, packet.source_mac, PortName::Link);
+        }
         let multicast = packet.pdu.destination == Qpn::MULTICAST
             && packet.destination_mac.is_group()
             && is_multicast(packet.destination);
@@ -42,7 +50,7 @@ impl<H: Host> Nic<H> {
             received = self.receive_multicast(now, frame, packet, group, from, wire);
         }
         received |= self.offer(now, frame, group, from, wire);
-        if received || self.went_out(packet.destination_mac, from) {
+        if received || self.went_out(packet.vlan, packet.destination_mac, from) {
             return;
         }
         self.drops.not_ours += 1;
@@ -65,8 +73,12 @@ impl<H: Host> Nic<H> {
         from: Option<Sender>,
         wire: &mut W,
     ) {
+        if from.is_none() && self.is_forged(frame) {
+            return;
+        }
         let target = frame.first_chunk::<6>().map(|mac| Mac(*mac));
-        let out = target.is_some_and(|mac| self.went_out(mac, from));
+        let vlan = tag::split(frame).map_or(0, |(tag, _)| tag.id);
+        let out = target.is_some_and(|mac| self.went_out(vlan, mac, from));
         let Some(counter) = reason.counter() else {
             if !self.offer(now, frame, None, from, wire) && !out {
                 self.drops.not_roce += 1;
@@ -74,7 +86,7 @@ impl<H: Host> Nic<H> {
             }
             return;
         };
-        let owner = target.and_then(|mac| self.shared.addresses.switch.owner(mac));
+        let owner = target.and_then(|mac| self.shared.addresses.switch.owner_in(vlan, mac));
         if let Some(owner) = owner {
             self.count_at(owner, counter, 1);
             self.count_at(owner, Counter::RxMalformed, reason.is_malformed().into());
@@ -82,6 +94,23 @@ impl<H: Host> Nic<H> {
             self.drops.malformed += 1;
             self.count_stray(Counter::RxNotForUs);
         }
+    }
+
+    /// Learns the source of a frame from the link. If that is the address of a function, which the
+    /// link's rules do not allow, it counts that, and the frame is forged.
+    fn is_forged(&mut self, frame: &[u8]) -> bool {
+        let Some(parts) = Frame::parse(frame) else {
+            return false;
+        };
+        let vlan = parts.tag.map_or(0, |tag| tag.id);
+        let switch = &mut self.shared.addresses.switch;
+        let owner = switch.owner_in(vlan, parts.source);
+        let owner = owner.filter(|_| switch.ports.uplink.check_sources);
+        match owner {
+            Some(owner) => self.count_at(owner, Counter::RxSpoofedSource, 1),
+            None => switch.learn(vlan, parts.source, PortName::Link),
+        }
+        owner.is_some()
     }
 
     /// Hands a packet to the members of its group; returns whether there is any. A sender that is a
@@ -96,12 +125,13 @@ impl<H: Host> Nic<H> {
         wire: &mut W,
     ) -> bool {
         let mut receivers = core::mem::take(&mut self.receivers);
-        receivers.clear();
+        let queues = &mut receivers.queues;
+        queues.clear();
         let members = self.shared.addresses.groups.members(group).iter();
         let apart = from.filter(|sender| sender.raw).map(|s| s.function);
-        receivers.extend(members.filter(|(function, _)| Some(*function) != apart));
+        queues.extend(members.filter(|(function, _)| Some(*function) != apart));
         let mut last = None;
-        for (to, qpn) in receivers.iter().copied() {
+        for (to, qpn) in queues.iter().copied() {
             let first = last.replace(to) != Some(to);
             if first {
                 self.count_at(to, Counter::MulticastRcvPackets, 1);
@@ -110,7 +140,7 @@ impl<H: Host> Nic<H> {
             copy.pdu.destination = Qpn::new(qpn);
             self.hand_over(now, to, &copy, first.then_some(frame.len()), wire);
         }
-        let any = !receivers.is_empty();
+        let any = !queues.is_empty();
         self.receivers = receivers;
         any
     }
@@ -133,37 +163,83 @@ impl<H: Host> Nic<H> {
         let sorting = Sorting {
             destination: parts.destination,
             vlan: parts.tag.map_or(0, |tag| tag.id),
+            inner_vlan: tag::second(frame).map_or(0, |tag| tag.id),
             hash: flow.value,
         };
         let from = from.map(|sender| sender.function);
         let mut receivers = core::mem::take(&mut self.receivers);
         let switch = &self.shared.addresses.switch;
         switch.receivers(sorting, from, &mut receivers);
-        let any = !receivers.is_empty();
+        for barred in &receivers.barred {
+            self.count_at(*barred, Counter::RxNotAllowed, 1);
+        }
+        let any = !receivers.queues.is_empty();
         if any {
             let received = ReceivedFrame::new(frame, &parts, flow);
-            let mut last = None;
-            for (to, qpn) in receivers.iter().copied() {
-                let first = last.replace(to) != Some(to);
-                if !self.takes(to, frame.len()) {
-                    self.count_at(to, Counter::RxFrameTooLong, first.into());
-                    continue;
-                }
-                let groups = &self.shared.addresses.groups;
-                let counted = group.is_some_and(|group| groups.has_member_of(group, to));
-                if first && !counted {
-                    self.count_at(to, Counter::PortRcvPackets, 1);
-                    self.count_at(to, Counter::PortRcvData, frame.len() as u64 / 4);
-                }
-                self.hand_over_frame(now, (to, qpn), &received, wire);
-            }
-        } else if let Some(owner) = switch.owner(parts.destination) {
-            if from != Some(owner) {
+            self.hand_out(now, &received, &receivers, group, wire);
+        } else if receivers.barred.is_empty() {
+            let owner = self.shared.addresses.switch.owner(parts.destination);
+            if let Some(owner) = owner.filter(|owner| from != Some(*owner)) {
                 self.count_at(owner, Counter::RxFrameNoFilter, 1);
             }
         }
         self.receivers = receivers;
         any
+    }
+
+    /// Hands a frame to queue pairs, as the function of each sees it.
+    fn hand_out<W: Wire>(
+        &mut self,
+        now: Time,
+        frame: &ReceivedFrame<'_>,
+        receivers: &Receivers,
+        group: Option<Group>,
+        wire: &mut W,
+    ) {
+        let queues = &receivers.queues;
+        let access = queues.iter().any(|(to, _)| self.sees_untagged(*to));
+        let bytes = if access {
+            self.without_tag(frame.bytes())
+        } else {
+            Vec::new()
+        };
+        let untagged = ReceivedFrame::parse(&bytes);
+        let mut last = None;
+        for (to, qpn) in queues.iter().copied() {
+            let frame = match &untagged {
+                Some(untagged) if self.sees_untagged(to) => untagged,
+                _ => frame,
+            };
+            let length = frame.bytes().len();
+            let first = last.replace(to) != Some(to);
+            if !self.takes(to, length) {
+                self.count_at(to, Counter::RxFrameTooLong, first.into());
+                continue;
+            }
+            let groups = &self.shared.addresses.groups;
+            let counted = group.is_some_and(|group| groups.has_member_of(group, to));
+            if first && !counted {
+                self.count_at(to, Counter::PortRcvPackets, 1);
+                self.count_at(to, Counter::PortRcvData, length as u64 / 4);
+            }
+            self.hand_over_frame(now, (to, qpn), frame, wire);
+        }
+        self.shared.looped.recycle(bytes);
+    }
+
+    /// Whether a function's port takes the tag out of what goes to it.
+    fn sees_untagged(&self, to: u16) -> bool {
+        self.shared.addresses.switch.ports.sight(to) == Sight::Untagged
+    }
+
+    /// A copy of a frame without its tag, in a buffer of the queue between functions.
+    fn without_tag(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut copy = self.shared.looped.buffer(0);
+        let (_, pieces) = tag::split(frame).unwrap_or((Tag::default(), [frame, &[]]));
+        for piece in pieces {
+            copy.extend_from_slice(piece);
+        }
+        copy
     }
 
     /// Whether frames of `length` bytes fit into the MTU of a function, so that they go to its raw
@@ -198,8 +274,8 @@ impl<H: Host> Nic<H> {
 
     /// Whether a function sent a frame out on the link too, so that it is not lost if no other one
     /// takes it.
-    fn went_out(&self, destination: Mac, from: Option<Sender>) -> bool {
-        from.is_some() && self.shared.addresses.switch.leaves(destination)
+    fn went_out(&self, vlan: u16, destination: Mac, from: Option<Sender>) -> bool {
+        from.is_some() && self.shared.addresses.switch.leaves(vlan, destination)
     }
 
     /// Counts a frame that reaches no function, at the physical function.
@@ -210,7 +286,7 @@ impl<H: Host> Nic<H> {
         }
     }
 
-    fn count_at(&mut self, function: u16, counter: Counter, n: u64) {
+    pub(super) fn count_at(&mut self, function: u16, counter: Counter, n: u64) {
         if let Some(Some(function)) = self.functions.get_mut(usize::from(function)) {
             function.count(counter, n);
         }

@@ -25,7 +25,7 @@ pub(super) struct LocalPdu {
     pub(super) sender: u32,
     /// Receiving function.
     pub(super) to: u16,
-    /// The way that it takes.
+    /// The way that it takes, its VLAN as the receiver calls it.
     pub(super) path: Path,
     /// What it says.
     pub(super) pdu: Pdu,
@@ -48,12 +48,13 @@ impl LocalQueue {
         self.queue.is_empty()
     }
 
-    /// Queues a PDU from queue pair `sender` of function `from` to function `to`; `false` if there
-    /// is no room.
+    /// Queues a PDU from queue pair `sender` of function `from` to function `to`, which calls the
+    /// VLAN of the path `vlan`; `false` if there is no room.
     pub(super) fn push(
         &mut self,
         (from, sender, to): (u16, u32, u16),
         path: &Path,
+        vlan: u16,
         pdu: &Pdu,
         payload: Payload<'_>,
     ) -> bool {
@@ -70,7 +71,7 @@ impl LocalQueue {
             from,
             sender,
             to,
-            path: *path,
+            path: Path { vlan, ..*path },
             pdu: *pdu,
             bytes,
             chunks,

@@ -10,23 +10,29 @@
 //! functions of the NIC take the direct path: they are handled right after the turn that sent them,
 //! and their payload is copied once, from the sender's memory to its destination. Frames of raw
 //! packet queues and packets to multicast groups go where the embedded switch says (`switch`,
-//! `egress`, `ingress`).
+//! `egress`, `ingress`). What a function may send, see and be called is its [`Policy`]'s to say
+//! (`rules`).
 //!
 //! What happens to one function's rings, memory or state never stops another function.
 
 mod address;
+mod admission;
 mod egress;
 mod group;
 mod ingress;
 mod local;
 mod looped;
+mod policy;
 mod port;
+mod ports;
+mod route;
+mod rules;
+mod stations;
 mod switch;
 
 use alloc::vec::Vec;
 
 use vrnic_abi::counter::Counter;
-use vrnic_abi::eqe::EventType;
 
 use crate::frontend::env::{Arrived, Incoming, Origin};
 use crate::frontend::{Context, Function, Identity};
@@ -35,11 +41,20 @@ use crate::transport::{Kind, Path, Poll};
 use crate::types::{Gid, Mac, Qpn, Time};
 use crate::wire::{self, Received};
 
-pub use address::Addresses;
+pub use address::{Addresses, Breach, Claim, Unusable};
 pub use group::Groups;
 use local::LocalPdu;
 use looped::Sender;
+pub use policy::{
+    LinkMode, Policy, PolicyError, SpoofChecks, UNTRUSTED_ADDRESSES, UplinkPolicy, VlanMode,
+    VlanSet, Vlans,
+};
 use port::{FunctionPort, Shared, Tally};
+use ports::Sight;
+pub use stations::{
+    AGEING, FIXED, LEARNED, LEARNED_OF_FUNCTION, PortName, Station, StationRefused,
+};
+use switch::Receivers;
 pub use switch::{Sorting, Switch};
 
 /// Turns that a function gets in one step.
@@ -84,7 +99,7 @@ pub struct FunctionConfig {
 }
 
 /// Names a function of a NIC for as long as that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionId(u16);
 
 /// Whether a step found something to do.
@@ -117,8 +132,8 @@ pub struct Nic<H> {
     functions: Vec<Option<Function>>,
     shared: Shared,
     drops: PortDrops,
-    /// Scratch: the queue pairs that a frame goes to.
-    receivers: Vec<(u16, u32)>,
+    /// Scratch: who a frame goes to.
+    receivers: Receivers,
     now: Time,
     /// The function whose turn is first in the next step.
     first: usize,
@@ -138,7 +153,7 @@ impl<H: Host> Nic<H> {
                 ..Shared::default()
             },
             drops: PortDrops::default(),
-            receivers: Vec::new(),
+            receivers: Receivers::default(),
             now: Time::default(),
             first: 0,
         }
@@ -229,28 +244,9 @@ impl<H: Host> Nic<H> {
         self.shared.addresses.remove_all(function);
     }
 
-    /// Changes the state of the link and reports that to all functions.
-    pub fn set_link(&mut self, up: bool) {
-        if core::mem::replace(&mut self.shared.link_up, up) == up {
-            return;
-        }
-        let event = if up {
-            EventType::PortUp
-        } else {
-            EventType::PortDown
-        };
-        let now = self.now;
-        for (host, function) in self.hosts.iter().zip(&mut self.functions) {
-            if let (Some(host), Some(function)) = (host, function) {
-                if function.is_ready() {
-                    function.report(host, now, event, 1);
-                }
-            }
-        }
-    }
-
     /// Takes a received frame.
     pub fn receive<W: Wire>(&mut self, now: Time, frame: &[u8], wire: &mut W) {
+        self.shared.addresses.switch.stations.set_time(now);
         self.take(now, frame, None, wire);
     }
 
@@ -264,6 +260,9 @@ impl<H: Host> Nic<H> {
                 return;
             }
         };
+        if from.is_none() && self.is_from_namesake(&received) {
+            return;
+        }
         let to = self.shared.addresses.owner(
             received.vlan,
             received.destination,
@@ -293,6 +292,19 @@ impl<H: Host> Nic<H> {
         let (Some(host), Some(function)) = (host, function) else {
             return;
         };
+        let mut untagged;
+        let received = match self.shared.addresses.switch.ports.sight(to) {
+            Sight::Whole => received,
+            Sight::Untagged => {
+                untagged = *received;
+                (untagged.vlan, untagged.priority) = (0, 0);
+                &untagged
+            }
+            Sight::Nothing => {
+                function.count(Counter::RxNotAllowed, 1);
+                return;
+            }
+        };
         if let Some(length) = length {
             function.count(Counter::PortRcvPackets, 1);
             function.count(Counter::PortRcvData, length as u64 / 4);
@@ -320,6 +332,7 @@ impl<H: Host> Nic<H> {
     /// Does what there is to do: doorbells, commands, timers, queue pairs that have work.
     pub fn step<W: Wire>(&mut self, now: Time, wire: &mut W) -> Progress {
         self.now = now;
+        self.shared.addresses.switch.stations.set_time(now);
         let mut busy = self.drain(now, wire);
         let count = self.functions.len();
         for turn in 0..count {
@@ -356,12 +369,14 @@ impl<H: Host> Nic<H> {
         function.beat(host, now);
         let mut busy = function.poll_doorbells(host, now);
         function.release_events(host, now);
+        let owner = u16::try_from(index).unwrap_or(u16::MAX);
+        let link_up = self.shared.sees_link(owner);
         let mut context = Context {
             host,
             now,
             addresses: &mut self.shared.addresses,
-            owner: u16::try_from(index).unwrap_or(u16::MAX),
-            link_up: self.shared.link_up,
+            owner,
+            link_up,
             speed: self.speed,
         };
         busy |= function.step_admin(&mut context);
@@ -409,6 +424,10 @@ impl<H: Host> Nic<H> {
         let (Some(sender), Some(host), Some(function)) = (sender, host, function) else {
             return;
         };
+        if self.shared.addresses.switch.ports.sight(local.to) == Sight::Nothing {
+            function.count(Counter::RxNotAllowed, local.pdu.packets.into());
+            return;
+        }
         let ends = Ends {
             vlan: local.path.vlan,
             source: local.path.source,
@@ -555,6 +574,11 @@ fn add(function: &mut Function, tally: Tally) {
     if tally.discards | tally.multicast != 0 {
         function.count(Counter::PortXmitDiscards, tally.discards);
         function.count(Counter::MulticastXmitPackets, tally.multicast);
+    }
+    if tally.forged != [0; 3] {
+        for (breach, count) in Breach::ALL.iter().zip(tally.forged) {
+            function.count(breach.counter(), count);
+        }
     }
     if tally.local_bytes > 0 {
         function.count(Counter::LocalBytes, tally.local_bytes);

@@ -2,15 +2,15 @@
 
 use core::cell::Cell;
 
-use super::address::Addresses;
+use super::address::{Addresses, Breach};
 use super::local::LocalQueue;
 use super::looped::{LoopedQueue, Sender};
+use super::route::{PathKey, Route, Routes, Way};
 use crate::frontend::env::{OutgoingFrame, Port};
 use crate::frontend::payload::copy_payload;
 use crate::host::{Memory, Wire};
 use crate::pdu::Pdu;
 use crate::transport::{Path, Payload, Transmit};
-use crate::types::{Gid, Mac};
 use crate::wire::{emit_headers, frame_length};
 
 /// Most packets that one PDU between two functions stands for.
@@ -20,6 +20,7 @@ const BURST: u32 = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
     pub(super) addresses: Addresses,
+    pub(super) routes: Routes,
     pub(super) local: LocalQueue,
     /// Frames between functions.
     pub(super) looped: LoopedQueue,
@@ -41,6 +42,21 @@ pub(super) struct Tally {
     pub(super) discards: u64,
     /// Packets to multicast groups.
     pub(super) multicast: u64,
+    /// Packets and frames that a policy did not let out, by the number of the [`Breach`].
+    pub(super) forged: [u64; 3],
+}
+
+impl Tally {
+    /// Counts packets that were not let out, or, without a breach, are lost in a port that is shut.
+    pub(super) fn forbid(&mut self, breach: Option<Breach>, packets: u32) {
+        let count = match breach {
+            Some(breach) => self.forged.get_mut(breach as usize),
+            None => Some(&mut self.discards),
+        };
+        if let Some(count) = count {
+            *count += u64::from(packets);
+        }
+    }
 }
 
 /// The port as one function sees it during a call.
@@ -51,16 +67,8 @@ pub(super) struct FunctionPort<'a, W> {
     /// Queue pair of the function.
     pub(super) sender: u32,
     pub(super) tally: Tally,
-    /// The last path looked up and the function at its end.
-    route: Cell<Option<Route>>,
-}
-
-#[derive(Clone, Copy)]
-struct Route {
-    vlan: u16,
-    gid: Gid,
-    mac: Mac,
-    to: Option<u16>,
+    /// The last path looked up, and where it leads.
+    last: Cell<Option<(PathKey, Route)>>,
 }
 
 impl<'a, W> FunctionPort<'a, W> {
@@ -71,41 +79,57 @@ impl<'a, W> FunctionPort<'a, W> {
             function,
             sender: 0,
             tally: Tally::default(),
-            route: Cell::new(None),
+            last: Cell::new(None),
         }
     }
 
-    /// The function of this NIC at the end of a path.
-    fn neighbour(&self, path: &Path) -> Option<u16> {
-        let (vlan, gid, mac) = (path.vlan, path.destination, path.destination_mac);
-        if let Some(route) = self.route.get() {
-            if route.gid == gid && route.mac == mac && route.vlan == vlan {
-                return route.to;
+    /// Where a path leads. No rule changes while this port is there.
+    #[inline]
+    fn route(&self, path: &Path) -> Route {
+        let key = PathKey::new(self.function, path);
+        match self.last.get() {
+            Some((last, route)) if last == key => route,
+            _ => {
+                let route = (self.shared.routes).find(&self.shared.addresses, key, path);
+                self.last.set(Some((key, route)));
+                route
             }
         }
-        let to = self.shared.addresses.owner(vlan, gid, mac);
-        let route = Route { vlan, gid, mac, to };
-        self.route.set(Some(route));
-        to
     }
 }
 
 impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
     fn transmit(&mut self, memory: &M, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit {
-        match self.neighbour(path) {
-            Some(to) if self.shared.direct => {
-                let ends = (self.function, self.sender, to);
-                if !self.shared.local.push(ends, path, pdu, payload) {
-                    return Transmit::NoRoom;
-                }
-                self.tally.local_bytes += u64::from(pdu.length);
+        let route = self.route(path);
+        if let (Way::Function(to), true) = (route.way, self.shared.direct) {
+            let ends = (self.function, self.sender, to);
+            let vlan = route.vlan_there;
+            if !self.shared.local.push(ends, path, vlan, pdu, payload) {
+                return Transmit::NoRoom;
+            }
+            self.tally.local_bytes += u64::from(pdu.length);
+            return Transmit::Sent;
+        }
+        let tagged;
+        let path = match route.tag {
+            Some((vlan, service_level)) => {
+                tagged = Path {
+                    vlan,
+                    service_level,
+                    ..*path
+                };
+                &tagged
+            }
+            None => path,
+        };
+        match route.way {
+            Way::Function(_) => self.transmit_looped(memory, path, pdu, payload),
+            Way::Group => self.transmit_multicast(memory, path, pdu, payload),
+            Way::Link => self.transmit_packet(memory, path, pdu, payload),
+            Way::Nowhere(breach) => {
+                self.tally.forbid(breach, pdu.packets);
                 Transmit::Sent
             }
-            Some(_) => self.transmit_looped(memory, path, pdu, payload),
-            None if path.destination_mac.is_group() => {
-                self.transmit_multicast(memory, path, pdu, payload)
-            }
-            None => self.transmit_packet(memory, path, pdu, payload),
         }
     }
 
@@ -114,7 +138,7 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
     }
 
     fn burst(&self, path: &Path) -> u32 {
-        if self.shared.direct && self.neighbour(path).is_some() {
+        if self.shared.direct && matches!(self.route(path).way, Way::Function(_)) {
             BURST
         } else {
             1

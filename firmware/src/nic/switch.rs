@@ -1,10 +1,15 @@
 //! The embedded switch: which functions and queue pairs an Ethernet frame is for.
 //!
 //! The functions of the NIC and its link are the ports of a switch. A unicast address belongs to one
-//! function: its own Ethernet address always, others as soon as it has a filter for them. A frame to
-//! such an address goes to that function and nowhere else; one to a group goes to all other
-//! functions and the link; one to an unknown unicast address goes to the link, and to functions that
-//! are promiscuous. A frame never goes back to the function that sent it.
+//! function: its own Ethernet address always, others as soon as it has a filter for them and its
+//! policy allows that. Other addresses stand where the operator has put them or where they were seen
+//! last (`stations`). A frame to a known address goes to its port and nowhere else; one to a group
+//! goes to all other functions and the link; one to an unknown unicast address goes to the link, and
+//! to functions that are promiscuous. A frame never goes back to the function that sent it. All of
+//! that is so in each VLAN by itself: a function that is not in a frame's VLAN is not there.
+//!
+//! What arrives on the link is also shown to promiscuous functions if its station is known to be on
+//! the link, as from any adapter: the switch in front has had its reason to send it here.
 //!
 //! What reaches a function is matched against its filters. Each filter takes a copy, those that are
 //! alike and share take one together, whose queue the hash of the flow chooses, so that frames of a
@@ -16,6 +21,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
+use super::FunctionId;
+use super::ports::Ports;
+use super::stations::{PortName, Stations};
 use crate::resource::{Filter, Wanted};
 use crate::types::Mac;
 
@@ -24,8 +32,10 @@ use crate::types::Mac;
 pub struct Sorting {
     /// Destination address.
     pub destination: Mac,
-    /// VLAN, or 0.
+    /// VLAN in the network, or 0.
     pub vlan: u16,
+    /// VLAN of what is left of the frame when its tag is taken out, or 0.
+    pub inner_vlan: u16,
     /// Hash of the flow, 0 for frames without.
     pub hash: u32,
 }
@@ -33,11 +43,24 @@ pub struct Sorting {
 /// A function and one of its queue pairs.
 pub(super) type Receiver = (u16, u32);
 
+/// Who gets a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Receivers {
+    /// Functions and queue pairs, sorted.
+    pub(super) queues: Vec<Receiver>,
+    /// Functions that would get it if their policies let them, sorted.
+    pub(super) barred: Vec<u16>,
+}
+
 /// The switch.
 #[derive(Clone, Debug, Default)]
 pub struct Switch {
+    /// The functions' ports, and their rules.
+    pub(super) ports: Ports,
+    /// Where other stations are.
+    pub(super) stations: Stations,
     /// Functions by their own addresses.
-    stations: BTreeMap<Mac, u16>,
+    own: BTreeMap<Mac, u16>,
     /// Filters by addresses and function.
     shares: BTreeMap<(Wanted, u16), Vec<Share>>,
 }
@@ -54,12 +77,16 @@ struct Share {
 impl Switch {
     /// Adds a function with its own address.
     pub fn add_station(&mut self, owner: u16, mac: Mac) {
-        self.stations.entry(mac).or_insert(owner);
+        self.own.entry(mac).or_insert(owner);
+        self.ports.add(owner, mac);
     }
 
     /// Removes a function.
     pub fn remove_station(&mut self, owner: u16) {
-        self.stations.retain(|_, station| *station != owner);
+        self.own.retain(|_, station| *station != owner);
+        self.ports.remove(owner);
+        self.stations
+            .remove_port(PortName::Function(FunctionId(owner)));
     }
 
     /// The function that a unicast address belongs to.
@@ -68,17 +95,50 @@ impl Switch {
         if mac.is_group() {
             return None;
         }
-        let station = self.stations.get(&mac).copied();
+        let station = self.own.get(&mac).copied();
         station.or_else(|| {
-            let mut filters = self.shares.range(everywhere(Wanted::Address(mac)));
-            filters.next().map(|((_, owner), _)| *owner)
+            let filters = self.shares.range(everywhere(Wanted::Address(mac)));
+            let mut owners = filters.map(|((_, owner), _)| *owner);
+            owners.find(|owner| self.ports.allows_mac(*owner, mac))
         })
+    }
+
+    /// The function that a unicast address belongs to in a VLAN.
+    pub(super) fn owner_in(&self, vlan: u16, mac: Mac) -> Option<u16> {
+        let owner = self.owner(mac)?;
+        self.ports.inward(owner, vlan).map(|_| owner)
+    }
+
+    /// The port that a unicast address stands behind, if that is known.
+    fn place(&self, vlan: u16, mac: Mac) -> Option<PortName> {
+        if mac.is_group() {
+            return None;
+        }
+        let owner = self.owner_in(vlan, mac).map(FunctionId);
+        let owner = owner.map(PortName::Function);
+        owner.or_else(|| self.stations.locate(vlan, mac))
+    }
+
+    /// Learns where the source of a frame is.
+    pub(super) fn learn(&mut self, vlan: u16, mac: Mac, port: PortName) {
+        if let PortName::Function(FunctionId(function)) = port {
+            let port = self.ports.get(function);
+            let allowed = |port: &super::ports::Port| port.policy.allows_learning(mac);
+            if port.is_none_or(|port| port.mac == mac || !allowed(port)) {
+                return;
+            }
+        }
+        // What belongs to a function stays there.
+        if self.owner(mac).is_none() {
+            self.stations.learn(vlan, mac, port);
+        }
     }
 
     /// Adds filter `number` of function `owner`.
     pub fn add_filter(&mut self, owner: u16, number: u32, filter: &Filter) {
         let shares = self.shares.entry((filter.wanted, owner)).or_default();
         let member = (number, filter.qpn);
+        self.ports.change();
         match shares.iter_mut().find(|s| s.filter.shares_with(filter)) {
             Some(share) => share.members.push(member),
             None => shares.push(Share {
@@ -101,22 +161,31 @@ impl Switch {
         if shares.is_empty() {
             self.shares.remove(&at);
         }
+        self.ports.change();
     }
 
-    /// Removes all filters of function `owner`.
+    /// Removes all filters of function `owner`, and what was learned behind it.
     pub fn remove_filters(&mut self, owner: u16) {
         self.shares.retain(|(_, function), _| *function != owner);
+        self.stations.flush(PortName::Function(FunctionId(owner)));
+        self.ports.change();
     }
 
     /// Whether a frame that a function sends goes out on the link.
-    pub(super) fn leaves(&self, destination: Mac) -> bool {
-        self.owner(destination).is_none()
+    pub(super) fn leaves(&self, vlan: u16, destination: Mac) -> bool {
+        !matches!(self.place(vlan, destination), Some(PortName::Function(_)))
     }
 
-    /// Whether another function than `from`, which sends it, may want a frame.
-    pub(super) fn is_wanted(&self, destination: Mac, from: u16) -> bool {
+    /// Whether another function than `from`, which sends it, may want a frame, or is to count that
+    /// it must not have it.
+    pub(super) fn is_wanted(&self, vlan: u16, destination: Mac, from: u16) -> bool {
         if let Some(owner) = self.owner(destination) {
             return owner != from;
+        }
+        match self.place(vlan, destination) {
+            Some(PortName::Function(FunctionId(owner))) => return owner != from,
+            Some(PortName::Link) => return false,
+            None => {}
         }
         let mut kinds = kinds(destination);
         kinds.any(|wanted| {
@@ -125,29 +194,83 @@ impl Switch {
         })
     }
 
-    /// Finds the queue pairs that get a frame, sorted; `from` is the function that sent it, if it is
-    /// one of this NIC.
-    pub(super) fn receivers(&self, frame: Sorting, from: Option<u16>, found: &mut Vec<Receiver>) {
-        found.clear();
+    /// Finds the queue pairs that get a frame; `from` is the function that sent it, if it is one of
+    /// this NIC.
+    pub(super) fn receivers(&self, frame: Sorting, from: Option<u16>, found: &mut Receivers) {
+        found.queues.clear();
+        found.barred.clear();
         let destination = frame.destination;
-        if let Some(owner) = self.owner(destination) {
-            if from != Some(owner) {
-                for wanted in kinds(destination) {
-                    let shares = self.shares.get(&(wanted, owner));
-                    take(frame, owner, shares.map_or(&[], Vec::as_slice), found);
-                }
-            }
-        } else {
-            for wanted in kinds(destination) {
-                for ((_, owner), shares) in self.shares.range(everywhere(wanted)) {
-                    if from != Some(*owner) {
-                        take(frame, *owner, shares, found);
+        let owner = self.owner(destination);
+        found.barred.extend(owner.filter(|owner| {
+            from != Some(*owner) && self.ports.inward(*owner, frame.vlan).is_none()
+        }));
+        match self.place(frame.vlan, destination) {
+            Some(PortName::Function(FunctionId(owner))) => {
+                if from != Some(owner) {
+                    for wanted in kinds(destination) {
+                        let shares = self.shares.get(&(wanted, owner));
+                        self.take(frame, owner, shares.map_or(&[], Vec::as_slice), found);
                     }
                 }
             }
+            Some(PortName::Link) if from.is_some() => {}
+            Some(PortName::Link) | None => self.flood(frame, from, found),
         }
-        found.sort_unstable();
-        found.dedup();
+        found.queues.sort_unstable();
+        found.queues.dedup();
+        found.barred.sort_unstable();
+        found.barred.dedup();
+    }
+
+    /// Finds those who want a frame that is for no function in particular.
+    fn flood(&self, frame: Sorting, from: Option<u16>, found: &mut Receivers) {
+        for wanted in kinds(frame.destination) {
+            for ((_, owner), shares) in self.shares.range(everywhere(wanted)) {
+                if from != Some(*owner) && self.has_effect(wanted, *owner, frame.destination) {
+                    self.take(frame, *owner, shares, found);
+                }
+            }
+        }
+    }
+
+    /// Whether a function gets a frame to no address of its own by a filter, as far as it is trusted
+    /// and may have the filter's address.
+    fn has_effect(&self, wanted: Wanted, owner: u16, destination: Mac) -> bool {
+        match wanted {
+            Wanted::Address(mac) => mac.is_group() || self.ports.allows_mac(owner, mac),
+            Wanted::Broadcast => true,
+            Wanted::AllMulticast | Wanted::Promiscuous => {
+                destination == Mac::BROADCAST || self.ports.is_trusted(owner)
+            }
+        }
+    }
+
+    /// Adds a receiver for each share of a function that takes a frame.
+    fn take(&self, frame: Sorting, owner: u16, shares: &[Share], found: &mut Receivers) {
+        let Some(vlan) = self.vlan_at(owner, frame) else {
+            if !shares.is_empty() {
+                found.barred.push(owner);
+            }
+            return;
+        };
+        for share in shares {
+            if share.filter.vlan.is_some_and(|wanted| wanted != vlan) {
+                continue;
+            }
+            let count = share.members.len();
+            let chosen = (frame.hash as usize).checked_rem(count);
+            if let Some((_, qpn)) = chosen.and_then(|chosen| share.members.get(chosen)) {
+                found.queues.push((owner, *qpn));
+            }
+        }
+    }
+
+    /// The VLAN of a frame as a function sees it, if it may.
+    fn vlan_at(&self, owner: u16, frame: Sorting) -> Option<u16> {
+        let port = self.ports.get(owner).filter(|port| !port.is_shut())?;
+        let vlan = port.policy.vlan.inward(frame.vlan)?;
+        let access = port.policy.vlan.is_access();
+        Some(if access { frame.inner_vlan } else { vlan })
     }
 }
 
@@ -164,20 +287,6 @@ fn kinds(destination: Mac) -> impl Iterator<Item = Wanted> {
         .into_iter()
         .chain(group)
         .chain(broadcast)
-}
-
-/// Adds a receiver for each share that takes a frame.
-fn take(frame: Sorting, owner: u16, shares: &[Share], found: &mut Vec<Receiver>) {
-    for share in shares {
-        if share.filter.vlan.is_some_and(|vlan| vlan != frame.vlan) {
-            continue;
-        }
-        let count = share.members.len();
-        let chosen = (frame.hash as usize).checked_rem(count);
-        if let Some((_, qpn)) = chosen.and_then(|chosen| share.members.get(chosen)) {
-            found.push((owner, *qpn));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -206,14 +315,19 @@ mod tests {
     }
 
     fn receivers(switch: &Switch, destination: Mac, from: Option<u16>) -> Vec<Receiver> {
-        let mut found = alloc::vec![(9, 9)];
+        let mut found = Receivers {
+            queues: alloc::vec![(9, 9)],
+            barred: alloc::vec![9],
+        };
         let frame = Sorting {
             destination,
             vlan: 0,
+            inner_vlan: 0,
             hash: 0,
         };
         switch.receivers(frame, from, &mut found);
-        found
+        assert_eq!(found.barred, []);
+        found.queues
     }
 
     #[test]
@@ -238,7 +352,7 @@ mod tests {
         assert_eq!(to(GROUP, Some(2)), [(1, 11)]);
         let all = [(1, 11), (2, 21), (2, 23), (2, 24)];
         assert_eq!(to(Mac::BROADCAST, None), all);
-        let leaves = [ONE, TWO, STRANGER, GROUP].map(|mac| switch.leaves(mac));
+        let leaves = [ONE, TWO, STRANGER, GROUP].map(|mac| switch.leaves(0, mac));
         assert_eq!(leaves, [false, false, true, true]);
     }
 
@@ -246,9 +360,9 @@ mod tests {
     fn a_filter_makes_an_address_ones_own_while_it_is_there() {
         let mut switch = switch(&[(2, Wanted::Address(STRANGER), 21)]);
         assert_eq!(switch.owner(STRANGER), Some(2));
-        assert!(switch.is_wanted(STRANGER, 1) && !switch.is_wanted(STRANGER, 2));
+        assert!(switch.is_wanted(0, STRANGER, 1) && !switch.is_wanted(0, STRANGER, 2));
         switch.remove_filters(2);
         assert_eq!(switch.owner(STRANGER), None);
-        assert!(!switch.is_wanted(STRANGER, 1) && switch.is_wanted(TWO, 1));
+        assert!(!switch.is_wanted(0, STRANGER, 1) && switch.is_wanted(0, TWO, 1));
     }
 }

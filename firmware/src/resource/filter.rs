@@ -83,6 +83,22 @@ impl Filters {
         alone + shared.len()
     }
 
+    /// The unicast addresses that filters take, each once.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Mac> {
+        let mut addresses: Vec<Mac> = self
+            .0
+            .iter()
+            .filter_map(|(_, filter)| match filter.wanted {
+                Wanted::Address(mac) if !mac.is_group() => Some(mac),
+                _ => None,
+            })
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
     /// Removes the filter with `number`.
     pub fn remove(&mut self, number: u32) -> Option<Filter> {
         self.0.remove(number)

@@ -54,6 +54,11 @@ impl Memberships {
         self.0.remove(&(group, qpn))
     }
 
+    /// All groups and the queue pairs that are attached to them.
+    pub fn iter(&self) -> impl Iterator<Item = (Group, u32)> + '_ {
+        self.0.iter().copied()
+    }
+
     /// Detaches a queue pair from everything, and returns what that was.
     pub fn remove_of(&mut self, qpn: u32) -> Vec<Group> {
         let of_it = self.0.iter().filter(|(_, member)| *member == qpn);

@@ -55,24 +55,30 @@ impl Net {
         })
     }
 
+    /// One step of each NIC, and what they send arrives; returns whether there was anything to do.
+    /// The frames that crossed the wire are added to `crossed`.
+    pub fn step(&mut self, crossed: &mut Vec<Vec<u8>>) -> bool {
+        let mut busy = false;
+        for index in 0..self.benches.len() {
+            busy |= self.benches[index].step() == Progress::Busy;
+            let frames: Vec<_> = self.benches[index].wire.sent.drain(..).collect();
+            for frame in frames {
+                busy = true;
+                if let Some(other) = self.benches.get_mut(1 - index) {
+                    other.nic.receive(other.now, &frame, &mut other.wire);
+                }
+                crossed.push(frame);
+            }
+        }
+        busy
+    }
+
     /// Lets everything happen; returns the frames that crossed the wire.
     #[track_caller]
     pub fn run(&mut self) -> Vec<Vec<u8>> {
         let mut crossed = Vec::new();
         for _ in 0..10_000 {
-            let mut busy = false;
-            for index in 0..self.benches.len() {
-                busy |= self.benches[index].step() == Progress::Busy;
-                let frames: Vec<_> = self.benches[index].wire.sent.drain(..).collect();
-                for frame in frames {
-                    busy = true;
-                    if let Some(other) = self.benches.get_mut(1 - index) {
-                        other.nic.receive(other.now, &frame, &mut other.wire);
-                    }
-                    crossed.push(frame);
-                }
-            }
-            if !busy {
+            if !self.step(&mut crossed) {
                 return crossed;
             }
         }

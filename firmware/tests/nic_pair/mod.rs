@@ -13,7 +13,7 @@ use vrnic_abi::object::{AddressVector, QpAttributes, QpMask, QpState};
 use vrnic_abi::wqe::{
     AtomicSegment, ControlSegment, DataSegment, DatagramSegment, RemoteSegment, WqeOpcode,
 };
-use vrnic_firmware::nic::NicConfig;
+use vrnic_firmware::nic::{NicConfig, UplinkPolicy};
 use vrnic_firmware::pdu::{Body, Pdu, Service};
 use vrnic_firmware::transport::Path;
 use vrnic_firmware::types::{Psn, Qpn};
@@ -56,6 +56,10 @@ impl Pair {
         let mut bench = Bench::new(NicConfig {
             direct: way == Way::Direct,
             ..NicConfig::default()
+        });
+        // Tests forge what either end says, and both are on this NIC.
+        bench.nic.set_uplink_policy(UplinkPolicy {
+            check_sources: false,
         });
         let mut a = Node::new(&mut bench, 0);
         let mut b = Node::new(&mut bench, 1);

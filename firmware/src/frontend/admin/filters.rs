@@ -1,13 +1,15 @@
 //! SetFilter and ClearFilter: which received Ethernet frames go to which raw packet queue pair.
 //!
 //! A unicast address belongs to one function of the port, as a GID does, so that nobody gets the
-//! frames of another. A filter that is set takes frames at once; it goes with its queue pair.
+//! frames of another, and the operator's policy may not allow it. A filter that is set takes frames at once; it goes with its queue pair.
 
 use vrnic_abi::admin::{FilterFlags, FilterType, ObjectReference, SetFilter, Status};
+use vrnic_abi::counter::Counter;
 
 use super::Context;
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::function::Function;
+use crate::nic::Claim;
 use crate::resource::{Filter, Wanted};
 use crate::transport::Kind;
 use crate::types::Mac;
@@ -25,15 +27,31 @@ impl Function {
         }
         let filter = filter(body)?;
         if let Wanted::Address(mac) = filter.wanted {
-            let owner = cx.addresses.switch.owner(mac);
-            if owner.is_some_and(|owner| owner != cx.owner) {
-                return Err(Refusal::new(Status::Busy, argument!(SetFilter, mac)));
-            }
+            self.check_address(cx, mac)?;
         }
         let number = self.objects.filters.add(filter);
         let number = number.ok_or(Refusal::new(Status::NoResources, 0))?;
         cx.addresses.switch.add_filter(cx.owner, number, &filter);
         Ok(Reply::number(number))
+    }
+
+    /// Checks that the function may have the frames to an address.
+    fn check_address<H>(&mut self, cx: &Context<'_, H>, mac: Mac) -> Result<(), Refusal> {
+        let at = argument!(SetFilter, mac);
+        match cx.addresses.claim(cx.owner, mac) {
+            Claim::Own => Ok(()),
+            Claim::Taken => Err(Refusal::new(Status::Busy, at)),
+            Claim::Forbidden => Err(self.forbid(at)),
+            Claim::Further { most } => {
+                let mut others = self.objects.filters.addresses();
+                others.retain(|other| ![self.identity.mac, mac].contains(other));
+                if others.len() >= most {
+                    self.objects.count(Counter::PolicyRefusals, 1);
+                    return Err(Refusal::new(Status::NoResources, at));
+                }
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn clear_filter<H>(
@@ -54,7 +72,7 @@ impl Function {
             cx.addresses.switch.remove_filter(cx.owner, number, &filter);
         }
         for group in self.objects.memberships.remove_of(qpn) {
-            cx.addresses.groups.detach(group, cx.owner, qpn);
+            cx.addresses.detach(cx.owner, group, qpn);
         }
     }
 }

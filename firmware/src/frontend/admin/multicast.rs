@@ -20,10 +20,13 @@ impl Function {
         body: &MulticastGroup,
     ) -> Result<Reply, Refusal> {
         let group = self.group(body)?;
+        if !cx.addresses.has_vlan(cx.owner, group.vlan) {
+            return Err(self.forbid(argument!(MulticastGroup, vlan)));
+        }
         if !self.objects.memberships.attach(group, body.qp) {
             return Err(Refusal::new(Status::NoResources, 0));
         }
-        cx.addresses.groups.attach(group, cx.owner, body.qp);
+        cx.addresses.attach(cx.owner, group, body.qp);
         Ok(Reply::default())
     }
 
@@ -36,7 +39,7 @@ impl Function {
         if !self.objects.memberships.detach(group, body.qp) {
             return Err(no_such(argument!(MulticastGroup, gid)));
         }
-        cx.addresses.groups.detach(group, cx.owner, body.qp);
+        cx.addresses.detach(cx.owner, group, body.qp);
         Ok(Reply::default())
     }
 

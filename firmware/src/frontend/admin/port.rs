@@ -1,14 +1,16 @@
 //! The port and its addresses: ModifyPort and SetGid.
 //!
 //! An address belongs to one function of the port, so that packets find their way and nobody sends
-//! from another's. An entry that a queue pair sends from stays until that lets go of it.
+//! from another's, and the operator's policy may not allow it at all. An entry that a queue pair sends from stays until that lets go of it.
 
 use vrnic_abi::admin::{GidType, ModifyPort, SetGid, Status};
+use vrnic_abi::counter::Counter;
 
 use super::Context;
 use super::command::{Refusal, Reply, argument, bad};
 use crate::frontend::function::Function;
 use crate::host::Host;
+use crate::nic::{Breach, Unusable};
 use crate::resource::GidEntry;
 use crate::types::{Gid, Mac};
 
@@ -32,17 +34,32 @@ impl Function {
         }
         let entry = self.gid_entry(body)?;
         let old = self.objects.gids.get(body.index).copied();
-        if old == entry {
-            return Ok(Reply::default());
-        }
-        if self.objects.gids.in_use(body.index) {
+        if old != entry && self.objects.gids.in_use(body.index) {
             return Err(Refusal::new(Status::Busy, at));
         }
-        if !cx.addresses.replace(cx.owner, old, entry) {
-            return Err(Refusal::new(Status::Busy, argument!(SetGid, gid)));
-        }
+        // One that stays is registered again, as rules may have changed meanwhile.
+        let replaced = cx.addresses.replace(cx.owner, old, entry);
+        replaced.map_err(|why| self.unusable(why))?;
         self.objects.gids.set(body.index, entry);
         Ok(Reply::default())
+    }
+
+    fn unusable(&mut self, why: Unusable) -> Refusal {
+        match why {
+            Unusable::TakenGid => Refusal::new(Status::Busy, argument!(SetGid, gid)),
+            Unusable::TakenMac => Refusal::new(Status::Busy, argument!(SetGid, mac)),
+            Unusable::Forbidden(breach) => self.forbid(match breach {
+                Breach::Mac => argument!(SetGid, mac),
+                Breach::Vlan => argument!(SetGid, vlan),
+                Breach::Gid => argument!(SetGid, gid),
+            }),
+        }
+    }
+
+    /// A refusal of what stands at `at`, as the operator's policy does not allow it.
+    pub(super) fn forbid(&mut self, at: u32) -> Refusal {
+        self.objects.count(Counter::PolicyRefusals, 1);
+        Refusal::new(Status::NotPermitted, at)
     }
 
     pub(super) fn gid_entry(&self, body: &SetGid) -> Result<Option<GidEntry>, Refusal> {

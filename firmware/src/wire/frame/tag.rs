@@ -39,6 +39,15 @@ pub fn split(frame: &[u8]) -> Option<(Tag, [&[u8]; 2])> {
     })
 }
 
+/// The tag behind the tag of a frame, which is its outer one when that is taken out.
+#[must_use]
+pub fn second(frame: &[u8]) -> Option<Tag> {
+    let (_, [_, rest]) = split(frame)?;
+    let tag = rest.first_chunk::<LENGTH>()?;
+    let tagged = field::PROTOCOL.u16(tag) == ethernet::VLAN;
+    tagged.then(|| Tag::from_control(field::CONTROL.u16(tag)))
+}
+
 /// Takes the tag out of a frame, which starts [`LENGTH`] bytes later in the buffer then. `None`, and
 /// the buffer as it was, if the frame has no tag.
 pub fn remove(buffer: &mut [u8]) -> Option<Tag> {

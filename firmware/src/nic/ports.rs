@@ -1,0 +1,137 @@
+//! The ports of the embedded switch: each function's address and policy.
+//!
+//! Asked for each frame or PDU, so every answer is a look into one entry. Whoever remembers an answer
+//! compares [`Ports::generation`], which grows with every change of a rule or of an address.
+
+use alloc::vec::Vec;
+
+use super::policy::{LinkMode, Policy, UplinkPolicy, VlanMode};
+use crate::types::Mac;
+use crate::wire::frame::Tag;
+
+/// A port of a function.
+#[derive(Clone, Debug)]
+pub(super) struct Port {
+    /// The function's own address.
+    pub(super) mac: Mac,
+    /// Its rules.
+    pub(super) policy: Policy,
+}
+
+impl Port {
+    /// Whether the function may use an address.
+    pub(super) fn allows_mac(&self, mac: Mac) -> bool {
+        self.policy.allows_mac(self.mac, mac)
+    }
+
+    /// Whether the operator has shut it.
+    pub(super) fn is_shut(&self) -> bool {
+        self.policy.link == LinkMode::Disabled
+    }
+
+    /// The tag that the switch puts into what the function sends.
+    pub(super) const fn tag(&self) -> Option<Tag> {
+        match self.policy.vlan {
+            VlanMode::Access { vlan, priority } => Some(Tag {
+                id: vlan,
+                priority,
+                drop_eligible: false,
+            }),
+            VlanMode::Trunk(_) => None,
+        }
+    }
+}
+
+/// How a function sees what goes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// As it is.
+    Whole,
+    /// Without the tag of its VLAN.
+    Untagged,
+    /// Not at all.
+    Nothing,
+}
+
+/// All ports.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ports {
+    functions: Vec<Option<Port>>,
+    /// Rules of the link.
+    pub(super) uplink: UplinkPolicy,
+    generation: u64,
+}
+
+impl Ports {
+    /// Adds the port of a function, without rules.
+    pub(super) fn add(&mut self, function: u16, mac: Mac) {
+        let index = usize::from(function);
+        if index >= self.functions.len() {
+            self.functions.resize(index + 1, None);
+        }
+        if let Some(place) = self.functions.get_mut(index) {
+            *place = Some(Port {
+                mac,
+                policy: Policy::default(),
+            });
+        }
+        self.change();
+    }
+
+    /// Removes the port of a function.
+    pub(super) fn remove(&mut self, function: u16) {
+        if let Some(place) = self.functions.get_mut(usize::from(function)) {
+            *place = None;
+        }
+        self.change();
+    }
+
+    /// The port of a function.
+    #[inline]
+    pub(super) fn get(&self, function: u16) -> Option<&Port> {
+        self.functions.get(usize::from(function))?.as_ref()
+    }
+
+    /// Exchanges the rules of a port, if there is one.
+    pub(super) fn set_policy(&mut self, function: u16, policy: Policy) -> Option<Policy> {
+        self.change();
+        let port = self.functions.get_mut(usize::from(function))?.as_mut()?;
+        Some(core::mem::replace(&mut port.policy, policy))
+    }
+
+    /// Notes that an answer may be another one from now on.
+    pub(super) fn change(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Grows with every change.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What a function calls a VLAN of the network, if it is in it.
+    pub(super) fn inward(&self, function: u16, vlan: u16) -> Option<u16> {
+        self.get(function)?.policy.vlan.inward(vlan)
+    }
+
+    /// Whether a function may see what is not for it.
+    pub(super) fn is_trusted(&self, function: u16) -> bool {
+        self.get(function).is_some_and(|port| port.policy.trusted)
+    }
+
+    /// Whether a function may use an address.
+    pub(super) fn allows_mac(&self, function: u16, mac: Mac) -> bool {
+        self.get(function).is_some_and(|port| port.allows_mac(mac))
+    }
+
+    /// How a function sees packets to addresses that are registered for it.
+    #[inline]
+    pub(super) fn sight(&self, function: u16) -> Sight {
+        match self.get(function) {
+            Some(port) if port.is_shut() => Sight::Nothing,
+            Some(port) if port.policy.vlan.is_access() => Sight::Untagged,
+            Some(_) => Sight::Whole,
+            None => Sight::Nothing,
+        }
+    }
+}

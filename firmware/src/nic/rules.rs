@@ -1,0 +1,155 @@
+//! The operator's side of the switch: policies of functions, the link, stations.
+//!
+//! Rules change between two steps and hold from the next PDU or frame on. What was sent before is on
+//! its way. A function's addresses are registered anew under its new rules; queue pairs know nothing
+//! of rules, so a connection that they still allow goes on, and one that they do not runs into
+//! its timeouts, as if a switch on the way had changed.
+
+use vrnic_abi::counter::Counter;
+use vrnic_abi::eqe::EventType;
+
+use super::policy::{Policy, PolicyError, UplinkPolicy};
+use super::port::Shared;
+use super::stations::{PortName, Station, StationRefused};
+use super::{FunctionId, Nic};
+use crate::host::Host;
+use crate::types::Mac;
+use crate::wire::Received;
+
+impl<H: Host> Nic<H> {
+    /// The rules of a function's port.
+    #[must_use]
+    pub fn policy(&self, id: FunctionId) -> Option<&Policy> {
+        let ports = &self.shared.addresses.switch.ports;
+        ports.get(id.0).map(|port| &port.policy)
+    }
+
+    /// Changes the rules of a function's port, from the next PDU or frame on. They stay when the
+    /// function is reset.
+    ///
+    /// # Errors
+    /// What is wrong with them; nothing changes then.
+    pub fn set_policy(&mut self, id: FunctionId, policy: Policy) -> Result<(), PolicyError> {
+        policy.validate()?;
+        let saw_link = self.shared.sees_link(id.0);
+        let addresses = &mut self.shared.addresses;
+        let old = addresses.switch.ports.set_policy(id.0, policy);
+        old.ok_or(PolicyError::Function)?;
+        addresses.switch.stations.flush(PortName::Function(id));
+        let function = self.functions.get(usize::from(id.0));
+        if let Some(Some(function)) = function {
+            let objects = &function.objects;
+            addresses.register_again(id.0, objects.gids.iter(), objects.memberships.iter());
+        }
+        let sees_link = self.shared.sees_link(id.0);
+        if sees_link != saw_link {
+            self.report_link(usize::from(id.0), sees_link);
+        }
+        Ok(())
+    }
+
+    /// The rules of the link's port.
+    #[must_use]
+    pub const fn uplink_policy(&self) -> UplinkPolicy {
+        self.shared.addresses.switch.ports.uplink
+    }
+
+    /// Changes the rules of the link's port.
+    pub fn set_uplink_policy(&mut self, policy: UplinkPolicy) {
+        let ports = &mut self.shared.addresses.switch.ports;
+        ports.uplink = policy;
+        ports.change();
+    }
+
+    /// Changes the state of the link and reports that to the functions that follow it. What was
+    /// learned from a link that goes down is forgotten.
+    pub fn set_link(&mut self, up: bool) {
+        if core::mem::replace(&mut self.shared.link_up, up) == up {
+            return;
+        }
+        if !up {
+            let switch = &mut self.shared.addresses.switch;
+            switch.stations.flush(PortName::Link);
+        }
+        for index in 0..self.functions.len() {
+            let id = u16::try_from(index).unwrap_or(u16::MAX);
+            let ports = &self.shared.addresses.switch.ports;
+            let mode = ports.get(id).map(|port| port.policy.link);
+            if mode.is_some_and(|mode| mode.is_up(up) != mode.is_up(!up)) {
+                self.report_link(index, up);
+            }
+        }
+    }
+
+    fn report_link(&mut self, index: usize, up: bool) {
+        let event = if up {
+            EventType::PortUp
+        } else {
+            EventType::PortDown
+        };
+        let host = self.hosts.get(index).and_then(Option::as_ref);
+        let function = self.functions.get_mut(index).and_then(Option::as_mut);
+        if let (Some(host), Some(function)) = (host, function) {
+            if function.is_ready() {
+                function.report(host, self.now, event, 1);
+            }
+        }
+    }
+
+    /// Puts the station with an address, in a VLAN of the network or in none (0), behind a port for
+    /// good: it is not learned elsewhere, and no function takes its address.
+    ///
+    /// # Errors
+    /// If there are too many, the address is that of a group, or there is no such port.
+    pub fn add_station(
+        &mut self,
+        vlan: u16,
+        mac: Mac,
+        port: PortName,
+    ) -> Result<(), StationRefused> {
+        let switch = &mut self.shared.addresses.switch;
+        let exists = match port {
+            PortName::Function(id) => switch.ports.get(id.0).is_some(),
+            PortName::Link => true,
+        };
+        if !exists {
+            return Err(StationRefused);
+        }
+        switch.stations.fix(vlan, mac, port)
+    }
+
+    /// Removes a station that [`Self::add_station`] has put somewhere; whether there was one.
+    pub fn remove_station(&mut self, vlan: u16, mac: Mac) -> bool {
+        let switch = &mut self.shared.addresses.switch;
+        switch.stations.unfix(vlan, mac)
+    }
+
+    /// The stations that the switch knows besides the functions' own addresses.
+    pub fn stations(&self) -> impl Iterator<Item = Station> + '_ {
+        self.shared.addresses.switch.stations.iter()
+    }
+
+    /// Whether a packet from the link bears the address or GID of a function, who counts it then.
+    pub(super) fn is_from_namesake(&mut self, packet: &Received<'_>) -> bool {
+        let Shared {
+            addresses, routes, ..
+        } = &self.shared;
+        if !addresses.switch.ports.uplink.check_sources {
+            return false;
+        }
+        let (vlan, mac, gid) = (packet.vlan, packet.source_mac, packet.source);
+        let namesake = routes.namesake(addresses, vlan, mac, gid);
+        if let Some(namesake) = namesake {
+            self.count_at(namesake, Counter::RxSpoofedSource, 1);
+        }
+        namesake.is_some()
+    }
+}
+
+impl Shared {
+    /// Whether a function sees a link.
+    pub(super) fn sees_link(&self, function: u16) -> bool {
+        let port = self.addresses.switch.ports.get(function);
+        port.is_some_and(|port| port.policy.link.is_up(self.link_up))
+    }
+}

@@ -1,0 +1,152 @@
+//! Functions that the operator does not trust: what they may see, and which addresses they take.
+
+use vrnic_abi::admin::{AdminOpcode, FilterType, SetGid, Status};
+use vrnic_abi::counter::Counter;
+use vrnic_firmware::nic::{Policy, PortName, UNTRUSTED_ADDRESSES};
+use vrnic_firmware::types::Mac;
+
+use super::nic_bench::{Bench, filter, gid, mac};
+use super::rules::*;
+use super::support::*;
+
+const GROUP: Mac = Mac([1, 0, 0x5e, 0, 0, 1]);
+
+fn untrusted() -> Policy {
+    Policy {
+        trusted: false,
+        ..Policy::default()
+    }
+}
+
+fn further(n: usize) -> Mac {
+    Mac([2, 0, 0, 4, 0, n as u8])
+}
+
+#[track_caller]
+fn claim(bench: &mut Bench, station: &mut Station, mac: Mac) -> Status {
+    let body = filter(station.queues[0].qp.number, FilterType::Address, mac);
+    let completion = (station.driver).command(bench, AdminOpcode::SetFilter, &body);
+    Status::from_raw(completion.status).unwrap()
+}
+
+/// A promiscuous filter is accepted, and has its effect as soon as, and as long as, there is trust.
+#[test]
+fn without_trust_nobody_sees_what_is_not_for_him() {
+    for kind in [FilterType::Promiscuous, FilterType::AllMulticast] {
+        let mut bench = Bench::default();
+        let mut one = Station::new(&mut bench, 1);
+        let mut two = Station::new(&mut bench, 2);
+        set(&mut bench, one.driver.id, untrusted());
+        one.listen(&mut bench, kind, mac(0));
+        let promiscuous = kind == FilterType::Promiscuous;
+        for (trusted, sees) in [(false, false), (true, true), (false, false)] {
+            let policy = Policy {
+                trusted,
+                ..Policy::default()
+            };
+            set(&mut bench, one.driver.id, policy);
+            for to in [STRANGER, GROUP, Mac::BROADCAST, mac(1), mac(2)] {
+                let expected = match to {
+                    STRANGER => promiscuous && sees,
+                    GROUP => sees,
+                    Mac::BROADCAST => true,
+                    to => promiscuous && to == mac(1),
+                };
+                let frame = ethernet(to, Mac([2, 0, 0, 0, 8, 8]), 0x88b5, &[1; 80]);
+                arrive(&mut bench, &frame);
+                assert_eq!(
+                    one.received().is_some(),
+                    expected,
+                    "from the link to {to:?}"
+                );
+                let frame = ethernet(to, mac(2), 0x88b5, &[1; 80]);
+                let none = vrnic_abi::wqe::WqeFlags::empty();
+                two.transmit(&mut bench, &frame, none, 0);
+                assert_eq!(one.received().is_some(), expected, "from 2 to {to:?}");
+            }
+        }
+        one.listen(&mut bench, FilterType::Address, GROUP);
+        arrive(&mut bench, &ethernet(GROUP, STRANGER, 0x88b5, &[1; 80]));
+        assert!(one.received().is_some(), "a group that it has joined");
+    }
+}
+
+#[test]
+fn without_trust_there_is_room_for_few_addresses() {
+    let mut bench = Bench::default();
+    let mut one = Station::listening(&mut bench, 1);
+    let listed = Mac([2, 0, 0, 5, 0, 0]);
+    let policy = Policy {
+        macs: vec![listed],
+        ..untrusted()
+    };
+    set(&mut bench, one.driver.id, policy);
+    for n in 0..UNTRUSTED_ADDRESSES {
+        assert_eq!(claim(&mut bench, &mut one, further(n)), Status::Success);
+    }
+    let full = claim(&mut bench, &mut one, further(UNTRUSTED_ADDRESSES));
+    assert_eq!(full, Status::NoResources);
+    assert_eq!(one.counter(&bench, Counter::PolicyRefusals), 1);
+    // One more filter for the same address takes no more of them, nor do groups and what is listed.
+    for mac in [further(0), mac(1), GROUP, listed] {
+        assert_eq!(claim(&mut bench, &mut one, mac), Status::Success);
+    }
+    set(&mut bench, one.driver.id, Policy::default());
+    let trusted = claim(&mut bench, &mut one, further(UNTRUSTED_ADDRESSES));
+    assert_eq!(trusted, Status::Success);
+}
+
+/// An address that the operator has chosen stays, and filters that were there before lose it.
+#[test]
+fn an_assigned_address_cannot_be_changed() {
+    let mut bench = Bench::default();
+    let mut one = Station::listening(&mut bench, 1);
+    assert_eq!(claim(&mut bench, &mut one, further(1)), Status::Success);
+    let mut policy = Policy {
+        mac_assigned: true,
+        ..untrusted()
+    };
+    set(&mut bench, one.driver.id, policy.clone());
+    assert_eq!(
+        claim(&mut bench, &mut one, further(2)),
+        Status::NotPermitted
+    );
+    let entry = SetGid {
+        index: 3,
+        ..gid_entry(gid(77), further(2), 0)
+    };
+    let refused = (one.driver).command(&mut bench, AdminOpcode::SetGid, &entry);
+    assert_eq!(Status::from_raw(refused.status), Some(Status::NotPermitted));
+    assert_eq!(one.counter(&bench, Counter::PolicyRefusals), 2);
+    let frame = ethernet(further(1), STRANGER, 0x88b5, &[1; 80]);
+    arrive(&mut bench, &frame);
+    assert!(one.received().is_none());
+    // Another function can have it then.
+    let mut two = Station::listening(&mut bench, 2);
+    assert_eq!(claim(&mut bench, &mut two, further(1)), Status::Success);
+    arrive(&mut bench, &frame);
+    assert!(two.received().is_some() && one.received().is_none());
+    policy.trusted = true;
+    set(&mut bench, one.driver.id, policy);
+    assert_eq!(claim(&mut bench, &mut one, further(2)), Status::Success);
+}
+
+#[test]
+fn an_address_in_use_elsewhere_cannot_be_taken() {
+    let mut bench = Bench::default();
+    let mut one = Station::listening(&mut bench, 1);
+    let mut two = Station::listening(&mut bench, 2);
+    // The Ethernet address of a GID.
+    let entry = SetGid {
+        index: 3,
+        ..gid_entry(gid(77), further(1), 0)
+    };
+    two.driver.ok(&mut bench, AdminOpcode::SetGid, &entry);
+    assert_eq!(claim(&mut bench, &mut one, further(1)), Status::Busy);
+    assert_eq!(claim(&mut bench, &mut two, further(1)), Status::Success);
+    // One that the operator has put on the link.
+    bench.nic.add_station(0, STRANGER, PortName::Link).unwrap();
+    assert_eq!(claim(&mut bench, &mut one, STRANGER), Status::Busy);
+    assert!(bench.nic.remove_station(0, STRANGER));
+    assert_eq!(claim(&mut bench, &mut one, STRANGER), Status::Success);
+}
