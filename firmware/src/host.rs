@@ -5,6 +5,7 @@
 //! [`crate::nic`]. The device implements both over vfio-user and links, tests over
 //! plain memory and a simulated wire.
 
+use crate::nic::FunctionId;
 use crate::types::Chunk;
 
 /// Guest memory could not be reached: an address is not mapped, or not for this direction.
@@ -206,4 +207,19 @@ pub trait Wire {
     fn looped(&mut self, frame: &[u8]) {
         let _ = frame;
     }
+
+    /// Shows a frame that a mirrored function has sent or got ([`crate::nic::Nic::set_mirror`]), as
+    /// it is in the network, to whoever captures.
+    fn mirrored(&mut self, function: FunctionId, side: MirrorSide, frame: &[u8]) {
+        let _ = (function, side, frame);
+    }
+}
+
+/// What a mirrored function did with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MirrorSide {
+    /// It sent it.
+    Sent,
+    /// It got it.
+    Received,
 }

@@ -15,7 +15,7 @@ use super::port::{FunctionPort, Shared, build};
 use super::stations::PortName;
 use crate::frontend::env::OutgoingFrame;
 use crate::frontend::payload::copy_payload;
-use crate::host::{Memory, Wire};
+use crate::host::{Memory, MirrorSide, Wire};
 use crate::pdu::Pdu;
 use crate::resource::Group;
 use crate::transport::{Path, Payload, Transmit};
@@ -70,7 +70,8 @@ impl<W: Wire> FunctionPort<'_, W> {
             shared.looped.recycle(own);
             return Transmit::NoRoom;
         }
-        let copy = if stays && has_room {
+        let mirrored = shared.addresses.switch.ports.is_mirrored(self.function);
+        let copy = if (stays || mirrored) && has_room {
             let mut copy = shared.looped.buffer(raw.total);
             copy.copy_from_slice(room);
             copy
@@ -80,8 +81,12 @@ impl<W: Wire> FunctionPort<'_, W> {
         if leaves && has_room {
             self.wire.commit(raw.total);
         }
-        let port = PortName::Function(FunctionId(self.function));
+        let function = FunctionId(self.function);
+        if mirrored {
+            self.wire.mirrored(function, MirrorSide::Sent, &copy);
+        }
         let switch = &mut shared.addresses.switch;
+        let port = PortName::Function(function);
         switch.learn(admitted.vlan, admitted.source, port);
         self.count_sent(raw.total, leaves);
         self.loop_back(copy, true, stays, leaves);

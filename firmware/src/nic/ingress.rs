@@ -15,10 +15,10 @@ use super::port::FunctionPort;
 use super::ports::Sight;
 use super::stations::PortName;
 use super::switch::{Receivers, Sorting};
-use super::{Nic, add};
+use super::{FunctionId, Nic, add};
 use crate::frontend::address::is_multicast;
 use crate::frontend::frame::{FlowHash, ReceivedFrame};
-use crate::host::{Host, Wire};
+use crate::host::{Host, MirrorSide, Wire};
 use crate::resource::Group;
 use crate::types::{Mac, Qpn, Time};
 use crate::wire::frame::{Frame, Tag, tag};
@@ -135,6 +135,7 @@ impl<H: Host> Nic<H> {
             let first = last.replace(to) != Some(to);
             if first {
                 self.count_at(to, Counter::MulticastRcvPackets, 1);
+                self.mirror(to, frame, wire);
             }
             let mut copy = *packet;
             copy.pdu.destination = Qpn::new(qpn);
@@ -204,6 +205,7 @@ impl<H: Host> Nic<H> {
             Vec::new()
         };
         let untagged = ReceivedFrame::parse(&bytes);
+        let outside = frame.bytes();
         let mut last = None;
         for (to, qpn) in queues.iter().copied() {
             let frame = match &untagged {
@@ -221,10 +223,18 @@ impl<H: Host> Nic<H> {
             if first && !counted {
                 self.count_at(to, Counter::PortRcvPackets, 1);
                 self.count_at(to, Counter::PortRcvData, length as u64 / 4);
+                self.mirror(to, outside, wire);
             }
             self.hand_over_frame(now, (to, qpn), frame, wire);
         }
         self.shared.looped.recycle(bytes);
+    }
+
+    /// Shows a frame that a function gets, if it is mirrored.
+    pub(super) fn mirror<W: Wire>(&self, to: u16, frame: &[u8], wire: &mut W) {
+        if self.shared.addresses.switch.ports.is_mirrored(to) {
+            wire.mirrored(FunctionId(to), MirrorSide::Received, frame);
+        }
     }
 
     /// Whether a function's port takes the tag out of what goes to it.

@@ -272,6 +272,7 @@ impl<H: Host> Nic<H> {
             self.receive_stray(now, frame, &received, from, wire);
             return;
         };
+        self.mirror(to, frame, wire);
         self.hand_over(now, to, &received, Some(frame.len()), wire);
     }
 

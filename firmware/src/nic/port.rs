@@ -2,13 +2,14 @@
 
 use core::cell::Cell;
 
+use super::FunctionId;
 use super::address::{Addresses, Breach};
 use super::local::LocalQueue;
 use super::looped::{LoopedQueue, Sender};
 use super::route::{PathKey, Route, Routes, Way};
 use crate::frontend::env::{OutgoingFrame, Port};
 use crate::frontend::payload::copy_payload;
-use crate::host::{Memory, Wire};
+use crate::host::{Memory, MirrorSide, Wire};
 use crate::pdu::Pdu;
 use crate::transport::{Path, Payload, Transmit};
 use crate::wire::{emit_headers, frame_length};
@@ -101,6 +102,42 @@ impl<'a, W> FunctionPort<'a, W> {
 impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
     fn transmit(&mut self, memory: &M, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit {
         let route = self.route(path);
+        if route.is_mirrored() {
+            return self.transmit_mirrored(memory, &route, path, pdu, payload);
+        }
+        self.transmit_along(memory, &route, path, pdu, payload)
+    }
+
+    fn transmit_frame(&mut self, memory: &M, frame: &OutgoingFrame<'_>) -> Transmit {
+        self.transmit_raw(memory, frame)
+    }
+
+    fn burst(&self, path: &Path) -> u32 {
+        let route = self.route(path);
+        // What is shown is packets.
+        let direct = self.shared.direct && !route.is_mirrored();
+        match route.way {
+            Way::Function(_) if direct => BURST,
+            _ => 1,
+        }
+    }
+
+    fn set_sender(&mut self, qpn: u32) {
+        self.sender = qpn;
+    }
+}
+
+impl<W: Wire> FunctionPort<'_, W> {
+    /// Sends a PDU where its path leads.
+    #[inline]
+    fn transmit_along<M: Memory>(
+        &mut self,
+        memory: &M,
+        route: &Route,
+        path: &Path,
+        pdu: &Pdu,
+        payload: Payload<'_>,
+    ) -> Transmit {
         if let (Way::Function(to), true) = (route.way, self.shared.direct) {
             let ends = (self.function, self.sender, to);
             let vlan = route.vlan_there;
@@ -111,16 +148,11 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
             return Transmit::Sent;
         }
         let tagged;
-        let path = match route.tag {
-            Some((vlan, service_level)) => {
-                tagged = Path {
-                    vlan,
-                    service_level,
-                    ..*path
-                };
-                &tagged
-            }
-            None => path,
+        let path = if route.tag.is_some() {
+            tagged = route.outward(path);
+            &tagged
+        } else {
+            path
         };
         match route.way {
             Way::Function(_) => self.transmit_looped(memory, path, pdu, payload),
@@ -133,24 +165,39 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
         }
     }
 
-    fn transmit_frame(&mut self, memory: &M, frame: &OutgoingFrame<'_>) -> Transmit {
-        self.transmit_raw(memory, frame)
-    }
-
-    fn burst(&self, path: &Path) -> u32 {
-        if self.shared.direct && matches!(self.route(path).way, Way::Function(_)) {
-            BURST
-        } else {
-            1
+    /// Sends a PDU whose sender or receiver is mirrored. What is shown was read from guest memory on its
+    /// own, so a guest that changes it meanwhile changes what it shows of itself.
+    #[cold]
+    fn transmit_mirrored<M: Memory>(
+        &mut self,
+        memory: &M,
+        route: &Route,
+        path: &Path,
+        pdu: &Pdu,
+        payload: Payload<'_>,
+    ) -> Transmit {
+        let outward = route.outward(path);
+        let mut copy = self.shared.looped.buffer(frame_length(&outward, pdu));
+        let identification = self.shared.identification;
+        let built = build(memory, &outward, pdu, payload, identification, &mut copy);
+        let sent = self.transmit_along(memory, route, path, pdu, payload);
+        if (built, sent) == (Transmit::Sent, Transmit::Sent) {
+            if route.mirrored_here {
+                let here = FunctionId(self.function);
+                self.wire.mirrored(here, MirrorSide::Sent, &copy);
+            }
+            // A frame is shown when it arrives.
+            if let (Way::Function(to), true, true) =
+                (route.way, self.shared.direct, route.mirrored_there)
+            {
+                let there = FunctionId(to);
+                self.wire.mirrored(there, MirrorSide::Received, &copy);
+            }
         }
+        self.shared.looped.recycle(copy);
+        sent
     }
 
-    fn set_sender(&mut self, qpn: u32) {
-        self.sender = qpn;
-    }
-}
-
-impl<W: Wire> FunctionPort<'_, W> {
     /// Sends a packet on the link.
     pub(super) fn transmit_packet<M: Memory>(
         &mut self,

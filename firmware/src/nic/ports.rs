@@ -16,6 +16,8 @@ pub(super) struct Port {
     pub(super) mac: Mac,
     /// Its rules.
     pub(super) policy: Policy,
+    /// What passes is shown.
+    pub(super) mirrored: bool,
 }
 
 impl Port {
@@ -73,6 +75,7 @@ impl Ports {
             *place = Some(Port {
                 mac,
                 policy: Policy::default(),
+                mirrored: false,
             });
         }
         self.change();
@@ -97,6 +100,19 @@ impl Ports {
         self.change();
         let port = self.functions.get_mut(usize::from(function))?.as_mut()?;
         Some(core::mem::replace(&mut port.policy, policy))
+    }
+
+    /// Shows what passes a port from now on, or no longer; whether there is that port.
+    pub(super) fn set_mirror(&mut self, function: u16, on: bool) -> bool {
+        self.change();
+        let port = self.functions.get_mut(usize::from(function));
+        let port = port.and_then(Option::as_mut);
+        port.map(|port| port.mirrored = on).is_some()
+    }
+
+    /// Whether what passes a port is shown.
+    pub(super) fn is_mirrored(&self, function: u16) -> bool {
+        self.get(function).is_some_and(|port| port.mirrored)
     }
 
     /// Notes that an answer may be another one from now on.

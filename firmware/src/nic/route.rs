@@ -66,6 +66,10 @@ pub(super) struct Route {
     pub(super) tag: Option<(u16, u8)>,
     /// The VLAN as the function at the end of the path calls it.
     pub(super) vlan_there: u16,
+    /// What the sender sends is shown.
+    pub(super) mirrored_here: bool,
+    /// What the function at the end of the path gets is shown.
+    pub(super) mirrored_there: bool,
 }
 
 impl Route {
@@ -74,6 +78,23 @@ impl Route {
             way: Way::Nowhere(breach),
             tag: None,
             vlan_there: 0,
+            mirrored_here: false,
+            mirrored_there: false,
+        }
+    }
+
+    /// Whether packets on the path are shown.
+    pub(super) const fn is_mirrored(&self) -> bool {
+        self.mirrored_here || self.mirrored_there
+    }
+
+    /// The path as packets have it in the network.
+    pub(super) fn outward(&self, path: &Path) -> Path {
+        let (vlan, service_level) = self.tag.unwrap_or((path.vlan, path.service_level));
+        Path {
+            vlan,
+            service_level,
+            ..*path
         }
     }
 }
@@ -110,6 +131,8 @@ impl Addresses {
             },
             tag: port.tag().map(|tag| (tag.id, tag.priority)),
             vlan_there: to.and_then(|to| ports.inward(to, vlan)).unwrap_or(vlan),
+            mirrored_here: port.mirrored,
+            mirrored_there: to.is_some_and(|to| ports.is_mirrored(to)),
         }
     }
 

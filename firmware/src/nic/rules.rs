@@ -48,6 +48,20 @@ impl<H: Host> Nic<H> {
         Ok(())
     }
 
+    /// Shows the frames that a function sends and gets, as they are in the network, by
+    /// [`crate::host::Wire::mirrored`] from now on, or no longer; whether there is that function. PDUs on
+    /// the direct path still take it, one packet at a time, and are shown as frames. What the switch
+    /// drops is not shown.
+    pub fn set_mirror(&mut self, id: FunctionId, on: bool) -> bool {
+        self.shared.addresses.switch.ports.set_mirror(id.0, on)
+    }
+
+    /// Whether a function is mirrored.
+    #[must_use]
+    pub fn is_mirrored(&self, id: FunctionId) -> bool {
+        self.shared.addresses.switch.ports.is_mirrored(id.0)
+    }
+
     /// The rules of the link's port.
     #[must_use]
     pub const fn uplink_policy(&self) -> UplinkPolicy {

@@ -25,7 +25,7 @@ use vrnic_abi::registers as reg;
 use vrnic_abi::wqe::{
     BASIC_BLOCK, ControlSegment, DataSegment, RemoteSegment, WqeFlags, WqeOpcode,
 };
-use vrnic_firmware::host::{CopyError, DmaError, Host, Memory, TraceEvent, Wire};
+use vrnic_firmware::host::{CopyError, DmaError, Host, Memory, MirrorSide, TraceEvent, Wire};
 use vrnic_firmware::nic::{FunctionConfig, FunctionId, Nic, NicConfig, Progress};
 use vrnic_firmware::pdu::Pdu;
 use vrnic_firmware::types::{Gid, Mac, Time};
@@ -294,6 +294,8 @@ pub struct TestWire {
     room: Vec<u8>,
     pub sent: VecDeque<Vec<u8>>,
     pub looped: u64,
+    /// Frames of mirrored functions.
+    pub mirrored: Vec<(FunctionId, MirrorSide, Vec<u8>)>,
     /// Frames that fit before there is no room.
     pub limit: Option<usize>,
 }
@@ -314,6 +316,10 @@ impl Wire for TestWire {
 
     fn looped(&mut self, _frame: &[u8]) {
         self.looped += 1;
+    }
+
+    fn mirrored(&mut self, function: FunctionId, side: MirrorSide, frame: &[u8]) {
+        self.mirrored.push((function, side, frame.to_vec()));
     }
 }
 

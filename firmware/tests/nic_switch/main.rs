@@ -15,6 +15,7 @@ mod support;
 
 mod changes;
 mod links;
+mod mirrors;
 mod rules;
 mod spoofing;
 mod stations;
