@@ -211,3 +211,28 @@ fn remember<K: Copy + PartialEq, V: Copy>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_remembered_until_rules_change() {
+        let slots = vec![Cell::new(None); SLOTS];
+        let asked = Cell::new(0);
+        let ask = |hint: u16, generation: u64, key: u32| {
+            remember(&slots, hint, generation, key, || {
+                asked.set(asked.get() + 1);
+                key * 10 + generation as u32
+            })
+        };
+        assert_eq!([ask(3, 1, 7), ask(3, 1, 7)], [71, 71]);
+        assert_eq!(asked.get(), 1);
+        assert_eq!(ask(3, 2, 7), 72, "another generation");
+        assert_eq!(ask(3, 2, 8), 82, "another key in the same slot");
+        assert_eq!(ask(3, 2, 7), 72);
+        assert_eq!(ask(3 + SLOTS as u16, 2, 7), 72, "the same slot");
+        assert_eq!(asked.get(), 4);
+        assert_eq!(ask(u16::MAX, 2, 9), 92);
+    }
+}

@@ -2,7 +2,6 @@
 
 use vrnic_abi::admin::{AdminOpcode, FilterFlags, FilterType, QpFlags, QpType, SetFilter, Status};
 use vrnic_abi::counter::Counter;
-use vrnic_firmware::host::Memory;
 use vrnic_firmware::types::Mac;
 
 use super::nic_bench::{Bench, Random, filter, mac, with_flags};
@@ -86,23 +85,9 @@ fn frames_reach_those_who_want_them_and_nobody_else() {
                     got.push(queue);
                 }
                 assert_eq!(got, wanted, "seed {seed}: {to:?} vlan {vlan}");
-                repost(station, &got);
+                station.repost(&got);
             }
         }
-    }
-}
-
-/// Posts as many buffers again as were used, in the same places, with the pattern.
-fn repost(station: &mut Station, queues: &[usize]) {
-    for queue in queues {
-        let queue = &mut station.queues[*queue];
-        let at = u64::from(queue.qp.received % 64) * u64::from(ROOM);
-        let blank = vec![super::nic_bench::PATTERN; ROOM as usize];
-        let hw = &station.driver.hw;
-        hw.ram.write(queue.buffers + at, &blank).unwrap();
-        queue.qp.received += 1;
-        let value = vrnic_abi::doorbell::receive_queue(queue.qp.received);
-        hw.store_slot(0, queue.qp.receive_slot, value);
     }
 }
 

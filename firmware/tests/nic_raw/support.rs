@@ -131,6 +131,20 @@ impl Station {
         Some((at, frame.to_vec(), entry))
     }
 
+    /// Posts as many buffers again as were used, in the same places, with the pattern.
+    pub fn repost(&mut self, queues: &[usize]) {
+        for queue in queues {
+            let queue = &mut self.queues[*queue];
+            let at = u64::from(queue.qp.received % 64) * u64::from(ROOM);
+            let hw = &self.driver.hw;
+            let blank = [PATTERN; ROOM as usize];
+            hw.ram.write(queue.buffers + at, &blank).unwrap();
+            queue.qp.received += 1;
+            let value = vrnic_abi::doorbell::receive_queue(queue.qp.received);
+            hw.store_slot(0, queue.qp.receive_slot, value);
+        }
+    }
+
     pub fn counter(&self, bench: &Bench, counter: Counter) -> u64 {
         let function = bench.nic.function(self.driver.id).unwrap();
         function.objects.counters[usize::from(counter.raw())]

@@ -4,12 +4,12 @@ use vrnic_abi::admin::{AdminOpcode, FilterFlags, FilterType, QpFlags, QpType, St
 use vrnic_abi::counter::Counter;
 use vrnic_abi::cqe::CompletionFlags;
 use vrnic_abi::wqe::{WqeFlags, WqeOpcode};
-use vrnic_firmware::nic::{NicConfig, PolicyError};
+use vrnic_firmware::nic::{NicConfig, Policy, PolicyError};
 use vrnic_firmware::types::{Gid, Mac};
 
 use super::nic_bench::net::Way;
 use super::nic_bench::{
-    Bench, Driver, Node, control, datagram, filter, gid, group, mac, with_flags,
+    Bench, Driver, Node, Random, control, datagram, filter, gid, group, mac, with_flags,
 };
 use super::rules::*;
 use super::support::*;
@@ -18,7 +18,7 @@ const NONE: WqeFlags = WqeFlags::empty();
 const CONTROL: u16 = 3 << 13 | 100;
 
 #[track_caller]
-fn listener(bench: &mut Bench, n: u8, policy: vrnic_firmware::nic::Policy) -> Station {
+fn listener(bench: &mut Bench, n: u8, policy: Policy) -> Station {
     let mut station = Station::listening(bench, n);
     station.listen(bench, FilterType::Broadcast, mac(0));
     set(bench, station.driver.id, policy);
@@ -137,7 +137,7 @@ fn a_broadcast_reaches_the_ports_of_its_vlan() {
         access(6, 7),
         trunk(&[0, 5]),
         trunk(&[]),
-        vrnic_firmware::nic::Policy::default(),
+        Policy::default(),
     ];
     let mut stations: Vec<Station> = (1..)
         .zip(policies.clone())
@@ -174,6 +174,70 @@ fn a_broadcast_reaches_the_ports_of_its_vlan() {
     let out = Some(tagged(&own, 5));
     assert_eq!(got, [None, None, out.clone(), None, out.clone()]);
     assert_eq!(bench.wire.sent.pop_front(), out);
+}
+
+fn any_vlan(random: &mut Random) -> u16 {
+    [0, 5, 6, 4094][random.below(4) as usize]
+}
+
+fn any_policy(random: &mut Random) -> Policy {
+    let some = [0; 3].map(|_| any_vlan(random));
+    match (random.below(3), some[0]) {
+        (0, 1..) => access(some[0], 2),
+        (0 | 1, _) => trunk(&some),
+        _ => Policy::default(),
+    }
+}
+
+/// Any ports, any tags, against a model: who hears a broadcast, as what, and what goes out.
+#[test]
+fn a_broadcast_is_heard_in_its_vlan_and_nowhere_else() {
+    for seed in 0..6 {
+        let mut random = Random(seed);
+        let mut bench = Bench::default();
+        let mut stations: Vec<_> = (1..=4)
+            .map(|n| listener(&mut bench, n, Policy::default()))
+            .collect();
+        for round in 0..60 {
+            let policies = [0; 4].map(|_| any_policy(&mut random));
+            for (station, policy) in stations.iter().zip(&policies) {
+                set(&mut bench, station.driver.id, policy.clone());
+            }
+            // From a function or the link, in a VLAN as the sender calls it.
+            let (from, id) = (random.below(5) as usize, any_vlan(&mut random));
+            let source = [STRANGER, mac(1), mac(2), mac(3), mac(4)][from];
+            let frame = ethernet(Mac::BROADCAST, source, 0x88b5, &[round; 60]);
+            let tag = |control: u16| match control {
+                0 => frame.clone(),
+                control => tagged(&frame, control),
+            };
+            let (vlan, priority) = match from.checked_sub(1) {
+                Some(index) => {
+                    stations[index].transmit(&mut bench, &tag(id), NONE, 0);
+                    let mode = &policies[index].vlan;
+                    (mode.outward(id), u16::from(mode.is_access()) * (2 << 13))
+                }
+                None => {
+                    arrive(&mut bench, &tag(id));
+                    (Some(id), 0)
+                }
+            };
+            let at = format!("seed {seed}, round {round}");
+            for (index, station) in stations.iter_mut().enumerate() {
+                let inward = vlan.and_then(|vlan| policies[index].vlan.inward(vlan));
+                let inward = inward.filter(|_| index + 1 != from);
+                let expected = inward.map(|id| tag(if id == 0 { 0 } else { id | priority }));
+                let got = station.received().map(|(_, bytes, _)| bytes);
+                assert_eq!(got, expected, "{at}, port {index}");
+                assert!(station.received().is_none(), "{at}, port {index}");
+                if got.is_some() {
+                    station.repost(&[0]);
+                }
+            }
+            let out = vlan.filter(|_| from > 0).map(|vlan| tag(vlan | priority));
+            assert_eq!(bench.wire.sent.pop_front(), out, "{at}");
+        }
+    }
 }
 
 #[test]
