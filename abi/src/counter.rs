@@ -189,7 +189,7 @@ codes! {
         /// operator has disabled its port.
         RxNotAllowed = 78,
         /// Packets and Ethernet frames from the link dropped: their source is an address of the
-        /// function.
+        /// function, or should be, as the queue pair that they are for is connected to it.
         RxSpoofedSource = 79,
         /// Commands refused: the operator's rules for the function do not allow what they ask for.
         PolicyRefusals = 80,

@@ -175,9 +175,9 @@ impl Addresses {
         self.owners.get(&(vlan, gid)).map(|(owner, _)| *owner)
     }
 
-    /// Whether function `owner` can have the frames to an address.
+    /// Whether function `owner` can have the frames to an address in a VLAN, as it calls it.
     #[must_use]
-    pub fn claim(&self, owner: u16, mac: Mac) -> Claim {
+    pub fn claim(&self, owner: u16, mac: Mac, vlan: u16) -> Claim {
         if mac.is_group() {
             return Claim::Own;
         }
@@ -200,14 +200,25 @@ impl Addresses {
         if !port.allows_mac(mac) {
             return Claim::Forbidden;
         }
-        let listed = port.policy.trusted || port.policy.macs.contains(&mac);
-        Claim::Further {
-            most: if listed {
-                usize::MAX
-            } else {
-                UNTRUSTED_ADDRESSES
-            },
+        if port.policy.trusted || self.is_listed(owner, mac) {
+            return Claim::Further { most: usize::MAX };
         }
+        // Only with trust does it take over what somebody else was using a moment ago.
+        let vlan = port.policy.vlan.outward(vlan);
+        let seen = vlan.and_then(|vlan| self.switch.stations.locate(vlan, mac));
+        if seen.is_some_and(|seen| seen != port_name) {
+            return Claim::Taken;
+        }
+        Claim::Further {
+            most: UNTRUSTED_ADDRESSES,
+        }
+    }
+
+    /// Whether the operator has listed an address as one of function `owner`.
+    #[must_use]
+    pub fn is_listed(&self, owner: u16, mac: Mac) -> bool {
+        let port = self.switch.ports.get(owner);
+        port.is_some_and(|port| port.policy.macs.contains(&mac))
     }
 
     /// Whether function `owner` is in a VLAN.

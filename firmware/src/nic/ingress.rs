@@ -96,15 +96,15 @@ impl<H: Host> Nic<H> {
         }
     }
 
-    /// Learns the source of a frame from the link. If that is the address of a function, which the
-    /// link's rules do not allow, it counts that, and the frame is forged.
+    /// Learns the source of a frame from the link. If that is the assigned address of a function, which
+    /// the link's rules do not allow, it counts that, and the frame is forged.
     fn is_forged(&mut self, frame: &[u8]) -> bool {
         let Some(parts) = Frame::parse(frame) else {
             return false;
         };
         let vlan = parts.tag.map_or(0, |tag| tag.id);
         let switch = &mut self.shared.addresses.switch;
-        let owner = switch.owner_in(vlan, parts.source);
+        let owner = switch.assignee(vlan, parts.source);
         let owner = owner.filter(|_| switch.ports.uplink.check_sources);
         match owner {
             Some(owner) => self.count_at(owner, Counter::RxSpoofedSource, 1),

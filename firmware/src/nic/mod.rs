@@ -260,14 +260,14 @@ impl<H: Host> Nic<H> {
                 return;
             }
         };
-        if from.is_none() && self.is_from_namesake(&received) {
-            return;
-        }
         let to = self.shared.addresses.owner(
             received.vlan,
             received.destination,
             received.destination_mac,
         );
+        if from.is_none() && self.is_forged_packet(to, &received) {
+            return;
+        }
         let Some(to) = to else {
             self.receive_stray(now, frame, &received, from, wire);
             return;

@@ -279,8 +279,9 @@ impl LinkMode {
 /// The rules of the link's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UplinkPolicy {
-    /// What comes from the link with a source address or GID of one of the functions is dropped: it
-    /// is forged, or has been sent back.
+    /// What comes from the link and has the source of a function is dropped, as it is forged or has
+    /// been sent back: a function's own Ethernet address, or one of [`Policy::macs`] or
+    /// [`Policy::gids`] that it uses; of packets for a connection, the source of any peer on this NIC.
     pub check_sources: bool,
 }
 

@@ -136,10 +136,16 @@ impl Addresses {
         }
     }
 
-    /// The function that has one of these addresses in a VLAN.
+    /// The function to which one of these addresses is assigned in a VLAN. A GID that a function has
+    /// just set may be that of a peer on the link, whom it must not silence; one in its list is its own.
     fn namesake(&self, vlan: u16, mac: Mac, gid: Gid) -> Option<u16> {
-        let owner = self.switch.owner_in(vlan, mac);
-        owner.or_else(|| self.owner_of_gid(vlan, gid))
+        let assignee = self.switch.assignee(vlan, mac);
+        assignee.or_else(|| {
+            let owner = self.owner_of_gid(vlan, gid)?;
+            let policy = &self.switch.ports.get(owner)?.policy;
+            let list = policy.gids.as_ref().filter(|_| policy.checks.gid)?;
+            list.contains(&gid).then_some(owner)
+        })
     }
 }
 
@@ -172,7 +178,7 @@ impl Routes {
         })
     }
 
-    /// The function whose Ethernet address or GID the source of a packet from the link bears.
+    /// The function whose assigned Ethernet address or GID the source of a packet from the link bears.
     pub(super) fn namesake(
         &self,
         addresses: &Addresses,

@@ -10,6 +10,7 @@ use vrnic_abi::eqe::EventType;
 
 use super::policy::{Policy, PolicyError, UplinkPolicy};
 use super::port::Shared;
+use super::route::{PathKey, Way};
 use super::stations::{PortName, Station, StationRefused};
 use super::{FunctionId, Nic};
 use crate::host::Host;
@@ -143,8 +144,10 @@ impl<H: Host> Nic<H> {
         self.shared.addresses.switch.stations.iter()
     }
 
-    /// Whether a packet from the link bears the address or GID of a function, who counts it then.
-    pub(super) fn is_from_namesake(&mut self, packet: &Received<'_>) -> bool {
+    /// Whether a packet from the link to function `to` has the source of a function, which counts it
+    /// then: an address that is assigned to it, or, of a connected queue pair, that of a peer which is
+    /// on this NIC.
+    pub(super) fn is_forged_packet(&mut self, to: Option<u16>, packet: &Received<'_>) -> bool {
         let Shared {
             addresses, routes, ..
         } = &self.shared;
@@ -153,10 +156,26 @@ impl<H: Host> Nic<H> {
         }
         let (vlan, mac, gid) = (packet.vlan, packet.source_mac, packet.source);
         let namesake = routes.namesake(addresses, vlan, mac, gid);
-        if let Some(namesake) = namesake {
-            self.count_at(namesake, Counter::RxSpoofedSource, 1);
+        let bears = namesake.or_else(|| self.local_peer(to?, packet));
+        if let Some(function) = bears {
+            self.count_at(function, Counter::RxSpoofedSource, 1);
         }
-        namesake.is_some()
+        bears.is_some()
+    }
+
+    /// The function of this NIC that has the other end of the connection that a packet is for.
+    fn local_peer(&self, to: u16, packet: &Received<'_>) -> Option<u16> {
+        let function = self.functions.get(usize::from(to))?.as_ref()?;
+        let qp = function.qps.get(packet.pdu.destination.get())?;
+        if !qp.transport.kind().is_connected() || !qp.transport.receives() {
+            return None;
+        }
+        let (addresses, path) = (&self.shared.addresses, qp.transport.path());
+        let key = PathKey::new(to, path);
+        match self.shared.routes.find(addresses, key, path).way {
+            Way::Function(peer) => Some(peer),
+            Way::Group | Way::Link | Way::Nowhere(_) => None,
+        }
     }
 }
 

@@ -109,6 +109,14 @@ impl Switch {
         self.ports.inward(owner, vlan).map(|_| owner)
     }
 
+    /// The function to which the operator, or nobody but the device, has given an address in a VLAN. What
+    /// functions claim by filters is not enough to silence others.
+    pub(super) fn assignee(&self, vlan: u16, mac: Mac) -> Option<u16> {
+        let owner = self.owner_in(vlan, mac)?;
+        let port = self.ports.get(owner)?;
+        (port.mac == mac || port.policy.macs.contains(&mac)).then_some(owner)
+    }
+
     /// The port that a unicast address stands behind, if that is known.
     fn place(&self, vlan: u16, mac: Mac) -> Option<PortName> {
         if mac.is_group() {
@@ -123,8 +131,8 @@ impl Switch {
     pub(super) fn learn(&mut self, vlan: u16, mac: Mac, port: PortName) {
         if let PortName::Function(FunctionId(function)) = port {
             let port = self.ports.get(function);
-            let allowed = |port: &super::ports::Port| port.policy.allows_learning(mac);
-            if port.is_none_or(|port| port.mac == mac || !allowed(port)) {
+            // Most frames have their function's own address.
+            if !port.is_some_and(|port| port.mac != mac && port.policy.allows_learning(mac)) {
                 return;
             }
         }

@@ -291,7 +291,12 @@ fn what_comes_from_the_link_with_an_own_address_is_dropped() {
     let mut one = Station::listening(&mut bench, 1);
     let mut two = Station::listening(&mut bench, 2);
     two.listen(&mut bench, FilterType::Promiscuous, mac(0));
-    let further = one.listen(&mut bench, FilterType::Address, ALLOWED);
+    one.listen(&mut bench, FilterType::Address, ALLOWED);
+    // An address that a function has only claimed may be somebody's on the link.
+    let frame = ethernet(mac(2), ALLOWED, 0x88b5, &[1; 80]);
+    arrive(&mut bench, &frame);
+    assert_eq!(two.received().unwrap().1, frame);
+    set(&mut bench, one.driver.id, mac_checked(&[ALLOWED]));
     for from in [mac(1), ALLOWED] {
         for to in [mac(2), Mac::BROADCAST, STRANGER] {
             arrive(&mut bench, &ethernet(to, from, 0x88b5, &[1; 80]));
@@ -314,7 +319,6 @@ fn what_comes_from_the_link_with_an_own_address_is_dropped() {
         &tagged(&ethernet(mac(2), mac(1), 0x88b5, &[1; 80]), 5),
     );
     assert!(two.received().is_some());
-    let _ = further;
 }
 
 #[test]
@@ -342,14 +346,53 @@ fn rdma_from_the_link_with_an_own_address_is_dropped() {
         let reached = refused(&bench, &two) - before[1];
         assert_eq!((spoofed, reached), (dropped, all - dropped));
     }
-    // With another Ethernet address, the GID is forged all the same.
+    // With another Ethernet address, the GID is forged if it is the function's for certain: a peer on
+    // the link that has the same one is not silenced by a function that sets it.
     bench.nic.set_uplink_policy(UplinkPolicy::default());
-    let before = one.counter(&bench, Counter::RxSpoofedSource);
-    for frame in &frames {
-        let mut frame = frame.clone();
-        frame[6..12].copy_from_slice(&STRANGER.0);
-        arrive(&mut bench, &frame);
+    for (policy, dropped) in [
+        (Policy::default(), 0),
+        (gid_checked(None), 0),
+        (gid_checked(Some(&[gid(1)])), all),
+    ] {
+        set(&mut bench, one.driver.id, policy);
+        let before = one.counter(&bench, Counter::RxSpoofedSource);
+        for frame in &frames {
+            let mut frame = frame.clone();
+            frame[6..12].copy_from_slice(&STRANGER.0);
+            arrive(&mut bench, &frame);
+        }
+        let after = one.counter(&bench, Counter::RxSpoofedSource);
+        assert_eq!(after - before, dropped);
     }
-    let after = one.counter(&bench, Counter::RxSpoofedSource);
-    assert_eq!(after - before, all);
+}
+
+/// A peer of the link that says it is a neighbour: of a connection on the same NIC, no packet comes from
+/// the link, whatever its Ethernet address. One of a connection over the link does, though a neighbour
+/// has taken the GID of its peer.
+#[test]
+fn a_connection_hears_its_peer_where_that_is() {
+    // What function 1 of a NIC writes to function 2 of another one, as a template.
+    let mut elsewhere = Connection::new(Way::Wire);
+    let (at, bytes) = elsewhere.post(0, 1000);
+    elsewhere.net.of(0).step();
+    let mut frame = elsewhere.net.of(0).wire.sent.pop_front().unwrap();
+    frame[6..12].copy_from_slice(&STRANGER.0);
+    for way in [Way::Direct, Way::Looped] {
+        let mut connection = Connection::new(way);
+        let memory = |connection: &Connection| {
+            let node = &connection.nodes[1];
+            node.hw().bytes(node.memory, 1 << 20)
+        };
+        let before = memory(&connection);
+        arrive(connection.net.of(0), &frame);
+        assert!(before == memory(&connection), "{way:?}");
+        assert_eq!(connection.counter(0, Counter::RxSpoofedSource), 1);
+        assert_eq!(connection.counter(1, Counter::PortRcvPackets), 0);
+        connection.works(0);
+    }
+    let far = elsewhere.net.of(1);
+    let mut thief = Driver::ready(far, 3);
+    set_gid(far, &mut thief, &gid_entry(gid(1), mac(3), 0));
+    arrive(far, &frame);
+    assert_eq!(elsewhere.nodes[1].hw().bytes(at, 1000), bytes);
 }

@@ -91,7 +91,13 @@ fn without_trust_there_is_room_for_few_addresses() {
     for mac in [further(0), mac(1), GROUP, listed] {
         assert_eq!(claim(&mut bench, &mut one, mac), Status::Success);
     }
+    // What was seen elsewhere is not for it.
+    let last = one.listen(&mut bench, FilterType::Address, further(0));
+    arrive(&mut bench, &ethernet(mac(1), STRANGER, 0x88b5, &[1; 80]));
+    assert_eq!(claim(&mut bench, &mut one, STRANGER), Status::Busy);
+    (one.driver).destroy(&mut bench, AdminOpcode::ClearFilter, last);
     set(&mut bench, one.driver.id, Policy::default());
+    assert_eq!(claim(&mut bench, &mut one, STRANGER), Status::Success);
     let trusted = claim(&mut bench, &mut one, further(UNTRUSTED_ADDRESSES));
     assert_eq!(trusted, Status::Success);
 }

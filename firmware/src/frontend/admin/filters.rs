@@ -27,7 +27,7 @@ impl Function {
         }
         let filter = filter(body)?;
         if let Wanted::Address(mac) = filter.wanted {
-            self.check_address(cx, mac)?;
+            self.check_address(cx, mac, filter.vlan.unwrap_or(0))?;
         }
         let number = self.objects.filters.add(filter);
         let number = number.ok_or(Refusal::new(Status::NoResources, 0))?;
@@ -36,15 +36,23 @@ impl Function {
     }
 
     /// Checks that the function may have the frames to an address.
-    fn check_address<H>(&mut self, cx: &Context<'_, H>, mac: Mac) -> Result<(), Refusal> {
+    fn check_address<H>(
+        &mut self,
+        cx: &Context<'_, H>,
+        mac: Mac,
+        vlan: u16,
+    ) -> Result<(), Refusal> {
         let at = argument!(SetFilter, mac);
-        match cx.addresses.claim(cx.owner, mac) {
+        match cx.addresses.claim(cx.owner, mac, vlan) {
             Claim::Own => Ok(()),
             Claim::Taken => Err(Refusal::new(Status::Busy, at)),
             Claim::Forbidden => Err(self.forbid(at)),
             Claim::Further { most } => {
                 let mut others = self.objects.filters.addresses();
-                others.retain(|other| ![self.identity.mac, mac].contains(other));
+                others.retain(|other| {
+                    let own = [self.identity.mac, mac].contains(other);
+                    !own && !cx.addresses.is_listed(cx.owner, *other)
+                });
                 if others.len() >= most {
                     self.objects.count(Counter::PolicyRefusals, 1);
                     return Err(Refusal::new(Status::NoResources, at));
