@@ -35,6 +35,15 @@ const ECN_MASK: u8 = 3;
 const ECN_CAPABLE: u8 = 2;
 const ECN_MARKED: u8 = 3;
 
+/// Why a queue pair is in an error state: what its driver was told first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A work request ended with this.
+    Completion(Outcome),
+    /// This event was reported.
+    Event(QpEvent),
+}
+
 /// The work queues of a queue pair, and what else of it the front end keeps.
 #[derive(Clone, Debug)]
 pub struct WorkQueues {
@@ -72,9 +81,19 @@ pub struct WorkQueues {
     pub xrcd: Option<u32>,
     /// The shared receive queue of type XRC whose entry it has in use.
     pub held: Option<u32>,
+    /// What went wrong first since the queue pair was reset.
+    pub trouble: Option<Trouble>,
 }
 
 impl WorkQueues {
+    /// Notes what a work request ended with, if it is the first one that failed by itself.
+    #[cold]
+    fn note(&mut self, outcome: Outcome) {
+        if !matches!(outcome, Outcome::Success | Outcome::Flushed) {
+            self.trouble = self.trouble.or(Some(Trouble::Completion(outcome)));
+        }
+    }
+
     /// In whose name the queue pair uses keys.
     #[must_use]
     pub const fn key_user(&self) -> KeyUser {
@@ -290,6 +309,9 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
             ..CompletionEntry::default()
         };
         let error = outcome != Outcome::Success;
+        if error {
+            self.queues.note(outcome);
+        }
         self.objects
             .complete(self.host, self.now, self.queues.send_cq, entry, error);
     }
@@ -310,12 +332,20 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
             status: status(completion.outcome).raw(),
             ..received(&completion, &self.incoming.origin)
         };
-        let counts = completion.solicited || completion.outcome != Outcome::Success;
+        let error = completion.outcome != Outcome::Success;
+        if error {
+            self.queues.note(completion.outcome);
+        }
+        let counts = completion.solicited || error;
         self.objects
             .complete(self.host, self.now, cqn, entry, counts);
     }
 
     fn event(&mut self, event: QpEvent) {
+        if let QpEvent::Fatal | QpEvent::RequestError | QpEvent::AccessError = event {
+            let queues = &mut self.queues;
+            queues.trouble = queues.trouble.or(Some(Trouble::Event(event)));
+        }
         let event = match event {
             QpEvent::CommunicationEstablished => EventType::CommunicationEstablished,
             QpEvent::SendQueueDrained => EventType::SendQueueDrained,

@@ -135,6 +135,13 @@ impl QueuePairs {
         }
     }
 
+    /// The queue pairs that have their numbers from the table: all but the general services
+    /// interface.
+    #[must_use]
+    pub const fn table(&self) -> &Table<QueuePair> {
+        &self.table
+    }
+
     /// All queue pairs with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &QueuePair)> {
         let gsi = self.gsi.as_deref().map(|qp| (GSI, qp));

@@ -73,6 +73,8 @@ pub struct Registers {
     pub completion: u64,
     /// ADMIN_QUEUE as written.
     pub admin_queue: u32,
+    /// What the health registers say.
+    fault: Option<Fault>,
 }
 
 impl Registers {
@@ -87,6 +89,7 @@ impl Registers {
             submission: 0,
             completion: 0,
             admin_queue: 0,
+            fault: None,
         }
     }
 
@@ -94,6 +97,18 @@ impl Registers {
     #[must_use]
     pub const fn state(&self) -> DeviceState {
         self.state
+    }
+
+    /// Number of resets, modulo 256.
+    #[must_use]
+    pub const fn resets(&self) -> u8 {
+        self.resets
+    }
+
+    /// Why the function failed, in state ERROR.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        self.fault
     }
 
     /// The values after one more reset.
@@ -142,6 +157,7 @@ impl Registers {
             return;
         }
         self.state = DeviceState::Error;
+        self.fault = Some(fault);
         let [low, high] = halves(fault.address);
         host.set_register(abi::HEALTH_OBJECT.offset, fault.object);
         host.set_register(abi::HEALTH_ADDRESS.offset, low);

@@ -83,6 +83,19 @@ pub struct Profile {
     pub seed: u64,
 }
 
+impl Profile {
+    /// Whether nothing happens to frames, whatever the seed is.
+    #[must_use]
+    pub fn does_nothing(&self) -> bool {
+        let seed = self.seed;
+        *self
+            == Self {
+                seed,
+                ..Self::default()
+            }
+    }
+}
+
 /// What was done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -212,6 +225,18 @@ impl Impairment {
         }
     }
 
+    /// Takes the place of another wire: frames that are on that one arrive when they would have.
+    pub fn take_over(&mut self, old: Self) {
+        let Self { held, line, .. } = old;
+        (self.held, self.line) = (held, line);
+    }
+
+    /// Whether it does nothing to frames that enter, and none is on the way: it can be left out.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.in_flight() == 0 && self.events.is_empty() && self.profile.does_nothing()
+    }
+
     /// Takes a frame that enters the wire.
     pub fn handle(&mut self, now: Time, frame: &[u8]) {
         self.release(now);
@@ -283,12 +308,16 @@ impl Impairment {
         self.counters
     }
 
+    /// Events, and whether each has acted.
+    pub fn events(&self) -> impl Iterator<Item = (&Event, bool)> {
+        let watches = self.events.iter().map(|(watch, _)| watch);
+        watches.map(|watch| (&watch.event, watch.has_acted()))
+    }
+
     /// Events that have not acted yet: most likely, they name packets that do not exist.
     pub fn idle_events(&self) -> impl Iterator<Item = &Event> {
-        let watches = self.events.iter().map(|(watch, _)| watch);
-        watches
-            .filter(|watch| !watch.has_acted())
-            .map(|watch| &watch.event)
+        let idle = self.events().filter(|(_, acted)| !acted);
+        idle.map(|(event, _)| event)
     }
 
     /// What chance does to frame `n`.

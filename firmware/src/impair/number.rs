@@ -37,6 +37,12 @@ impl Chance {
         Self::parts_per_billion(percent.saturating_mul(10_000_000))
     }
 
+    /// Parts of a billion.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
     /// Whether it happens when `random` is drawn from all 64-bit numbers.
     pub(super) const fn hits(self, random: u64) -> bool {
         super::rng::below(random, WHOLE) < self.0 as u64

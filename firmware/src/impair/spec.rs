@@ -252,11 +252,7 @@ impl Spec {
             Direction::Transmit => &self.transmit,
             Direction::Receive => &self.receive,
         };
-        let seed_only = Profile {
-            seed: plan.profile.seed,
-            ..Profile::default()
-        };
-        if plan.events.is_empty() && plan.profile == seed_only {
+        if plan.events.is_empty() && plan.profile.does_nothing() {
             return None;
         }
         Some(Impairment::new(direction, plan.profile, &plan.events))

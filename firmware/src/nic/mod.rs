@@ -20,6 +20,7 @@ mod admission;
 mod egress;
 mod group;
 mod ingress;
+mod inspect;
 mod local;
 mod looped;
 mod policy;

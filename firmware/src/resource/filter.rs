@@ -99,6 +99,12 @@ impl Filters {
         addresses
     }
 
+    /// The filters by their numbers.
+    #[must_use]
+    pub const fn table(&self) -> &Table<Filter> {
+        &self.0
+    }
+
     /// Removes the filter with `number`.
     pub fn remove(&mut self, number: u32) -> Option<Filter> {
         self.0.remove(number)

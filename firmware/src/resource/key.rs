@@ -118,6 +118,12 @@ impl Keys {
         self.windows
     }
 
+    /// Regions and windows by their numbers, which are bits 31:8 of their keys.
+    #[must_use]
+    pub const fn table(&self) -> &Table<MemoryKey> {
+        &self.table
+    }
+
     /// Whether another region fits.
     #[must_use]
     pub const fn has_room_for_region(&self) -> bool {

@@ -38,6 +38,23 @@ impl Memberships {
         room && self.0.insert((group, qpn))
     }
 
+    /// Number of attachments.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is attached.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All attachments, in the order of the groups.
+    pub fn iter(&self) -> impl Iterator<Item = (Group, u32)> {
+        self.0.iter().copied()
+    }
+
     fn groups(&self) -> usize {
         let mut last = None;
         let first_ones = self.0.iter().filter(|(group, _)| {
@@ -52,11 +69,6 @@ impl Memberships {
     #[must_use]
     pub fn detach(&mut self, group: Group, qpn: u32) -> bool {
         self.0.remove(&(group, qpn))
-    }
-
-    /// All groups and the queue pairs that are attached to them.
-    pub fn iter(&self) -> impl Iterator<Item = (Group, u32)> + '_ {
-        self.0.iter().copied()
     }
 
     /// Detaches a queue pair from everything, and returns what that was.

@@ -6,6 +6,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// How a table forms its numbers: `generation << index_bits | index`.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +151,25 @@ impl<T> Table<T> {
             })
     }
 
+    /// Number of slots, those of objects that are gone included.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The objects in a part of the slots, with their numbers: the time that it takes depends on the
+    /// part, and not on how many objects there are.
+    pub fn part(&self, slots: Range<u32>) -> impl Iterator<Item = (u32, &T)> {
+        let numbering = self.numbering;
+        let first = usize::try_from(slots.start).unwrap_or(usize::MAX);
+        let entries = self.entries.iter().skip(first);
+        slots.zip(entries).filter_map(move |(position, entry)| {
+            let value = entry.value.as_ref()?;
+            let index = position.checked_add(numbering.first)?;
+            Some((numbering.number(index, entry.generation), value))
+        })
+    }
+
     fn position(&self, number: u32) -> Option<(usize, u32)> {
         let index = self.numbering.index(number);
         let position = index.checked_sub(self.numbering.first)?;
@@ -207,6 +227,25 @@ mod tests {
             table.remove(number).unwrap();
         }
         assert_eq!(table.insert_with(|_| ()), Some(first));
+    }
+
+    #[test]
+    fn parts_together_are_all_and_a_part_is_bounded() {
+        let mut table = Table::new(NUMBERS, 100);
+        let numbers: Vec<u32> = (0..10)
+            .map(|_| table.insert_with(|number| number).unwrap())
+            .collect();
+        for gone in [0, 4, 5, 9] {
+            table.remove(numbers[gone]).unwrap();
+        }
+        assert_eq!(table.slots(), 10);
+        let part = |slots| table.part(slots).map(|(n, &v)| (n, v)).collect::<Vec<_>>();
+        let all: Vec<_> = table.iter().map(|(n, &v)| (n, v)).collect();
+        assert_eq!(all.len(), 6);
+        assert_eq!([part(0..3), part(3..6), part(6..99)].concat(), all);
+        assert_eq!(part(4..6), []);
+        assert_eq!(part(u32::MAX..u32::MAX), []);
+        assert_eq!(part(10..u32::MAX), []);
     }
 
     #[test]

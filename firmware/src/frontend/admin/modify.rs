@@ -77,6 +77,7 @@ impl Function {
                 receive.reset();
             }
             qp.queues.held = None;
+            qp.queues.trouble = None;
             for (page, slot) in qp.queues.doorbells() {
                 host.clear_slot(page, slot);
             }

@@ -288,6 +288,7 @@ fn new_qp(qpn: u32, kind: Kind, body: &CreateQp, pages: PageMap, slots: Slots) -
         srq: (body.srq != 0).then_some(body.srq),
         xrcd: (body.xrcd != 0).then_some(body.xrcd),
         held: None,
+        trouble: None,
     };
     QueuePair::new(transport, queues)
 }
