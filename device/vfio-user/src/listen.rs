@@ -1,5 +1,10 @@
 //! Listening sockets and their files.
 //!
+//! Who may connect is what the file's mode says. With [`Listener::bind`] the
+//! process's umask decides; [`Listener::bind_private`] makes a file for its owner
+//! alone. The kernel takes the mode from the unbound socket, so there is no
+//! moment at which the file is open to others.
+//!
 //! A file that a dead server left behind is replaced. A socket on which
 //! something accepts, and anything that is not a socket, is left alone.
 //!
@@ -14,7 +19,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -69,10 +74,18 @@ fn identity(stat: &Stat) -> Identity {
 impl Listener {
     /// Listens on `path`.
     pub fn bind(path: impl AsRef<Path>) -> Result<Self, ListenError> {
-        let path = path.as_ref();
+        Self::bind_with(path.as_ref(), None)
+    }
+
+    /// Listens on `path`, for clients of the same user only (mode 0600).
+    pub fn bind_private(path: impl AsRef<Path>) -> Result<Self, ListenError> {
+        Self::bind_with(path.as_ref(), Some(Mode::RUSR | Mode::WUSR))
+    }
+
+    fn bind_with(path: &Path, mode: Option<Mode>) -> Result<Self, ListenError> {
         let address =
             SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong(path.to_path_buf()))?;
-        let aside = Aside::new(path)?;
+        let aside = Aside::new(path, mode)?;
         for _ in 0..ATTEMPTS {
             match rustix::fs::linkat(CWD, &aside.file.0, CWD, path, AtFlags::empty()) {
                 Ok(()) => return Ok(aside.into_listener(path)),
@@ -100,8 +113,8 @@ impl Listener {
         })
     }
 
-    /// Accepts a connection, or `Errno::AGAIN`.
-    pub(crate) fn accept(&self) -> Result<OwnedFd, Errno> {
+    /// Accepts a connection, which does not block either, or `Errno::AGAIN`.
+    pub fn accept(&self) -> Result<OwnedFd, Errno> {
         rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
     }
 }
@@ -191,12 +204,16 @@ struct Aside {
 }
 
 impl Aside {
-    fn new(target: &Path) -> Result<Self, ListenError> {
+    fn new(target: &Path, mode: Option<Mode>) -> Result<Self, ListenError> {
         let (file, address, directory) =
             Self::name(target).map_err(system(target, "cannot open the directory"))?;
         // Only a dead process of our number can have left it.
         let _ = rustix::fs::unlink(&file.0);
         let socket = socket().map_err(system(target, "cannot make a socket"))?;
+        if let Some(mode) = mode {
+            rustix::fs::fchmod(&socket, mode)
+                .map_err(system(target, "cannot set the socket's mode"))?;
+        }
         rustix::net::bind(&socket, &address).map_err(system(target, "cannot create the socket"))?;
         let stat = rustix::fs::lstat(&file.0).map_err(system(target, "cannot find the socket"))?;
         rustix::net::listen(&socket, BACKLOG).map_err(system(target, "cannot listen"))?;
@@ -222,7 +239,7 @@ impl Aside {
         let parent = target.parent().filter(|p| !p.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(parent, flags, rustix::fs::Mode::empty())?;
+        let directory = rustix::fs::open(parent, flags, Mode::empty())?;
         let short = format!("/proc/self/fd/{}/{suffix}", directory.as_raw_fd());
         let address = SocketAddrUnix::new(short)?;
         Ok((Temporary(parent.join(suffix)), address, Some(directory)))
@@ -288,6 +305,25 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(listener);
         assert!(files(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_private_socket_is_its_owners() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mode = || {
+            std::fs::symlink_metadata(&path)
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        // It takes the place of one that was open to all.
+        drop(UnixListener::bind(&path).unwrap());
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+        let _listener = Listener::bind_private(&path).unwrap();
+        assert_eq!(mode() & 0o7777, 0o600);
+        UnixStream::connect(&path).unwrap();
     }
 
     #[test]
