@@ -71,6 +71,16 @@ pub struct Function {
     doorbell_fd: Arc<OwnedFd>,
     map_doorbells: bool,
     memory: MemoryControl,
+    attachment: Attachment,
+}
+
+/// Clients of a function: whether there is one, and how many there ever were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// There is one.
+    pub attached: bool,
+    /// How many there were, this one included.
+    pub count: u64,
 }
 
 /// How a function is to look.
@@ -143,7 +153,34 @@ impl Function {
             doorbell_fd,
             map_doorbells: options.map_doorbells,
             memory: control,
+            attachment: Attachment::default(),
         })
+    }
+
+    /// Its name on the engine.
+    #[must_use]
+    pub const fn id(&self) -> FunctionId {
+        self.id
+    }
+
+    /// Its clients.
+    #[must_use]
+    pub const fn attachment(&self) -> Attachment {
+        self.attachment
+    }
+
+    /// Whether as many requests wait for the engine as should.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.tickets.are_out()
+    }
+
+    /// Resets the function as its own reset register does: the driver finds it in state RESET, and
+    /// what a bus reset would clear (configuration space, MSI-X) stays. Calls `done` when nothing is in
+    /// flight any more.
+    pub fn reset_by_operator(&self, done: impl FnOnce() + Send + 'static) {
+        log::info!("{}: reset by the operator", self.name);
+        self.reset_engine(done);
     }
 
     /// Resets everything but configuration space, and calls `done` then.
@@ -297,11 +334,14 @@ impl Device for Function {
     fn attached(&mut self, client: ClientHandle, _caps: &NegotiatedCaps) {
         log::info!("{}: client attached", self.name);
         self.family.set_client(self.member, self.peer);
+        self.attachment.attached = true;
+        self.attachment.count += 1;
         self.memory.attach(client);
     }
 
     fn detached(&mut self) {
         log::info!("{}: client gone", self.name);
+        self.attachment.attached = false;
         self.renew_doorbells();
         // First nothing may use the mappings, then they go, and the next client's wait for that.
         let reset = self.memory.detach();

@@ -60,6 +60,13 @@ impl Registers {
         }
     }
 
+    /// The value of the register at `offset`, 0 if there is none.
+    #[must_use]
+    pub fn get(&self, offset: u32) -> u32 {
+        let word = self.words.get(offset as usize / 4);
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
     /// Reads bytes from `offset` on; bytes that belong to no register are zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         let mut at = offset;

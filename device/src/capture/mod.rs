@@ -65,7 +65,14 @@ impl Capture {
     /// # Errors
     /// What the file system or the thread start says.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut file = File::create(path)?;
+        Self::begin(File::create(path)?)
+    }
+
+    /// Begins a capture in an empty file.
+    ///
+    /// # Errors
+    /// What the file system or the thread start says.
+    pub fn begin(mut file: File) -> io::Result<Self> {
         let mut head = Vec::new();
         pcapng::section(&mut head);
         file.write_all(&head)?;

@@ -10,6 +10,8 @@
 //! looks at everything once more, and sleeps until one of them or a timer wakes it: an idle NIC uses
 //! no processor time.
 
+mod inside;
+mod notice;
 mod port;
 mod processors;
 mod waker;
@@ -31,6 +33,8 @@ use crate::capture::Tap;
 use crate::host::FunctionHost;
 use crate::link::Link;
 use crate::memory::Applied;
+pub use inside::{Inside, PortState};
+pub use notice::{Notice, Notices, Observer, notices};
 use port::{Detour, NoWire, Port};
 use processors::Processors;
 pub use waker::Waker;
@@ -92,6 +96,10 @@ pub enum Message {
         /// Called then.
         done: Done,
     },
+    /// Look inside, or change something that no client can: in bounded time, as everything waits.
+    Ask(Box<dyn FnOnce(&mut Inside<'_>) + Send>),
+    /// Tell somebody what happens, about functions that are added from now on.
+    Observe(Observer),
     /// End the thread.
     Stop,
 }
@@ -140,6 +148,11 @@ impl EngineHandle {
     /// doorbells again before it sleeps.
     pub fn kick(&self) {
         self.waker.wake();
+    }
+
+    /// Has `question` called on the engine's thread; it is dropped if the engine has ended.
+    pub fn ask(&self, question: impl FnOnce(&mut Inside<'_>) + Send + 'static) {
+        self.send(Message::Ask(Box::new(question)));
     }
 
     /// Adds a function and waits for its name.
@@ -203,6 +216,9 @@ impl EngineThread {
             processors: Processors::of_host(),
             start: Instant::now(),
             link_up: false,
+            enabled: true,
+            cut_off: 0,
+            observer: None,
             link_held_until: Time(0),
             link_violated: false,
             stopped: false,
@@ -264,6 +280,11 @@ struct Engine {
     start: Instant,
     /// As it was reported.
     link_up: bool,
+    /// The port is not switched off.
+    enabled: bool,
+    /// Frames lost at the port while it was, as far as they are not counted by the detour.
+    cut_off: u64,
+    observer: Option<Observer>,
     link_held_until: Time,
     /// A peer broke the framing, and the log says so.
     link_violated: bool,
@@ -332,8 +353,15 @@ impl Engine {
 
     /// Sends frames that were delayed until now.
     fn send_due(&mut self, now: Time) -> bool {
-        let detour = self.detour.as_mut();
-        detour.is_some_and(|detour| detour.send_due(now, &mut *self.link))
+        let Some(detour) = &mut self.detour else {
+            return false;
+        };
+        let any = detour.send_due(now, &mut *self.link);
+        if detour.is_straight() {
+            self.cut_off += detour.cut_off();
+            self.detour = None;
+        }
+        any
     }
 
     /// Whether a delayed frame is due by `time`. The engine does not sleep then, because it would
@@ -346,14 +374,21 @@ impl Engine {
     }
 
     fn watch_link(&mut self, now: Time) {
-        let up = self.link.is_up();
+        let up = self.has_link();
         if up != self.link_up && now >= self.link_held_until {
             self.link_up = up;
             self.link_held_until = Time(now.0.saturating_add(LINK_HOLD.as_nanos() as u64));
             log::info!("link is {}", if up { "up" } else { "down" });
             self.nic.set_link(up);
+            if let Some(observer) = &self.observer {
+                observer.notify(Notice::Link { up });
+            }
             self.watch_framing();
         }
+    }
+
+    fn has_link(&self) -> bool {
+        self.enabled && self.link.is_up()
     }
 
     /// Says it once if a peer broke the framing: most likely two kinds of link were joined.
@@ -405,7 +440,9 @@ impl Engine {
                 config,
                 reply,
             } => {
-                let _ = reply.send(self.nic.add_function(*host, config));
+                let added = self.nic.add_function(*host, config);
+                self.observe(added);
+                let _ = reply.send(added);
             }
             Message::WriteRegister {
                 function,
@@ -424,7 +461,25 @@ impl Engine {
                 self.nic.reset(function);
                 done();
             }
+            Message::Ask(question) => question(&mut Inside {
+                nic: &mut self.nic,
+                link: &*self.link,
+                detour: &mut self.detour,
+                enabled: &mut self.enabled,
+                cut_off: self.cut_off,
+            }),
+            Message::Observe(observer) => self.observer = Some(observer),
             Message::Stop => self.stopped = true,
+        }
+    }
+
+    /// Has somebody told what happens to a new function.
+    fn observe(&mut self, function: Option<FunctionId>) {
+        let (Some(id), Some(observer)) = (function, &self.observer) else {
+            return;
+        };
+        if let Some(host) = self.nic.host_mut(id) {
+            host.observe(id, observer.clone());
         }
     }
 
@@ -447,7 +502,7 @@ impl Engine {
 
     /// When to wake without being woken.
     fn next_timeout(&self) -> Option<Time> {
-        let held = self.link.is_up() != self.link_up;
+        let held = self.has_link() != self.link_up;
         let link = held.then_some(self.link_held_until);
         let delayed = self.detour.as_ref().and_then(Detour::next_timeout);
         // Early enough to be awake when it is due.

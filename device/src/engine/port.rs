@@ -4,12 +4,16 @@
 //! look at an `Option` is what that costs. Otherwise they take a [`Detour`]. From the NIC outwards:
 //!
 //! ```text
-//! NIC ── capture ── impairment ── link
+//! NIC ── capture ── cut ── impairment ── link
 //! ```
 //!
 //! The impairment is a part of the wire, so a capture shows what this NIC sent, lost frames too,
-//! and what it got. Frames between functions of this NIC do not reach the wire; a capture shows
-//! them, and nothing impairs them.
+//! and what it got. A port that was switched off cuts the wire: what is on it then is lost. Frames
+//! between functions of this NIC do not reach the wire; a capture shows them, and nothing impairs
+//! them.
+//!
+//! All of it can change between two steps of the engine. A wire that replaces another one takes over
+//! the frames that are on that, so they arrive when they would have.
 
 use vrnic_firmware::host::Wire;
 use vrnic_firmware::impair::{self, Impairment};
@@ -37,27 +41,97 @@ pub(super) struct Detour {
     staging: Vec<u8>,
     /// A frame is due that the link had no room for.
     blocked: bool,
+    /// Nothing passes, in either direction.
+    cut: bool,
+    /// Frames that were lost by that.
+    cut_off: u64,
 }
 
 impl Detour {
     /// The way past a capture and a bad wire; `None` if there is neither.
     pub(super) fn new(tap: Option<Tap>, wire: &impair::Spec) -> Option<Self> {
-        let transmit = wire.build(impair::Direction::Transmit);
-        let receive = wire.build(impair::Direction::Receive);
-        if tap.is_none() && transmit.is_none() && receive.is_none() {
-            return None;
-        }
-        Some(Self {
-            tap,
-            transmit,
-            receive,
+        let mut detour = Self::straight();
+        detour.set_tap(tap);
+        detour.impair(wire);
+        (!detour.is_straight()).then_some(detour)
+    }
+
+    /// A way with nothing in between yet.
+    pub(super) fn straight() -> Self {
+        Self {
+            tap: None,
+            transmit: None,
+            receive: None,
             staging: vec![0; MAX_FRAME],
             blocked: false,
-        })
+            cut: false,
+            cut_off: 0,
+        }
+    }
+
+    /// Whether there is nothing in between, so that frames can as well go without it.
+    pub(super) fn is_straight(&self) -> bool {
+        self.tap.is_none() && self.transmit.is_none() && self.receive.is_none() && !self.cut
+    }
+
+    /// Changes where frames are recorded, and returns where they were before.
+    pub(super) fn set_tap(&mut self, tap: Option<Tap>) -> Option<Tap> {
+        std::mem::replace(&mut self.tap, tap)
+    }
+
+    /// Changes what happens to frames that enter the wire from now on.
+    pub(super) fn impair(&mut self, wire: &impair::Spec) {
+        for direction in [impair::Direction::Transmit, impair::Direction::Receive] {
+            let slot = self.wire_mut(direction);
+            let (old, mut new) = (slot.take(), wire.build(direction));
+            if let Some(old) = old {
+                report(direction, &old);
+                let nothing = || Impairment::new(direction, impair::Profile::default(), &[]);
+                new.get_or_insert_with(nothing).take_over(old);
+            }
+            *slot = new.filter(|new| !new.is_over());
+        }
+    }
+
+    /// What impairs frames in a direction.
+    pub(super) fn wire(&self, direction: impair::Direction) -> Option<&Impairment> {
+        match direction {
+            impair::Direction::Transmit => self.transmit.as_ref(),
+            impair::Direction::Receive => self.receive.as_ref(),
+        }
+    }
+
+    fn wire_mut(&mut self, direction: impair::Direction) -> &mut Option<Impairment> {
+        match direction {
+            impair::Direction::Transmit => &mut self.transmit,
+            impair::Direction::Receive => &mut self.receive,
+        }
+    }
+
+    /// Cuts the wire, or joins it again.
+    pub(super) fn set_cut(&mut self, cut: bool) {
+        self.cut = cut;
+    }
+
+    /// Frames that were lost because the wire was cut.
+    pub(super) fn cut_off(&self) -> u64 {
+        self.cut_off
+    }
+
+    /// Leaves out a wire that has nothing to do any more.
+    fn tidy(&mut self, direction: impair::Direction) {
+        let wire = self.wire_mut(direction);
+        if wire.as_ref().is_some_and(Impairment::is_over) {
+            *wire = None;
+        }
     }
 
     /// Takes a frame from the link; calls `deliver` at once if nothing impairs it.
     pub(super) fn receive(&mut self, now: Time, frame: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+        if self.cut {
+            self.cut_off += 1;
+            return;
+        }
         match &mut self.receive {
             Some(impairment) => impairment.handle(now, frame),
             None => {
@@ -75,10 +149,15 @@ impl Detour {
         };
         for count in 0..BUDGET {
             let Some(frame) = impairment.peek(now) else {
+                self.tidy(impair::Direction::Receive);
                 return count != 0;
             };
-            record(&mut self.tap, Direction::Received, frame);
-            deliver(frame);
+            if self.cut {
+                self.cut_off += 1;
+            } else {
+                record(&mut self.tap, Direction::Received, frame);
+                deliver(frame);
+            }
             impairment.pop();
         }
         true
@@ -93,8 +172,14 @@ impl Detour {
         self.blocked = false;
         for count in 0..BUDGET {
             let Some(frame) = impairment.peek(now) else {
+                self.tidy(impair::Direction::Transmit);
                 return count != 0;
             };
+            if self.cut {
+                self.cut_off += 1;
+                impairment.pop();
+                continue;
+            }
             let Some(room) = link.reserve(frame.len()) else {
                 self.blocked = true;
                 return count != 0;
@@ -122,6 +207,7 @@ impl Detour {
 
     fn reserve(&mut self, link: &mut dyn Link, length: usize) -> Option<&mut [u8]> {
         let room = match self.transmit {
+            _ if self.cut => length <= link.max_frame(),
             // Frames that are on their way count as gone; those that are stuck do not.
             Some(_) => !self.blocked && length <= link.max_frame(),
             None => link.reserve(length).is_some(),
@@ -132,6 +218,10 @@ impl Detour {
     fn commit(&mut self, link: &mut dyn Link, now: Time, length: usize) {
         let frame = self.staging.get(..length).unwrap_or_default();
         record(&mut self.tap, Direction::Sent, frame);
+        if self.cut {
+            self.cut_off += 1;
+            return;
+        }
         if let Some(impairment) = &mut self.transmit {
             impairment.handle(now, frame);
             return;
@@ -157,15 +247,27 @@ impl Drop for Detour {
         if lost != 0 {
             log::warn!("the capture lacks {lost} frames: the disk was too slow");
         }
-        for (name, impairment) in [("tx", &self.transmit), ("rx", &self.receive)] {
-            if let Some(impairment) = impairment {
-                let (seed, counters) = (impairment.profile().seed, impairment.counters());
-                log::info!("impaired {name}, seed {seed}: {counters}");
-                for event in impairment.idle_events() {
-                    log::warn!("no {name} packet was hit by the event '{event}'");
-                }
+        for direction in [impair::Direction::Transmit, impair::Direction::Receive] {
+            if let Some(impairment) = self.wire(direction) {
+                report(direction, impairment);
             }
         }
+    }
+}
+
+/// Says what a wire did, and what it was to do and did not.
+fn report(direction: impair::Direction, impairment: &Impairment) {
+    let name = match direction {
+        impair::Direction::Transmit => "tx",
+        impair::Direction::Receive => "rx",
+    };
+    if impairment.profile().does_nothing() && impairment.events().next().is_none() {
+        return;
+    }
+    let (seed, counters) = (impairment.profile().seed, impairment.counters());
+    log::info!("impaired {name}, seed {seed}: {counters}");
+    for event in impairment.idle_events() {
+        log::warn!("no {name} packet was hit by the event '{event}'");
     }
 }
 
@@ -352,5 +454,57 @@ mod tests {
         detour.receive(Time(0), &frame(2), &mut |_| got += 1);
         assert!(!detour.deliver_due(Time(0), &mut |_| {}));
         assert_eq!(got, 0);
+    }
+
+    /// What `--impair` would make of `settings`.
+    fn spec(settings: &str) -> impair::Spec {
+        let mut spec = impair::Spec::default();
+        spec.set(&settings.parse().unwrap()).unwrap();
+        spec
+    }
+
+    #[test]
+    fn frames_on_a_wire_that_is_replaced_arrive_when_they_would_have() {
+        let (mut detour, mut link) = (detour("delay=1us"), Narrow::default());
+        link.room = 9;
+        let mut got = Vec::new();
+        assert!(send(&mut detour, &mut link, Time(0), 1));
+        detour.receive(Time(0), &frame(2), &mut |_| panic!("too early"));
+        detour.impair(&spec("drop=100%"));
+        assert!(send(&mut detour, &mut link, Time(1), 3));
+        detour.impair(&impair::Spec::default());
+        assert!(!detour.is_straight(), "frames are on their way");
+        // From now on, nothing happens to frames.
+        assert!(send(&mut detour, &mut link, Time(2), 4));
+        assert!(detour.send_due(Time(2), &mut link));
+        assert_eq!(link.sent, [frame(4)]);
+        assert!(detour.send_due(Time(1000), &mut link));
+        assert!(detour.deliver_due(Time(1000), &mut |frame| got.push(frame.to_vec())));
+        assert_eq!(
+            (&link.sent[1..], &got[..]),
+            (&[frame(1)][..], &[frame(2)][..])
+        );
+        assert!(!detour.send_due(Time(1001), &mut link));
+        assert!(!detour.deliver_due(Time(1001), &mut |_| {}));
+        assert!(detour.is_straight());
+    }
+
+    #[test]
+    fn nothing_passes_a_cut_wire_and_what_is_on_it_is_lost() {
+        let (mut detour, mut link) = (detour("delay=1us"), Narrow::default());
+        link.room = 9;
+        assert!(send(&mut detour, &mut link, Time(0), 1));
+        let mut lost = |_: &[u8]| panic!("the wire is cut");
+        detour.receive(Time(0), &frame(2), &mut lost);
+        detour.set_cut(true);
+        assert!(send(&mut detour, &mut link, Time(1), 3), "no back-pressure");
+        detour.receive(Time(1), &frame(4), &mut lost);
+        detour.send_due(Time(5000), &mut link);
+        detour.deliver_due(Time(5000), &mut lost);
+        assert_eq!((link.sent.len(), detour.cut_off()), (0, 4));
+        detour.set_cut(false);
+        assert!(send(&mut detour, &mut link, Time(6000), 5));
+        assert!(detour.send_due(Time(7000), &mut link));
+        assert_eq!(link.sent, [frame(5)]);
     }
 }

@@ -62,6 +62,38 @@ pub enum LinkSpec {
     },
 }
 
+/// The shortest text that asks for it.
+impl std::fmt::Display for LinkSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = |at: &Address| match at {
+            Address::Unix(_) => "stream",
+            Address::Tcp(_) => "tcp",
+        };
+        let wait = match self {
+            Self::None => return f.write_str("none"),
+            Self::ShmListen { path } => return write!(f, "shm:listen={}", path.display()),
+            Self::StreamListen { at } => return write!(f, "{}:listen={at}", kind(at)),
+            Self::Dgram { local, remote } => {
+                let (local, remote) = (local.display(), remote.display());
+                return write!(f, "dgram:local={local},remote={remote}");
+            }
+            Self::Udp { local, remote } => return write!(f, "udp:local={local},remote={remote}"),
+            Self::ShmConnect { path, wait } => {
+                write!(f, "shm:connect={}", path.display())?;
+                wait
+            }
+            Self::StreamConnect { at, wait } => {
+                write!(f, "{}:connect={at}", kind(at))?;
+                wait
+            }
+        };
+        if *wait == DEFAULT_WAIT {
+            return Ok(());
+        }
+        write!(f, ",wait={}", wait.as_secs())
+    }
+}
+
 /// What is wrong with a `--link` argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpecError {
@@ -322,7 +354,8 @@ mod tests {
             ),
         ];
         for (text, spec) in table {
-            assert_eq!(text.parse(), Ok(spec), "{text}");
+            assert_eq!(text.parse(), Ok(spec.clone()), "{text}");
+            assert_eq!(spec.to_string().parse(), Ok(spec), "{text}");
         }
     }
 
