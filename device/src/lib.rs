@@ -10,10 +10,12 @@
 //!   engine;
 //! * [`engine`]: the thread that runs the firmware; [`host`]: what it offers to it;
 //! * [`link`]: what the port is plugged into; [`capture`]: what crosses it, as a file;
+//! * [`control`]: the socket for whoever operates the NIC;
 //! * [`cli`]: the command line and the control thread.
 
 pub mod capture;
 pub mod cli;
+pub mod control;
 pub mod dma;
 pub mod doorbell;
 pub mod engine;

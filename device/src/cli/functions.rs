@@ -16,6 +16,7 @@ use vrnic_firmware::types::Mac;
 use vrnic_vfio_user::{Listener, Server};
 
 use super::serve::Failure;
+use crate::control::Roster;
 use crate::engine::EngineThread;
 use crate::family::Family;
 use crate::function::{Function, Options};
@@ -147,11 +148,13 @@ impl Plan {
         listeners.map_err(|error| Failure::Usage(anyhow!("{error}")))
     }
 
-    /// Makes the functions and serves them on `listeners`, those of [`Plan::listen`].
+    /// Makes the functions and serves them on `listeners`, those of [`Plan::listen`]; puts them on
+    /// the roster.
     pub(super) fn serve(
         self,
         engine: &EngineThread,
         server: &mut Server<Function>,
+        roster: &mut Roster,
         listeners: Vec<Listener>,
         map_doorbells: bool,
     ) -> Result<(), Error> {
@@ -173,9 +176,9 @@ impl Plan {
             };
             let function = Function::new(engine.handle().clone(), options);
             let function = function.context("cannot create a function")?;
-            server
-                .add(listener, function)
-                .context("cannot serve a socket")?;
+            let id = function.id();
+            let socket = server.add(listener, function);
+            roster.add(id, socket.context("cannot serve a socket")?, planned.socket);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! A mistake of the user's is answered with one line that says what is wrong and what to do, and
 //! exit code 2; trouble later with exit code 1.
 
+mod ctl;
 mod functions;
 mod serve;
 
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+pub use ctl::CtlArguments;
 pub use functions::FunctionArguments;
 pub use serve::ServeArguments;
 
@@ -27,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Serve a NIC to QEMU or another vfio-user client until SIGINT or SIGTERM.
     Serve(ServeArguments),
+    /// Look at a NIC that is being served, and change it.
+    Ctl(CtlArguments),
 }
 
 /// Exit code of mistakes that the user can mend.
@@ -43,18 +47,21 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(level)
         .format_target(false)
         .init();
-    let Command::Serve(serve) = arguments.command;
-    match serve::run(&serve) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(serve::Failure::Usage(error)) => {
-            eprintln!("vrnic: {error:#}");
-            ExitCode::from(USAGE)
-        }
-        Err(serve::Failure::Host(error)) => {
-            eprintln!("vrnic: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let (exit, error) = match arguments.command {
+        Command::Serve(serve) => match serve::run(&serve) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(serve::Failure::Usage(error)) => (ExitCode::from(USAGE), format!("{error:#}")),
+            Err(serve::Failure::Host(error)) => (ExitCode::FAILURE, format!("{error:#}")),
+        },
+        Command::Ctl(ctl) => match ctl::run(&ctl) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(ctl::Failure::Usage(error)) => (ExitCode::from(USAGE), error),
+            Err(ctl::Failure::Refused(error)) => (ExitCode::FAILURE, error),
+            Err(ctl::Failure::Output(error)) => (ExitCode::FAILURE, error.to_string()),
+        },
+    };
+    eprintln!("vrnic: {error}");
+    exit
 }
 
 /// Prints help and version as they are, and a mistake in one line.
@@ -65,15 +72,34 @@ fn explain(error: &clap::Error) -> ExitCode {
             ExitCode::SUCCESS
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            eprintln!(
-                "vrnic: no command given; try `vrnic serve --socket PATH`, or `vrnic --help`"
-            );
+            let try_this = match given() {
+                Given::Ctl => "see `vrnic ctl --help`",
+                Given::Serve => "try `vrnic serve --socket PATH`, or `vrnic --help`",
+            };
+            eprintln!("vrnic: no command given; {try_this}");
             ExitCode::from(USAGE)
         }
         _ => {
-            eprintln!("vrnic: {}; see `vrnic serve --help`", one_line(error));
+            let command = match given() {
+                Given::Ctl => "ctl",
+                Given::Serve => "serve",
+            };
+            eprintln!("vrnic: {}; see `vrnic {command} --help`", one_line(error));
             ExitCode::from(USAGE)
         }
+    }
+}
+
+/// What a command line that is not understood was for.
+enum Given {
+    Serve,
+    Ctl,
+}
+
+fn given() -> Given {
+    match std::env::args_os().nth(1) {
+        Some(command) if command == "ctl" => Given::Ctl,
+        _ => Given::Serve,
     }
 }
 

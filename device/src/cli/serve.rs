@@ -1,7 +1,7 @@
 //! `vrnic serve`: one process, one NIC.
 //!
-//! The control thread runs one `mio` loop for all vfio-user sockets and for signals; the engine
-//! thread does the rest. Which functions there are is for [`super::functions`]. Files that this process
+//! The control thread runs one `mio` loop for all vfio-user sockets, the control socket and signals;
+//! the engine thread does the rest. Which functions there are is for [`super::functions`]. Files that this process
 //! made (sockets, links, a complete capture) are in order again when it ends, however it is told to end.
 
 use std::ops::Range;
@@ -17,11 +17,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use vrnic_firmware::impair::{self, Directed, Event, Settings};
 use vrnic_firmware::nic::NicConfig;
-use vrnic_vfio_user::Server;
+use vrnic_vfio_user::{Listener, Server};
 
 use super::functions::{FunctionArguments, Plan};
-use crate::capture::Capture;
-use crate::engine::{Cable, EngineThread};
+use crate::capture::Tap;
+use crate::control::{self, Control, Recorder, Roster, World};
+use crate::engine::{Cable, EngineThread, Message, Observer};
 use crate::function::Function;
 use crate::link::{self, Link, LinkSpec};
 
@@ -50,6 +51,11 @@ pub struct ServeArguments {
     /// Write every frame that crosses the port to a pcapng file, which is replaced.
     #[arg(long, value_name = "FILE.pcapng")]
     capture: Option<PathBuf>,
+
+    /// Socket for `vrnic ctl` and programs that speak JSON (docs/control.md); only its owner can
+    /// connect.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
 
     /// What goes wrong on the link by chance, as in drop=1%,delay=10us or tx:rate=10G:
     /// drop=, dup=, reorder=, corrupt=, ecn= and a chance such as 1% or 0.001;
@@ -98,8 +104,10 @@ impl From<Error> for Failure {
 
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
+/// The first of the control socket's tokens.
+const CONTROL: usize = 2;
 /// The server's tokens.
-const SERVER: Range<usize> = 2..usize::MAX;
+const SERVER: Range<usize> = CONTROL + control::TOKENS..usize::MAX;
 
 /// Serves until a signal ends it.
 pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
@@ -115,12 +123,11 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     allow_many_files();
     let plan = Plan::new(&arguments.functions)?;
     let listeners = plan.listen()?;
-    let mut capture = arguments
-        .capture
-        .as_deref()
-        .map(create_capture)
-        .transpose()?;
-    let tap = capture.as_mut().map(|capture| capture.tap("port"));
+    let control = open_control(arguments, &poll, &waker)?;
+    let (recorder, tap) = match arguments.capture.as_deref().map(create_capture) {
+        None => (Recorder::default(), None),
+        Some(capture) => capture.map(|(recorder, tap)| (recorder, Some(tap)))?,
+    };
     let Some(link) = open_link(&arguments.link, &mut poll, &mut signals, &waker)? else {
         return Ok(());
     };
@@ -139,17 +146,23 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
         let _ = ended.wake();
     })
     .context("cannot start an engine")?;
-    let mut server =
-        Server::new(poll.registry(), waker, SERVER).context("cannot create a server")?;
+    let control = control.map(|(control, observer)| {
+        engine.handle().send(Message::Observe(observer));
+        control
+    });
+    let server = Server::new(poll.registry(), waker, SERVER).context("cannot create a server")?;
+    let mut serving = Serving {
+        engine,
+        server,
+        roster: Roster::default(),
+        recorder,
+        control,
+    };
     let sockets = plan.summary().to_owned();
-    plan.serve(&engine, &mut server, listeners, !arguments.trap_doorbells)?;
+    serving.add(plan, listeners, !arguments.trap_doorbells)?;
     log::info!("serving {sockets}");
-    let result = wait(&mut poll, &mut signals, &mut server, &engine);
-    // The file is complete when the engine has dropped its tap.
-    drop((server, engine));
-    if let Some(capture) = capture {
-        capture.finish().context("cannot complete the capture")?;
-    }
+    let result = serving.wait(&mut poll, &mut signals, &arguments.link);
+    serving.end()?;
     result
 }
 
@@ -182,8 +195,23 @@ fn allow_many_files() {
     }
 }
 
-fn create_capture(path: &Path) -> Result<Capture, Failure> {
-    let capture = Capture::create(path);
+/// The control socket, if one is wanted, and who is to observe the engine for it.
+fn open_control(
+    arguments: &ServeArguments,
+    poll: &Poll,
+    waker: &Arc<Waker>,
+) -> Result<Option<(Control, Observer)>, Failure> {
+    let Some(path) = &arguments.control else {
+        return Ok(None);
+    };
+    let listener = Control::bind(path);
+    let listener = listener.map_err(|error| Failure::Usage(anyhow!("--control {error}")))?;
+    let control = Control::new(listener, poll.registry(), Arc::clone(waker), CONTROL);
+    Ok(Some(control.context("cannot serve the control socket")?))
+}
+
+fn create_capture(path: &Path) -> Result<(Recorder, Tap), Failure> {
+    let capture = Recorder::create(path);
     let capture = capture.with_context(|| format!("cannot create the capture {}", path.display()));
     capture.map_err(Failure::Usage)
 }
@@ -228,27 +256,78 @@ fn open_link(
     }
 }
 
-fn wait(
-    poll: &mut Poll,
-    signals: &mut Signals,
-    server: &mut Server<Function>,
-    engine: &EngineThread,
-) -> Result<(), Failure> {
-    let mut events = Events::with_capacity(256);
-    loop {
-        poll_events(poll, &mut events)?;
-        if ended_by_signal(&events, signals) {
-            return Ok(());
+/// A process that serves.
+struct Serving {
+    engine: EngineThread,
+    server: Server<Function>,
+    roster: Roster,
+    recorder: Recorder,
+    control: Option<Control>,
+}
+
+impl Serving {
+    /// Serves functions on their sockets.
+    fn add(
+        &mut self,
+        plan: Plan,
+        listeners: Vec<Listener>,
+        map_doorbells: bool,
+    ) -> Result<(), Error> {
+        let Self {
+            engine,
+            server,
+            roster,
+            ..
+        } = self;
+        plan.serve(engine, server, roster, listeners, map_doorbells)
+    }
+
+    fn wait(
+        &mut self,
+        poll: &mut Poll,
+        signals: &mut Signals,
+        link: &LinkSpec,
+    ) -> Result<(), Failure> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            poll_events(poll, &mut events)?;
+            if ended_by_signal(&events, signals) {
+                return Ok(());
+            }
+            for event in &events {
+                let control = self.control.as_mut();
+                if !control.is_some_and(|control| control.handle_event(event)) {
+                    self.server.handle_event(event);
+                }
+            }
+            self.server.turn();
+            self.operate(link);
+            if self.engine.has_ended() {
+                return Err(Failure::Host(anyhow!(
+                    "the engine failed; its last words are above"
+                )));
+            }
         }
-        for event in &events {
-            server.handle_event(event);
+    }
+
+    /// Gives clients of the control socket their turn.
+    fn operate(&mut self, link: &LinkSpec) {
+        if let Some(control) = &mut self.control {
+            control.turn(&mut World {
+                engine: self.engine.handle(),
+                server: &mut self.server,
+                roster: &mut self.roster,
+                recorder: &mut self.recorder,
+                link,
+            });
         }
-        server.turn();
-        if engine.has_ended() {
-            return Err(Failure::Host(anyhow!(
-                "the engine failed; its last words are above"
-            )));
-        }
+    }
+
+    /// Ends everything; the capture's file is complete when the engine has dropped its tap.
+    fn end(self) -> Result<(), Error> {
+        drop((self.control, self.server, self.engine));
+        let finished = self.recorder.finish();
+        finished.context("cannot complete the capture")
     }
 }
 

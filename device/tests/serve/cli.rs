@@ -65,6 +65,14 @@ fn every_mistake_is_answered_in_one_line() {
             &["--socket s", "twice"],
         ),
         (
+            &["serve", "--socket", "s", "--control", "s"],
+            &["--control s", "listening"],
+        ),
+        (
+            &["serve", "--socket", "s", "--control", "no/c"],
+            &["--control no/c", "No such file"],
+        ),
+        (
             &["serve", "--socket", "s", "--link", "tap"],
             &["'tap'", "stream"],
         ),
@@ -221,6 +229,7 @@ fn help_names_every_option_and_version_is_the_packages() {
         "--dir",
         "--link",
         "--capture",
+        "--control",
         "--mac",
         "--impair",
         "--impair-event",
@@ -241,7 +250,7 @@ fn help_names_every_option_and_version_is_the_packages() {
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("--"))
         .collect();
-    assert_eq!(listed.len(), 10, "{listed:?}");
+    assert_eq!(listed.len(), 11, "{listed:?}");
 }
 
 // --- socket files

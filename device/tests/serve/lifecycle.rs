@@ -103,7 +103,7 @@ fn a_killed_client_is_replaced() {
 }
 
 /// Drops the completions of before.
-fn drain<P: Platform>(endpoint: &mut Endpoint<P>) {
+pub(crate) fn drain<P: Platform>(endpoint: &mut Endpoint<P>) {
     while endpoint.wait_or(|| true).unwrap().is_some() {}
 }
 

@@ -10,7 +10,8 @@
 //! * [`family`]: a physical function with virtual ones;
 //! * [`cli`]: arguments, signals, files left behind;
 //! * [`modes`]: the same data by every way that a command line can choose;
-//! * [`impair`]: a link that is bad on purpose.
+//! * [`impair`]: a link that is bad on purpose;
+//! * [`control`], [`control_hostile`]: the control socket, and its bad clients.
 //!
 //! Support: [`process`] starts and ends processes, [`endpoint`] moves data with the driver,
 //! [`foreign`] runs the driver on the `vfio_user` crate's client, [`raw`] writes messages by hand,
@@ -26,6 +27,8 @@
 
 mod cli;
 mod client;
+mod control;
+mod control_hostile;
 mod endpoint;
 mod family;
 mod foreign;
