@@ -31,9 +31,9 @@ pub(crate) trait Listener: Sync {
     /// The device says that something happened. Interrupt context.
     fn event(&self, event: &AsyncEvent);
 
-    /// The Ethernet interface is up or no longer is: the administrator says so, or its link.
+    /// The Ethernet interface has come up or gone down: by the administrator, or by its link.
     /// Sleepable context.
-    fn interface(&self, _up: bool) {}
+    fn interface_changed(&self) {}
 }
 
 /// Who listens, as long as the value is registered.
@@ -89,10 +89,10 @@ impl Interrupts {
     }
 
     /// Tells them about the Ethernet interface. Sleepable context.
-    pub(crate) fn tell_interface(&self, up: bool) {
+    pub(crate) fn tell_interface(&self) {
         // SAFETY: `ignore` waits for whoever holds this.
         self.handling.with(|()| unsafe {
-            self.each(|listener| listener.interface(up));
+            self.each(|listener| listener.interface_changed());
         });
     }
 

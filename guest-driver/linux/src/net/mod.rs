@@ -69,7 +69,8 @@ impl Interface {
         }
         // SAFETY: `drop` ends it.
         unsafe { nic.interrupts.listen(Part::Net, &*port) };
-        port.link_changed();
+        // What has changed before anybody listened.
+        port.look_at_link();
         Ok(Self { netdev, port })
     }
 

@@ -72,7 +72,7 @@ unsafe impl Sync for Port {}
 impl Listener for Port {
     fn event(&self, event: &AsyncEvent) {
         if matches!(event.event, EventType::PortUp | EventType::PortDown) {
-            self.link.schedule(0);
+            self.look_at_link();
         }
     }
 }
@@ -153,14 +153,14 @@ impl Port {
     /// Brings the interface up. Sleepable context, under the RTNL lock.
     pub(super) fn open(&self) -> Result<(), Errno> {
         self.state.with(|state| self.start(state))?;
-        self.link.schedule(0);
+        self.look_at_link();
         Ok(())
     }
 
     /// Takes it down. Sleepable context, under the RTNL lock.
     pub(super) fn close(&self) {
         self.state.with(|state| self.stop(state));
-        self.link.schedule(0);
+        self.look_at_link();
     }
 
     /// Does `change` while the interface is down, if it is up otherwise. If it does not come up
@@ -315,8 +315,13 @@ impl Port {
         })
     }
 
-    /// Asks the device about its link. Sleepable context.
-    pub(super) fn link_changed(&self) {
+    /// Has the work item ask the device about its link. Nobody else sets the carrier, so that of
+    /// two answers the later one counts.
+    pub(super) fn look_at_link(&self) {
+        self.link.schedule(0);
+    }
+
+    fn link_changed(&self) {
         let Ok(attributes) = self.nic.driver.query_port() else {
             return;
         };
@@ -335,13 +340,12 @@ impl Port {
         }
     }
 
-    /// Says so if the interface has come up or gone down. Only the work item for the link does
-    /// this, so that what is said last is true.
+    /// Says so if the interface has come up or gone down.
     fn tell_state(&self) {
         // SAFETY: the device is there.
         let up = unsafe { bindings::vrnic_netdev_is_up(self.netdev.as_ptr()) };
         if self.up.swap(up, Ordering::Relaxed) != up {
-            self.nic.interrupts.tell_interface(up);
+            self.nic.interrupts.tell_interface();
         }
     }
 }

@@ -16,7 +16,7 @@ use vrnic_driver::{Lock, Shares};
 
 use crate::bindings;
 use crate::function::Nic;
-use crate::interrupts::{Listener, Part};
+use crate::interrupts::Part;
 use crate::kernel::errno::{ENOMEM, EOPNOTSUPP};
 use crate::kernel::lock::Mutex;
 use crate::kernel::log::Line;
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     keys: AtomicU8,
     /// Doorbell pages by the users who have them.
     pub(super) pages: SpinLock<Shares<u32>>,
+    /// Whether clients know the port as active.
+    pub(super) told_up: Mutex<bool>,
     /// Held by who looks at an object that others may be destroying, and by who begins to do so.
     pub(super) inspection: Mutex<()>,
 }
@@ -136,6 +138,7 @@ impl Device {
                 netdev: net.netdev(),
                 keys: AtomicU8::new(0),
                 pages: SpinLock::new(Shares::new(pages)),
+                told_up: Mutex::new(false),
                 inspection: Mutex::new(()),
             }),
             registered: false,
@@ -171,7 +174,8 @@ impl Device {
 
     fn register(&mut self) -> Result<(), Errno> {
         let ibdev = self.ibdev.as_ptr();
-        let before = self.shared.interface_is_up();
+        let up = self.shared.interface_is_up();
+        self.shared.told_up.with(|told| *told = up);
         // SAFETY: everything that the operations need is in place.
         unsafe {
             let result = bindings::ib_device_set_netdev(ibdev, self.shared.netdev, PORT);
@@ -187,10 +191,7 @@ impl Device {
             interrupts.listen(Part::Verbs, &*self.shared);
         }
         // What has changed before anybody listened.
-        let after = self.shared.interface_is_up();
-        if before != after {
-            self.shared.interface(after);
-        }
+        self.shared.tell_port_state();
         Ok(())
     }
 }

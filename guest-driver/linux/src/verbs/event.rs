@@ -31,11 +31,8 @@ impl Listener for Shared {
         }
     }
 
-    fn interface(&self, up: bool) {
-        self.dispatch(match up {
-            true => bindings::IB_EVENT_PORT_ACTIVE,
-            false => bindings::IB_EVENT_PORT_ERR,
-        });
+    fn interface_changed(&self) {
+        self.tell_port_state();
     }
 }
 
@@ -113,6 +110,20 @@ impl Shared {
 }
 
 impl Shared {
+    /// Tells clients if the port is not in the state that they know. It is looked at where no other
+    /// caller can come in between, so that what is said last is true. Sleepable context.
+    pub(super) fn tell_port_state(&self) {
+        self.told_up.with(|told| {
+            let up = self.interface_is_up();
+            if core::mem::replace(told, up) != up {
+                self.dispatch(match up {
+                    true => bindings::IB_EVENT_PORT_ACTIVE,
+                    false => bindings::IB_EVENT_PORT_ERR,
+                });
+            }
+        });
+    }
+
     /// Tells all clients about the port or the device. Atomic context.
     fn dispatch(&self, event: bindings::ib_event_type) {
         let event = bindings::ib_event {
