@@ -5,8 +5,8 @@
 //! says nothing about VLANs means those that the function has addresses in: a program whose source
 //! GID belongs to a VLAN sends its packets there, and joins to hear the answers. So who joins is
 //! attached in every VLAN that an entry of the GID table has at that time, and among untagged packets;
-//! joining once more adds what has come since. A packet of a VLAN that the function is not in reaches
-//! nobody.
+//! joining once more adds what has come since. Who left a VLAN meanwhile stays attached there until it
+//! leaves the group. Each VLAN counts as a group of its own towards the device's limits.
 
 use alloc::vec::Vec;
 

@@ -13,6 +13,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uidgid.h>
+#include <linux/user_namespace.h>
 #include <net/netlink.h>
 
 #include "compat.h"
@@ -122,15 +123,23 @@ u32 vrnic_processors(void)
 	return num_online_cpus();
 }
 
-/* Who runs the process, the same for the same user in all user namespaces. */
+/*
+ * Who runs the process: in a user namespace, whoever of the first one has made it. The users in it
+ * are as many as he likes.
+ */
 u32 vrnic_user(void)
 {
-	return from_kuid(&init_user_ns, current_uid());
+	const struct user_namespace *ns = current_user_ns();
+	kuid_t user = current_uid();
+
+	for (; ns != &init_user_ns; ns = ns->parent)
+		user = ns->owner;
+	return from_kuid(&init_user_ns, user);
 }
 
 bool vrnic_is_privileged(void)
 {
-	return capable(CAP_SYS_RESOURCE);
+	return ns_capable_noaudit(&init_user_ns, CAP_SYS_RESOURCE);
 }
 
 void *vrnic_get_drvdata(struct pci_dev *pdev)
