@@ -5,9 +5,8 @@
 //! would otherwise wait for this engine's patience to end before it can even make the work that the
 //! engine polls for. So the engine looks from time to time how many threads of the host can run.
 
-use std::fs::File;
+use std::fs::{File, read_to_string};
 use std::os::unix::fs::FileExt;
-use std::thread::available_parallelism;
 
 use vrnic_firmware::types::Time;
 
@@ -19,7 +18,8 @@ const GOOD_FOR: u64 = 1_000_000;
 pub(super) struct Processors {
     /// `/proc/loadavg`, or `None` where there is none.
     load: Option<File>,
-    /// Those this process may use.
+    /// Those of the host, of which this process may be allowed to use a part only: the load is the
+    /// host's, too.
     count: usize,
     /// When to look again.
     look_at: Time,
@@ -31,15 +31,16 @@ impl Processors {
     pub(super) fn of_host() -> Self {
         Self {
             load: File::open("/proc/loadavg").ok(),
-            count: available_parallelism().map_or(1, usize::from),
+            count: read_to_string("/sys/devices/system/cpu/online")
+                .ok()
+                .and_then(|text| count(&text))
+                .unwrap_or(usize::MAX),
             look_at: Time(0),
             short: false,
         }
     }
 
     /// Whether more threads can run than there are processors, the caller's own thread included.
-    /// On a host where this process may use a part of the processors only, the threads of all
-    /// still count: an engine that sleeps too early costs less than one that polls too long.
     pub(super) fn are_short(&mut self, now: Time) -> bool {
         if now >= self.look_at {
             self.look_at = Time(now.0.saturating_add(GOOD_FOR));
@@ -63,9 +64,30 @@ fn parse(text: &[u8]) -> Option<usize> {
     runnable.parse().ok()
 }
 
+/// The number of processors in a list such as `0-3,8`, as in `/sys/devices/system/cpu/online`.
+fn count(list: &str) -> Option<usize> {
+    let mut count = 0usize;
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
+    }
+    Some(count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_counted() {
+        for (list, number) in [("0\n", 1), ("0-1\n", 2), ("0-3,8,10-11", 7)] {
+            assert_eq!(count(list), Some(number), "{list}");
+        }
+        for other in ["", "\n", "3-1", "a", "0-18446744073709551615"] {
+            assert_eq!(count(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn the_text_of_the_kernel_is_understood() {
@@ -91,6 +113,7 @@ mod tests {
     fn an_answer_is_kept_for_a_while() {
         let mut processors = Processors::of_host();
         assert!(processors.load.is_some(), "no /proc here");
+        assert!((1..usize::MAX).contains(&processors.count), "no /sys here");
         // This thread runs, so one is always more than none.
         processors.count = 0;
         assert!(processors.are_short(Time(5)));
