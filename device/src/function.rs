@@ -237,7 +237,8 @@ impl Function {
         }
         if actions.contains(Actions::VFS_CHANGED) {
             let now = self.config.enabled_vfs();
-            log::info!("{}: {now} virtual functions enabled", self.name);
+            // A guest can do this as often as it likes.
+            log::debug!("{}: {now} virtual functions enabled", self.name);
             // All of those that were: NumVFs does not change under enabled ones.
             self.family.reset(enabled, &self.tickets);
         }

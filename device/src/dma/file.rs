@@ -55,6 +55,9 @@ impl From<Errno> for FileError {
     }
 }
 
+/// Files that one function's client may map at a time.
+pub(super) const FILES: usize = 64;
+
 /// What one function's client may map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLimits {
@@ -67,7 +70,7 @@ pub struct FileLimits {
 impl Default for FileLimits {
     fn default() -> Self {
         Self {
-            files: 64,
+            files: FILES,
             bytes: 4 << 40,
         }
     }

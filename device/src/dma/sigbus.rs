@@ -22,8 +22,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 
 use rustix::io::Errno;
 
-/// The most mappings that can be registered at a time in this process.
-pub const MAX_REGISTRATIONS: usize = 4096;
+use super::file::FILES;
+use crate::pci::MAX_VFS;
+
+/// The most mappings that can be registered at a time in this process: all that a physical function
+/// and its virtual functions can have, so that none of them takes another one's.
+pub const MAX_REGISTRATIONS: usize = (MAX_VFS as usize + 1) * FILES;
 
 static SLOTS: [Slot; MAX_REGISTRATIONS] = [const { Slot::new() }; MAX_REGISTRATIONS];
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();

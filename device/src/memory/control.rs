@@ -21,6 +21,8 @@ pub struct MemoryControl {
     shared: Arc<Shared>,
     /// The client has shared a file since it was attached.
     shares: bool,
+    /// The log says that a file of the client's could not be mapped.
+    warned: bool,
 }
 
 impl MemoryControl {
@@ -30,6 +32,7 @@ impl MemoryControl {
             updates,
             shared,
             shares: false,
+            warned: false,
         }
     }
 
@@ -46,6 +49,7 @@ impl MemoryControl {
 
     /// A client is there, whose unshared memory is reached by messages.
     pub fn attach(&mut self, client: ClientHandle) {
+        self.warned = false;
         let remote = Remote::new(client, Arc::clone(&self.shared));
         self.queue(MapUpdate::Remote(Some(Box::new(remote))), None);
     }
@@ -99,7 +103,9 @@ impl MemoryControl {
             Err(FileError::Range) => Err(Errno::INVAL),
             Err(FileError::Access) => Err(Errno::ACCESS),
             Err(error) => {
-                log::warn!("shared memory is reached by messages instead: {error}");
+                if !std::mem::replace(&mut self.warned, true) {
+                    log::warn!("shared memory is reached by messages instead: {error}");
+                }
                 Ok(Backing::Remote)
             }
         }
