@@ -17,6 +17,7 @@ use vrnic_vfio_user::{Listener, Server};
 
 use super::serve::Failure;
 use crate::control::Roster;
+use crate::control::names::Text;
 use crate::engine::EngineThread;
 use crate::family::Family;
 use crate::function::{Function, Options};
@@ -62,26 +63,13 @@ impl FromStr for MacArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not an Ethernet address such as 02:00:00:00:00:01");
-        let mut bytes = [0; 6];
-        let mut parts = text.split([':', '-']);
-        for byte in &mut bytes {
-            // A sign would be a number to Rust, too.
-            let two_digits = |part: &&str| part.len() == 2 && !part.starts_with('+');
-            let part = parts.next().filter(two_digits);
-            *byte = part
-                .and_then(|part| u8::from_str_radix(part, 16).ok())
-                .ok_or_else(wrong)?;
-        }
-        if parts.next().is_some() {
-            return Err(wrong());
-        }
-        if bytes[0] & 1 != 0 || bytes == [0; 6] {
+        let Text(mac) = text.parse::<Text<Mac>>()?;
+        if mac.is_group() || mac == Mac([0; 6]) {
             return Err(format!(
                 "'{text}' is a group or zero address; a function needs its own"
             ));
         }
-        Ok(Self(Mac(bytes)))
+        Ok(Self(mac))
     }
 }
 

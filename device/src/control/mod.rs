@@ -16,7 +16,7 @@
 mod commands;
 mod events;
 mod lines;
-mod names;
+pub(crate) mod names;
 mod promise;
 mod protocol;
 mod recorder;

@@ -4,8 +4,11 @@
 //! the usual spelling of the place where it stands.
 
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vrnic_abi::counter::Counter;
 use vrnic_abi::registers::{DeviceState, HealthCode};
 use vrnic_firmware::frontend::env::Trouble;
@@ -107,7 +110,8 @@ const fn outcome_name(outcome: Outcome) -> &'static str {
     }
 }
 
-/// A value whose text is made when the answer is written, and not on the engine's thread.
+/// A value whose text is made when the answer is written, and read when a request is, and not on the
+/// engine's thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Text<T>(pub(crate) T);
 
@@ -126,9 +130,53 @@ impl Display for MacText {
     }
 }
 
+impl FromStr for Text<Mac> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not an Ethernet address such as 02:00:00:00:00:01");
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            // A sign would be a number to Rust, too.
+            let two_digits = |part: &&str| part.len() == 2 && !part.starts_with('+');
+            let part = parts.next().filter(two_digits);
+            *byte = part
+                .and_then(|part| u8::from_str_radix(part, 16).ok())
+                .ok_or_else(wrong)?;
+        }
+        match parts.next() {
+            None => Ok(Self(Mac(bytes))),
+            Some(_) => Err(wrong()),
+        }
+    }
+}
+
+/// A GID is read as the IP address that it is made of.
+impl FromStr for Text<Gid> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(IpAddr::V4(address)) => Ok(Self(Gid::from_v4(address.octets()))),
+            Ok(IpAddr::V6(address)) => Ok(Self(Gid(address.octets()))),
+            Err(_) => Err(format!("'{text}' is not an IP address")),
+        }
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Text<T>
+where
+    Self: FromStr<Err = String>,
+{
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 impl Serialize for Text<Gid> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&std::net::Ipv6Addr::from(self.0.0))
+        to.collect_str(&Ipv6Addr::from(self.0.0))
     }
 }
 
@@ -165,6 +213,12 @@ mod tests {
             json(&Text(Gid::from_v4([10, 0, 0, 7]))),
             "\"::ffff:10.0.0.7\""
         );
+        assert_eq!(
+            "::ffff:10.0.0.7".parse(),
+            "10.0.0.7".parse::<Text<Gid>>(),
+            "both are the address"
+        );
+        assert!("10.0.0".parse::<Text<Gid>>().is_err());
         let access = Access::REMOTE_READ | Access::LOCAL_WRITE;
         assert_eq!(json(&Text(access)), "[\"local_write\",\"remote_read\"]");
     }

@@ -89,7 +89,7 @@ impl Client {
 
 /// A process with control socket `c`.
 #[track_caller]
-fn serve(dir: &Path, names: &[&str], arguments: &[&str]) -> Nic {
+pub(crate) fn serve(dir: &Path, names: &[&str], arguments: &[&str]) -> Nic {
     Nic::start(dir, names, &[&["--control", "c"], arguments].concat())
 }
 
@@ -442,7 +442,7 @@ fn a_reset_by_the_operator_is_found_by_the_driver() {
 
 /// What `vrnic ctl` prints.
 #[track_caller]
-fn ctl(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn ctl(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     run(dir, &[&["ctl", "--control", "c"], arguments].concat())
 }
 

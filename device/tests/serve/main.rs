@@ -37,6 +37,7 @@ mod hostile;
 mod impair;
 mod lifecycle;
 mod modes;
+mod policy;
 mod process;
 mod raw;
 mod traffic;

@@ -6,6 +6,7 @@
 //! not there included.
 
 mod client;
+mod policy;
 mod show;
 mod table;
 
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use client::Client;
 pub(super) use client::Failure;
+use policy::PolicyArguments;
 
 /// Arguments of `vrnic ctl`.
 #[derive(Args, Debug)]
@@ -58,6 +60,8 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Show the rules of a function's port of the switch, or change those that are given.
+    Policy(PolicyArguments),
     /// Show the link, or switch the port on or off.
     Link {
         /// What the port is to be.
@@ -172,6 +176,10 @@ impl<W: Write> Session<W> {
             }
             Command::Objects { function, kind } => self.objects(*function, *kind),
             Command::Counters { function, all } => self.counters(*function, *all),
+            Command::Policy(policy) => match policy.change() {
+                None => self.print("query-policy", policy.which(), show::policy),
+                Some(change) => self.print("set-policy", change, show::nothing),
+            },
             Command::Link { state: None } => self.print("query-link", json!({}), show::link),
             Command::Link { state: Some(state) } => {
                 let up = matches!(state, UpDown::Up);

@@ -226,6 +226,20 @@ fn add_counters(table: &mut Table, counters: &Map<String, Value>, wanted: fn(u64
     }
 }
 
+/// The rules of a port, a line each.
+pub(super) fn policy(answer: &Value) -> String {
+    let mut list = list(answer);
+    let vlan = answer.get("vlan").and_then(Value::as_object);
+    for (name, value) in vlan.into_iter().flatten() {
+        list.row([format!("vlan {}", clean(name)), plain(value)]);
+    }
+    let checks = answer.get("check").and_then(Value::as_object);
+    for (name, value) in checks.into_iter().flatten() {
+        list.row([format!("check {}", clean(name)), plain(value)]);
+    }
+    lines(&list)
+}
+
 pub(super) fn link(answer: &Value) -> String {
     lines(&list(answer))
 }

@@ -12,6 +12,7 @@ mod capture;
 mod counters;
 mod functions;
 mod objects;
+mod policy;
 mod port;
 
 use serde::Deserialize;
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     FunctionReset(OneFunction),
     QueryObjects(objects::QueryObjects),
     QueryCounters(counters::QueryCounters),
+    QueryPolicy(OneFunction),
+    SetPolicy(policy::SetPolicy),
     QueryLink,
     SetLink(port::SetLink),
     QueryImpair,
@@ -100,6 +103,8 @@ const TABLE: &[(&str, Read)] = &[
     ("query-counters", |a| {
         arguments(a).map(Command::QueryCounters)
     }),
+    ("query-policy", |a| arguments(a).map(Command::QueryPolicy)),
+    ("set-policy", |a| arguments(a).map(Command::SetPolicy)),
     ("query-link", |a| none(a, Command::QueryLink)),
     ("set-link", |a| arguments(a).map(Command::SetLink)),
     ("query-impair", |a| none(a, Command::QueryImpair)),
@@ -164,6 +169,8 @@ impl Command {
             Self::FunctionReset(which) => functions::reset(world, &which, promise),
             Self::QueryObjects(query) => objects::list(world, query, promise),
             Self::QueryCounters(query) => counters::show(world, &query, promise),
+            Self::QueryPolicy(which) => policy::show(world, &which, promise),
+            Self::SetPolicy(change) => policy::set(world, change, promise),
             Self::QueryLink => port::show(world, promise),
             Self::SetLink(change) => port::set(world, &change, promise),
             Self::QueryImpair => port::show_impairment(world, promise),
