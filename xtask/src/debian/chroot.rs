@@ -16,7 +16,7 @@ use crate::process;
 
 const HELP: &str = "making a Debian guest takes root, or, as an ordinary user, the program \
     newuidmap (package uidmap), ranges for this user in /etc/subuid and /etc/subgid, and a kernel \
-    that lets users make namespaces";
+    (6.6 or later) that lets users make namespaces";
 
 /// What the overlay of [`in_overlay`] is about.
 pub(crate) struct Overlay<'a> {
@@ -85,13 +85,14 @@ fn overlay_script(overlay: &Overlay) -> String {
         lower.insert(0, name);
     }
     text += &format!(
-        "mount -t overlay -o lowerdir={},upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root\n\
+        "mount -t overlay -o lowerdir={},upperdir=/mnt/upper,workdir=/mnt/work{} overlay /mnt/root\n\
          mount --rbind /dev /mnt/root/dev\n\
          mount -t proc proc /mnt/root/proc\n\
          mount -t tmpfs tmpfs /mnt/root/tmp\n\
          mount -t tmpfs tmpfs /mnt/root/run\n\
          cd /mnt/root\n",
-        lower.join(":")
+        lower.join(":"),
+        attributes()
     );
     for (from, to) in overlay.binds {
         let from = quote(&from.to_string_lossy());
@@ -106,6 +107,16 @@ fn overlay_script(overlay: &Overlay) -> String {
     text += "cd /\numount -l /mnt/root\n";
     text += &format!("UPPER=/mnt/upper\n{}\n", overlay.after);
     text
+}
+
+/// What says where an overlay keeps what it has to note of a folder, without which dpkg cannot rename
+/// one that it has made. The usual place is for root alone; a guest, which looks there, does without
+/// such notes, as no folder takes the place of another one.
+fn attributes() -> &'static str {
+    match geteuid().is_root() {
+        true => "",
+        false => ",userxattr",
+    }
 }
 
 /// Removes a root, whose files may belong to subordinate ids.
