@@ -173,6 +173,16 @@ u64 vrnic_bar_address(struct pci_dev *pdev, int bar)
 	return pci_resource_start(pdev, bar);
 }
 
+u64 vrnic_bar_bus_address(struct pci_dev *pdev, int bar)
+{
+	return pci_bus_address(pdev, bar);
+}
+
+u64 vrnic_bar_length(struct pci_dev *pdev, int bar)
+{
+	return pci_resource_len(pdev, bar);
+}
+
 struct ib_device *vrnic_alloc_ib_device(void)
 {
 	struct vrnic_ib_device *device = ib_alloc_device(vrnic_ib_device, ib);

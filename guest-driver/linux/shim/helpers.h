@@ -52,6 +52,8 @@ int vrnic_set_dma_mask(struct pci_dev *pdev);
 int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name, void *data);
 void vrnic_set_max_segment(struct device *device, unsigned int length);
 u64 vrnic_bar_address(struct pci_dev *pdev, int bar);
+u64 vrnic_bar_bus_address(struct pci_dev *pdev, int bar);
+u64 vrnic_bar_length(struct pci_dev *pdev, int bar);
 
 /* --- the RDMA core -------------------------------------------------------------------------- */
 

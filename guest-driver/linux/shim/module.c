@@ -13,6 +13,7 @@ void vrnic_reset_prepare(struct pci_dev *pdev);
 void vrnic_reset_done(struct pci_dev *pdev);
 pci_ers_result_t vrnic_error_detected(struct pci_dev *pdev, pci_channel_state_t state);
 pci_ers_result_t vrnic_slot_reset(struct pci_dev *pdev);
+int vrnic_sriov_configure(struct pci_dev *pdev, int count);
 
 /* vrnic_abi::pci; the Rust part refuses a function that is another one. */
 static const struct pci_device_id vrnic_ids[] = {
@@ -36,6 +37,7 @@ static struct pci_driver vrnic_driver = {
 	.remove = vrnic_remove,
 	.shutdown = vrnic_shutdown,
 	.err_handler = &vrnic_error_handlers,
+	.sriov_configure = vrnic_sriov_configure,
 };
 module_pci_driver(vrnic_driver);
 

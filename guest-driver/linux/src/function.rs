@@ -26,13 +26,14 @@ use vrnic_driver::{AsyncEvent, Config, Driver, Health, Level};
 use crate::bindings;
 use crate::interrupts::{Interrupts, Listener, Part, Vectors};
 use crate::kernel::Errno;
-use crate::kernel::errno::{ENODEV, ENOMEM};
+use crate::kernel::errno::{EINVAL, ENODEV, ENOMEM};
 use crate::kernel::lock::Mutex;
 use crate::kernel::log;
 use crate::kernel::work::Work;
 use crate::net;
 use crate::platform::{Bars, Kernel};
 use crate::remains::Remains;
+use crate::sriov;
 use crate::verbs;
 
 /// Milliseconds between looks at the registers.
@@ -434,10 +435,22 @@ unsafe extern "C" fn vrnic_probe(
 /// The driver's `remove`.
 ///
 /// # Safety
-/// The PCI core unbinds the device, with its lock held: once after each `vrnic_probe` that
-/// succeeded; or it is a later call without effect.
+/// The PCI core unbinds the device, with its lock held, after a `vrnic_probe` that succeeded.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_remove(pdev: *mut bindings::pci_dev) {
+    // SAFETY: by the contract of this function. What has a physical function for its virtual ones
+    // outlasts them, and with none this does nothing.
+    unsafe {
+        let _ = sriov::configure(pdev, 0);
+        release(pdev);
+    }
+}
+
+/// Leaves a device alone for good, if that was not done before.
+///
+/// # Safety
+/// Its lock is held, and `pdev` is one that `vrnic_probe` was called with.
+unsafe fn release(pdev: *mut bindings::pci_dev) {
     // SAFETY: what `vrnic_probe` has stored, and nobody else removes it.
     let function = unsafe {
         let function = bindings::vrnic_get_drvdata(pdev).cast::<Function>();
@@ -450,15 +463,16 @@ unsafe extern "C" fn vrnic_remove(pdev: *mut bindings::pci_dev) {
     function.suspend();
 }
 
-/// The driver's `shutdown`: the device must be silent when the next kernel starts.
+/// The driver's `shutdown`: the device must be silent when the next kernel starts. So must virtual
+/// functions, which are shut down as devices of their own.
 ///
 /// # Safety
 /// The PCI core shuts the device down, with its lock held; `pdev` is one that `vrnic_probe` was
 /// called with.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_shutdown(pdev: *mut bindings::pci_dev) {
-    // SAFETY: the same as for a removal, which does not come any more.
-    unsafe { vrnic_remove(pdev) };
+    // SAFETY: by the contract of this function.
+    unsafe { release(pdev) };
 }
 
 /// Before a reset of the function by somebody else.
@@ -521,5 +535,21 @@ unsafe extern "C" fn vrnic_slot_reset(pdev: *mut bindings::pci_dev) -> bindings:
     match result {
         Ok(()) => bindings::PCI_ERS_RESULT_RECOVERED,
         Err(_) => bindings::PCI_ERS_RESULT_DISCONNECT,
+    }
+}
+
+/// What an administrator writes to `sriov_numvfs`: so many virtual functions, if there are none, or
+/// none.
+///
+/// # Safety
+/// The PCI core calls it for a device of this driver, with its lock held.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vrnic_sriov_configure(pdev: *mut bindings::pci_dev, count: c_int) -> c_int {
+    let count = u16::try_from(count).map_err(|_| EINVAL);
+    // SAFETY: as above.
+    let result = count.and_then(|count| unsafe { sriov::configure(pdev, count) });
+    match Errno::of(result) {
+        0 => c_int::from(count.unwrap_or(0)),
+        errno => errno,
     }
 }

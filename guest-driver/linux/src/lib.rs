@@ -6,7 +6,8 @@
 //! * [`kernel`]: the kernel's services as Rust values: memory, locks, waiting, logging;
 //! * [`platform`]: what the driver core asks for, made of them;
 //! * [`function`]: a PCI function from probe to removal, reset and recovery; [`remains`]: what of it
-//!   must outlive a device that does not answer;
+//!   must outlive a device that does not answer; [`sriov`]: its virtual functions, which are bound as
+//!   functions of their own;
 //! * [`net`]: its Ethernet interface, [`verbs`]: its RDMA device, which is bound to that.
 //!
 //! The kernel is entered through `bindings`, made from its headers when the module is built, and
@@ -32,4 +33,5 @@ mod kernel;
 mod net;
 mod platform;
 mod remains;
+mod sriov;
 mod verbs;
