@@ -48,6 +48,7 @@ bool vrnic_is_privileged(void);
 /* --- the device ----------------------------------------------------------------------------- */
 void *vrnic_get_drvdata(struct pci_dev *pdev);
 void vrnic_set_drvdata(struct pci_dev *pdev, void *data);
+void *vrnic_get_physical_drvdata(struct pci_dev *pdev);
 int vrnic_set_dma_mask(struct pci_dev *pdev);
 int vrnic_request_irq(unsigned int irq, irq_handler_t handler, const char *name, void *data);
 void vrnic_set_max_segment(struct device *device, unsigned int length);

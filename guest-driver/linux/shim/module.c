@@ -41,6 +41,14 @@ static struct pci_driver vrnic_driver = {
 };
 module_pci_driver(vrnic_driver);
 
+/* Of the physical function that a virtual one belongs to, if that has this driver. */
+void *vrnic_get_physical_drvdata(struct pci_dev *pdev)
+{
+	void *data = pci_iov_get_pf_drvdata(pdev, &vrnic_driver);
+
+	return IS_ERR(data) ? NULL : data;
+}
+
 MODULE_DESCRIPTION("vrnic RDMA NIC");
 MODULE_AUTHOR("The vrnic authors");
 MODULE_LICENSE("Dual MIT/GPL");

@@ -24,6 +24,7 @@ use vrnic_driver::abi::pci;
 use vrnic_driver::{AsyncEvent, Config, Driver, Health, Level};
 
 use crate::bindings;
+use crate::family::Family;
 use crate::interrupts::{Interrupts, Listener, Part, Vectors};
 use crate::kernel::Errno;
 use crate::kernel::errno::{EINVAL, ENODEV, ENOMEM};
@@ -160,13 +161,32 @@ struct Attached {
 #[derive(Default)]
 struct State {
     attached: Option<Attached>,
-    /// It is being reset or removed by somebody else: leave it alone.
-    suspended: bool,
+    /// Who resets or removes it: leave it alone.
+    suspended: [bool; 2],
+}
+
+impl State {
+    fn is_suspended(&self) -> bool {
+        self.suspended != [false; 2]
+    }
+}
+
+/// By whom a function is suspended.
+#[derive(Clone, Copy)]
+pub(crate) enum By {
+    /// The kernel.
+    Kernel,
+    /// The physical function, which is reset.
+    Family,
 }
 
 /// A function that the driver is bound to. It stays where it is.
-struct Function {
+pub(crate) struct Function {
     pdev: *mut bindings::pci_dev,
+    /// Its virtual functions; none for a virtual one.
+    family: Arc<Family>,
+    /// Those that it is one of, if it is a virtual one.
+    joined: Option<Arc<Family>>,
     state: Mutex<State>,
     /// What the watch looks at; null if there is nothing.
     watched: AtomicPtr<Nic>,
@@ -191,8 +211,17 @@ impl Function {
     /// # Safety
     /// `pdev` is a PCI device that outlives the value.
     unsafe fn new(pdev: *mut bindings::pci_dev) -> Box<Self> {
+        // SAFETY: it is a device. A physical function's driver does not go before the virtual ones
+        // have gone.
+        let physical = unsafe {
+            bindings::vrnic_get_physical_drvdata(pdev)
+                .cast::<Self>()
+                .as_ref()
+        };
         let function = Box::new(Self {
             pdev,
+            family: Arc::new(Family::new()),
+            joined: physical.map(|physical| Arc::clone(&physical.family)),
             state: Mutex::new(State::default()),
             watched: AtomicPtr::new(null_mut()),
             watch: Work::new(),
@@ -203,6 +232,10 @@ impl Function {
         unsafe {
             function.watch.init(watch);
             function.recovery.init(recover);
+        }
+        if let Some(joined) = &function.joined {
+            // SAFETY: it is in a box, and `end` comes before that is dropped.
+            unsafe { joined.join(&function) };
         }
         function
     }
@@ -288,20 +321,50 @@ impl Function {
     }
 
     /// Leaves the function to somebody else.
-    fn suspend(&self) {
+    pub(crate) fn suspend(&self, by: By) {
         self.state.with(|state| {
-            state.suspended = true;
+            state.suspended[by as usize] = true;
             self.detach(state);
         });
         self.recovery.cancel();
     }
 
-    /// Takes it back.
-    fn resume(&self) -> Result<(), Errno> {
+    /// Takes it back, unless somebody else still has it.
+    fn resume(&self, by: By) -> Result<(), Errno> {
         self.state.with(|state| {
-            state.suspended = false;
-            self.attach(state)
+            state.suspended[by as usize] = false;
+            match state.is_suspended() {
+                true => Ok(()),
+                false => self.attach(state),
+            }
         })
+    }
+
+    /// The same; what fails is in the log, and is tried again.
+    pub(crate) fn resume_or_recover(&self, by: By) {
+        if self.resume(by).is_err() {
+            self.recovery.schedule(HEALTH_PERIOD);
+        }
+    }
+
+    /// Takes the virtual functions back, after a reset of this physical one.
+    fn restore_family(&self) {
+        // SAFETY: the device's lock is held whenever somebody else resets it.
+        if let Err(errno) = unsafe { sriov::restore(self.pdev) } {
+            self.log(
+                Level::Error,
+                format_args!("cannot map virtual functions: error {}", errno.get()),
+            );
+        }
+        self.family.resume();
+    }
+
+    /// Leaves it for good.
+    fn end(&self) {
+        if let Some(joined) = &self.joined {
+            joined.leave(self);
+        }
+        self.suspend(By::Kernel);
     }
 
     fn take_down(&self, mut attached: Attached) {
@@ -341,7 +404,7 @@ impl Function {
         // Whoever has the state is taking the function down, or has just brought it up.
         let again = self.state.try_with(|state| {
             let good = state.attached.as_ref().is_some_and(|at| at.nic.is_good());
-            !state.suspended && !good && self.start_over(state)
+            !state.is_suspended() && !good && self.start_over(state)
         });
         if again.unwrap_or(true) {
             self.recovery.schedule(HEALTH_PERIOD);
@@ -420,14 +483,14 @@ unsafe extern "C" fn vrnic_probe(
 ) -> c_int {
     // SAFETY: the kernel's PCI device, until it calls `vrnic_remove`.
     let function = unsafe { Function::new(pdev) };
-    let result = function.resume();
+    let result = function.resume(By::Kernel);
     match result {
         Ok(()) => {
             let function = Box::into_raw(function);
             // SAFETY: as above.
             unsafe { bindings::vrnic_set_drvdata(pdev, function.cast()) };
         }
-        Err(_) => function.recovery.cancel(),
+        Err(_) => function.end(),
     }
     Errno::of(result)
 }
@@ -438,41 +501,28 @@ unsafe extern "C" fn vrnic_probe(
 /// The PCI core unbinds the device, with its lock held, after a `vrnic_probe` that succeeded.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_remove(pdev: *mut bindings::pci_dev) {
-    // SAFETY: by the contract of this function. What has a physical function for its virtual ones
-    // outlasts them, and with none this does nothing.
-    unsafe {
-        let _ = sriov::configure(pdev, 0);
-        release(pdev);
-    }
-}
-
-/// Leaves a device alone for good, if that was not done before.
-///
-/// # Safety
-/// Its lock is held, and `pdev` is one that `vrnic_probe` was called with.
-unsafe fn release(pdev: *mut bindings::pci_dev) {
-    // SAFETY: what `vrnic_probe` has stored, and nobody else removes it.
+    // SAFETY: by the contract of this function. Virtual functions go first, if there are any; then
+    // nobody else has what `vrnic_probe` has stored.
     let function = unsafe {
+        sriov::disable(pdev);
         let function = bindings::vrnic_get_drvdata(pdev).cast::<Function>();
         bindings::vrnic_set_drvdata(pdev, null_mut());
-        if function.is_null() {
-            return;
-        }
         Box::from_raw(function)
     };
-    function.suspend();
+    function.end();
 }
 
 /// The driver's `shutdown`: the device must be silent when the next kernel starts. So must virtual
 /// functions, which are shut down as devices of their own.
 ///
 /// # Safety
-/// The PCI core shuts the device down, with its lock held; `pdev` is one that `vrnic_probe` was
-/// called with.
+/// The PCI core shuts the device down, with its lock held.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_shutdown(pdev: *mut bindings::pci_dev) {
-    // SAFETY: by the contract of this function.
-    unsafe { release(pdev) };
+    // SAFETY: the kernel holds the device's lock, so that it is not removed.
+    if let Some(function) = unsafe { function(pdev) } {
+        function.suspend(By::Kernel);
+    }
 }
 
 /// Before a reset of the function by somebody else.
@@ -484,7 +534,8 @@ unsafe extern "C" fn vrnic_shutdown(pdev: *mut bindings::pci_dev) {
 unsafe extern "C" fn vrnic_reset_prepare(pdev: *mut bindings::pci_dev) {
     // SAFETY: the kernel holds the device's lock, so that it is not removed.
     if let Some(function) = unsafe { function(pdev) } {
-        function.suspend();
+        function.family.suspend();
+        function.suspend(By::Kernel);
     }
 }
 
@@ -496,10 +547,8 @@ unsafe extern "C" fn vrnic_reset_prepare(pdev: *mut bindings::pci_dev) {
 unsafe extern "C" fn vrnic_reset_done(pdev: *mut bindings::pci_dev) {
     // SAFETY: as above.
     if let Some(function) = unsafe { function(pdev) } {
-        // What fails is in the log, and is tried again.
-        if function.resume().is_err() {
-            function.recovery.schedule(HEALTH_PERIOD);
-        }
+        function.restore_family();
+        function.resume_or_recover(By::Kernel);
     }
 }
 
@@ -529,7 +578,10 @@ unsafe extern "C" fn vrnic_error_detected(
 unsafe extern "C" fn vrnic_slot_reset(pdev: *mut bindings::pci_dev) -> bindings::pci_ers_result_t {
     // SAFETY: as above.
     let result = match unsafe { function(pdev) } {
-        Some(function) => function.resume(),
+        Some(function) => {
+            function.restore_family();
+            function.resume(By::Kernel)
+        }
         None => Err(ENODEV),
     };
     match result {

@@ -7,7 +7,7 @@
 //! * [`platform`]: what the driver core asks for, made of them;
 //! * [`function`]: a PCI function from probe to removal, reset and recovery; [`remains`]: what of it
 //!   must outlive a device that does not answer; [`sriov`]: its virtual functions, which are bound as
-//!   functions of their own;
+//!   functions of their own; [`family`]: what these have to do with it then;
 //! * [`net`]: its Ethernet interface, [`verbs`]: its RDMA device, which is bound to that.
 //!
 //! The kernel is entered through `bindings`, made from its headers when the module is built, and
@@ -27,6 +27,7 @@ extern crate alloc;
 
 use vrnic_linux_bindings as bindings;
 
+mod family;
 mod function;
 mod interrupts;
 mod kernel;

@@ -34,10 +34,37 @@ pub(crate) unsafe fn configure(pdev: *mut bindings::pci_dev, count: u16) -> Resu
     // SAFETY: by the contract of this function.
     unsafe {
         match count {
-            0 => disable(pdev),
+            0 => {
+                disable(pdev);
+                Ok(())
+            }
             _ => enable(pdev, count),
         }
     }
+}
+
+/// Maps the BARs of the virtual functions that there are again, after a reset of the physical one,
+/// with which the kernel has restored the capability, but not them. Sleepable context.
+///
+/// # Safety
+/// As for [`configure`].
+pub(crate) unsafe fn restore(pdev: *mut bindings::pci_dev) -> Result<(), Errno> {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        match count(pdev) {
+            0 => Ok(()),
+            count => Places::find(&Capability::of(pdev)?, count)?.map_bars(),
+        }
+    }
+}
+
+/// How many virtual functions are enabled.
+///
+/// # Safety
+/// `pdev` is a device.
+unsafe fn count(pdev: *mut bindings::pci_dev) -> u16 {
+    // SAFETY: by the contract of this function. Never negative, and at most TotalVFs.
+    unsafe { bindings::pci_num_vf(pdev) as u16 }
 }
 
 /// # Safety
@@ -55,14 +82,17 @@ unsafe fn enable(pdev: *mut bindings::pci_dev, count: u16) -> Result<(), Errno> 
     enabled.inspect_err(|_| places.unmap_bars())
 }
 
+/// Takes the virtual functions away, if there are any. Sleepable context.
+///
 /// # Safety
 /// As for [`configure`].
-unsafe fn disable(pdev: *mut bindings::pci_dev) -> Result<(), Errno> {
+pub(crate) unsafe fn disable(pdev: *mut bindings::pci_dev) {
     // SAFETY: by the contract of this function.
     unsafe {
-        let Ok(count @ 1..) = u16::try_from(bindings::pci_num_vf(pdev)) else {
-            return Ok(());
-        };
+        let count = count(pdev);
+        if count == 0 {
+            return;
+        }
         let places = Capability::of(pdev).and_then(|capability| Places::find(&capability, count));
         // Their drivers have removed them when this returns.
         bindings::pci_disable_sriov(pdev);
@@ -70,7 +100,6 @@ unsafe fn disable(pdev: *mut bindings::pci_dev) -> Result<(), Errno> {
         // they are, the physical function is gone, and they with it.
         places.iter().for_each(Places::unmap_bars);
     }
-    Ok(())
 }
 
 /// Where a number of virtual functions are on the bus, and their BARs in memory.
