@@ -10,7 +10,8 @@
 # The guests start from the same read-only images, the distribution (IMAGE), another kernel of it
 # if there is one (KERNEL_LAYER) and what our packages add (LAYER), and keep what they write in
 # memory. They also have an ordinary network between them (virtio-net), over a socket in the folder
-# RUN; start a first. With one machine alone, b is not needed. Without SOCKET the machine has no vrnic.
+# RUN; start a first. With one machine alone, b is not needed. Without SOCKET the machine has no vrnic; with DIR and VFS
+# instead, as in sriov.sh, it has a physical function and its virtual functions.
 set -eu
 role=${1:-}
 case $role in

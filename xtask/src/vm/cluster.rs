@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     /// The second of two machines has no RNIC, but its ordinary interface on the wire of the first
     /// one's.
     pub softroce: bool,
+    /// Virtual functions of the only machine's RNIC, in its slot.
+    pub vfs: u16,
     /// Further arguments of each `vrnic serve`.
     pub nic: Vec<String>,
     /// Further arguments of each QEMU.
@@ -61,6 +63,7 @@ impl Default for Plan {
             bound: Duration::from_secs(300),
             one_process: false,
             softroce: false,
+            vfs: 0,
             nic: Vec::new(),
             qemu: Vec::new(),
         }
@@ -156,7 +159,8 @@ impl Node {
     }
 }
 
-/// RNICs of a number of machines, in a folder, each machine's at the socket `nic-NAME.sock`.
+/// RNICs of a number of machines, in a folder, each machine's at the socket `nic-NAME.sock`; one with
+/// virtual functions as `vrnic serve --vfs` names them.
 ///
 /// # Errors
 /// One does not come up.
@@ -166,6 +170,13 @@ pub(crate) fn start_nics(
     dir: &Path,
     deadline: Instant,
 ) -> Result<Vec<Nic>> {
+    let vrnic = &prepared.programs.vrnic;
+    if plan.vfs > 0 {
+        ensure!(plan.vms == 1, "virtual functions are for one machine");
+        let name = format!("nic-{}", name(0));
+        let nic = Nic::start_family(vrnic, (&name, plan.vfs), &plan.nic, dir, deadline)?;
+        return Ok(vec![nic]);
+    }
     let processes = match plan.vms {
         _ if plan.softroce => vec![wire()],
         0..=2 if !plan.one_process => links(plan.vms),
@@ -177,7 +188,6 @@ pub(crate) fn start_nics(
     let mut nics = Vec::new();
     for (index, mut arguments) in processes.into_iter().enumerate() {
         arguments.extend(plan.nic.iter().cloned());
-        let vrnic = &prepared.programs.vrnic;
         let name = format!("nic-{}", name(index));
         nics.push(Nic::start(vrnic, &name, &arguments, dir, deadline)?);
     }
@@ -207,6 +217,10 @@ pub(crate) fn command(
         .env("RUN", ".")
         .env("SOCKET", format!("nic-{}.sock", name(index)));
     match index {
+        _ if plan.vfs > 0 => command
+            .env_remove("SOCKET")
+            .env("DIR", ".")
+            .env("VFS", plan.vfs.to_string()),
         0 if plan.vms > 2 => command.env("NETDEV", "hubport,hubid=0"),
         1 if plan.softroce => command
             .env_remove("SOCKET")

@@ -42,6 +42,7 @@ pub(crate) mod scenario;
 pub(crate) mod scenarios;
 pub(crate) mod session;
 pub(crate) mod side_by_side;
+pub(crate) mod sriov;
 pub(crate) mod stock;
 pub(crate) mod stock_tools;
 pub(crate) mod tests;

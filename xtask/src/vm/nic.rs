@@ -32,18 +32,42 @@ impl Nic {
         dir: &Path,
         deadline: Instant,
     ) -> Result<Nic> {
-        let log = dir.join(format!("{name}.log"));
-        let file = File::create(&log)?;
-        let socket = dir.join(format!("{name}.sock"));
-        let mut command = Command::new(vrnic);
         // Short names: the path of a UNIX socket has little room.
+        let socket = format!("{name}.sock");
+        let mut command = Command::new(vrnic);
         command
-            .arg("serve")
-            .arg("--socket")
-            .arg(format!("{name}.sock"))
-            .args(arguments);
+            .args(["serve", "--socket", &socket])
+            .args(arguments)
+            .current_dir(dir);
+        Nic::serve(command, name, &dir.join(&socket), deadline)
+    }
+
+    /// The same for a physical function with virtual ones, on `pf0.sock`, `vf0.sock` and so on.
+    ///
+    /// # Errors
+    /// As [`Nic::start`].
+    pub(crate) fn start_family(
+        vrnic: &Path,
+        (name, vfs): (&str, u16),
+        arguments: &[String],
+        dir: &Path,
+        deadline: Instant,
+    ) -> Result<Nic> {
+        let mut command = Command::new(vrnic);
         command
-            .current_dir(dir)
+            .args(["serve", "--dir", ".", "--vfs", &vfs.to_string()])
+            .args(arguments)
+            .current_dir(dir);
+        // The one that is made last.
+        let socket = dir.join(format!("vf{}.sock", vfs.saturating_sub(1)));
+        Nic::serve(command, name, &socket, deadline)
+    }
+
+    /// Starts the command, its log `NAME.log` beside the socket, and waits for that.
+    fn serve(mut command: Command, name: &str, socket: &Path, deadline: Instant) -> Result<Nic> {
+        let log = socket.with_file_name(format!("{name}.log"));
+        let file = File::create(&log)?;
+        command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
@@ -51,7 +75,7 @@ impl Nic {
         let mut nic = Nic {
             process,
             log,
-            socket,
+            socket: socket.to_owned(),
         };
         let there = nic.process.wait_for_file(&nic.socket, deadline);
         there.with_context(|| nic.last_words())?;

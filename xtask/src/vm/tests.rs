@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
 use super::{
-    Prepared, backports, capture, consumers, interop, life, own_tests, plug, side_by_side, stock,
-    stock_tools,
+    Prepared, backports, capture, consumers, interop, life, own_tests, plug, side_by_side, sriov,
+    stock, stock_tools,
 };
 use crate::{demo, softroce};
 
@@ -97,6 +97,7 @@ pub(crate) const ALL: &[Test] = &[
         "vm: a function is plugged in and, where QEMU can, unplugged",
         plug::plugged,
     ),
+    ("vm: a guest enables virtual functions", sriov::test),
     (
         "vm: stock guests with the kernel of the backports",
         backports::test,
