@@ -16,24 +16,24 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ffi::c_int;
 use core::mem::offset_of;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use vrnic_driver::abi::eqe::EventType;
-use vrnic_driver::abi::pci;
 use vrnic_driver::{AsyncEvent, Config, Driver, Health, Level};
 
 use crate::bindings;
 use crate::family::Family;
 use crate::interrupts::{Interrupts, Listener, Part, Vectors};
 use crate::kernel::Errno;
-use crate::kernel::errno::{EINVAL, ENODEV, ENOMEM};
+use crate::kernel::errno::{EINVAL, ENODEV};
 use crate::kernel::lock::Mutex;
 use crate::kernel::log;
 use crate::kernel::work::Work;
 use crate::net;
-use crate::platform::{Bars, Kernel};
+use crate::platform::Kernel;
 use crate::remains::Remains;
+use crate::resources::Resources;
 use crate::sriov;
 use crate::verbs;
 
@@ -81,70 +81,6 @@ impl Nic {
         self.driver.set_lost();
         self.interrupts.signal().raise();
         self.interrupts.flush_lost(&self.driver);
-    }
-}
-
-/// A function whose memory decoding, bus mastering and BARs are ours.
-struct Resources {
-    pdev: *mut bindings::pci_dev,
-    bars: Bars,
-}
-
-impl Resources {
-    /// # Safety
-    /// `pdev` is a PCI device that outlives the value, and nobody else uses it.
-    unsafe fn acquire(pdev: *mut bindings::pci_dev) -> Result<Self, Errno> {
-        // SAFETY: by the contract of this function.
-        unsafe {
-            Errno::check(bindings::pci_enable_device_mem(pdev))?;
-            let bars = Self::map(pdev).inspect_err(|_| bindings::pci_disable_device(pdev))?;
-            bindings::pci_set_master(pdev);
-            let this = Self { pdev, bars };
-            Errno::check(bindings::vrnic_set_dma_mask(pdev))?;
-            Ok(this)
-        }
-    }
-
-    /// # Safety
-    /// As for [`Self::acquire`].
-    unsafe fn map(pdev: *mut bindings::pci_dev) -> Result<Bars, Errno> {
-        // SAFETY: as for the function. The lengths are 0, which means all of a BAR.
-        unsafe {
-            Errno::check(bindings::pci_request_regions(pdev, c"vrnic".as_ptr()))?;
-            let registers = bindings::pci_iomap(pdev, i32::from(pci::BAR_REGISTERS), 0);
-            let doorbells = bindings::pci_iomap(pdev, i32::from(pci::BAR_DOORBELLS), 0);
-            match (
-                NonNull::new(registers.cast()),
-                NonNull::new(doorbells.cast()),
-            ) {
-                (Some(registers), Some(doorbells)) => Ok(Bars {
-                    registers,
-                    doorbells,
-                }),
-                _ => {
-                    for bar in [registers, doorbells] {
-                        if !bar.is_null() {
-                            bindings::pci_iounmap(pdev, bar);
-                        }
-                    }
-                    bindings::pci_release_regions(pdev);
-                    Err(ENOMEM)
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Resources {
-    fn drop(&mut self) {
-        // SAFETY: acquired above; the device no longer does DMA or is asked to.
-        unsafe {
-            bindings::pci_clear_master(self.pdev);
-            bindings::pci_iounmap(self.pdev, self.bars.registers.as_ptr().cast());
-            bindings::pci_iounmap(self.pdev, self.bars.doorbells.as_ptr().cast());
-            bindings::pci_release_regions(self.pdev);
-            bindings::pci_disable_device(self.pdev);
-        }
     }
 }
 
@@ -257,7 +193,7 @@ impl Function {
         // SAFETY: device and BARs outlive the driver, by the order of fields in `Attached`.
         let platform = unsafe {
             let device = &raw mut (*self.pdev).dev;
-            Kernel::new(device, resources.bars, Arc::clone(&interrupts))
+            Kernel::new(device, resources.bars(), Arc::clone(&interrupts))
         };
         let config = Config {
             completion_eqs: interrupts.count() - 1,

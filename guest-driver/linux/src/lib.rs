@@ -5,9 +5,10 @@
 //!
 //! * [`kernel`]: the kernel's services as Rust values: memory, locks, waiting, logging;
 //! * [`platform`]: what the driver core asks for, made of them;
-//! * [`function`]: a PCI function from probe to removal, reset and recovery; [`remains`]: what of it
-//!   must outlive a device that does not answer; [`sriov`]: its virtual functions, which are bound as
-//!   functions of their own; [`family`]: what these have to do with it then;
+//! * [`function`]: a PCI function from probe to removal, reset and recovery; [`resources`]: what it
+//!   takes of the bus; [`remains`]: what of it must outlive a device that does not answer;
+//! * [`sriov`]: its virtual functions, which are bound as functions of their own; [`family`]: what
+//!   these have to do with it then;
 //! * [`net`]: its Ethernet interface, [`verbs`]: its RDMA device, which is bound to that.
 //!
 //! The kernel is entered through `bindings`, made from its headers when the module is built, and
@@ -34,5 +35,6 @@ mod kernel;
 mod net;
 mod platform;
 mod remains;
+mod resources;
 mod sriov;
 mod verbs;
