@@ -5,13 +5,14 @@
 //! [`Message`]s (trapped register writes, resets, changes of memory mappings) and never share state
 //! with it apart from registers, doorbell pages and interrupt vectors, which are made for that.
 //!
-//! While there is work the engine polls. After [`SPIN`] without any, or at once where others wait for
-//! its processor, it announces to drivers, to the link's peer and to other threads that it sleeps,
+//! While there is work the engine polls. After [`SPIN`] without any, or earlier where others wait for
+//! its processor (`patience`), it announces to drivers, to the link's peer and to other threads that it sleeps,
 //! looks at everything once more, and sleeps until one of them or a timer wakes it: an idle NIC uses
 //! no processor time.
 
 mod inside;
 mod notice;
+mod patience;
 mod port;
 mod processors;
 mod waker;
@@ -35,12 +36,11 @@ use crate::link::Link;
 use crate::memory::Applied;
 pub use inside::{Inside, PortState};
 pub use notice::{Notice, Notices, Observer, notices};
+use patience::Patience;
+pub use patience::SPIN;
 use port::{Detour, NoWire, Port};
 use processors::Processors;
 pub use waker::Waker;
-
-/// How long an engine polls without finding anything before it sleeps, if it has a processor to itself.
-pub const SPIN: Duration = Duration::from_micros(50);
 
 /// Frames taken from the link in one step.
 const RECEIVE_BUDGET: usize = 64;
@@ -214,6 +214,7 @@ impl EngineThread {
             changing: VecDeque::new(),
             waker: Arc::clone(&waker),
             processors: Processors::of_host(),
+            patience: Patience::default(),
             start: Instant::now(),
             link_up: false,
             enabled: true,
@@ -277,6 +278,7 @@ struct Engine {
     changing: VecDeque<FunctionId>,
     waker: Arc<Waker>,
     processors: Processors,
+    patience: Patience,
     start: Instant,
     /// As it was reported.
     link_up: bool,
@@ -301,12 +303,13 @@ impl Engine {
                 continue;
             }
             let since = *idle_since.get_or_insert(now);
-            let patient = now < since.after(SPIN) && !self.processors.are_short(now);
-            if patient || self.frame_is_due(now.after(SPIN)) {
+            let short = self.processors.are_short(now);
+            if self.patience.lasts(since, now, short) || self.frame_is_due(now.after(SPIN)) {
                 std::hint::spin_loop();
                 continue;
             }
             self.sleep();
+            self.patience.slept(now, self.now());
             idle_since = None;
         }
     }
