@@ -1,6 +1,9 @@
 //! Tests of what a stock Debian guest does with the RNIC: its own kernel with our module, its own
 //! verbs library with our provider, its own programs.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 
 use super::Prepared;
@@ -18,9 +21,25 @@ pub(super) fn on(
 ) -> Result<()> {
     let debian = Debian::get(&prepared.programs, plan.kernel)?;
     let cluster = Cluster::boot(prepared, &debian, plan)?;
-    let logs = format!("logs: {}", cluster.dir().display());
+    let dir = cluster.dir().to_owned();
+    let logs = format!("logs: {}", dir.display());
     test(&cluster).context(logs.clone())?;
-    cluster.close().context(logs)
+    cluster.close().context(logs)?;
+    remove_captures(&dir)
+}
+
+/// Captures of a test that passed, of which some have gigabytes, are of no use to anybody.
+fn remove_captures(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "pcapng")
+        {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// `ibv_devinfo` lists an active device, and the guests reach each other over its Ethernet
