@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::Prepared;
 use super::cluster::{Cluster, Node, Plan};
 use super::control::Running;
-use super::stock::{on, rdma_device};
+use super::stock::{exchange, on, rdma_device};
 
 /// What the module says when a function is up.
 pub(super) const UP: &str = "function is up";
@@ -196,7 +196,6 @@ impl<'a> Pair<'a> {
         ))?;
         let ping = a.run(&format!("timeout 60 ping -q -c 3 -i 0.2 {to}"))?.text;
         ensure!(ping.contains(" 0% packet loss"), "{ping}");
-        a.run(&format!("timeout 60 rping -c -C 20 -V -a {to}"))?;
-        Ok(())
+        exchange(a, &format!("rping -a {to}"), 20)
     }
 }

@@ -15,7 +15,7 @@ use super::Prepared;
 use super::cluster::{Cluster, Node, Plan};
 use super::control::Running;
 use super::life::{Pair, UP};
-use super::stock::on;
+use super::stock::{exchange, on};
 
 /// What the module says of a device that does not even say who it is.
 const GONE: &str = "the device is gone";
@@ -119,8 +119,7 @@ pub(crate) fn plugged(prepared: &Prepared) -> Result<()> {
             pair.exchange()?;
             if !unplug(cluster, a, &pair.device)? {
                 // The other guest's function, of the same process, does not mind.
-                b.run(&format!("timeout 60 rping -c -C 20 -V -a {}", b.address))?;
-                return Ok(());
+                return exchange(b, &format!("rping -a {}", b.address), 20);
             }
             pair.exchange()?;
             a.forgive(&[])?;

@@ -13,11 +13,14 @@ use super::Prepared;
 use super::cluster::{Cluster, Node, Plan};
 use super::control::Running;
 use super::life::UP;
-use super::stock::{on, rdma_device};
+use super::stock::{exchange, on, rdma_device};
 
 const VFS: u16 = 4;
 /// How often they are enabled and disabled.
 const ROUNDS: u32 = 10;
+/// Bytes of data that go there and back at once, by RDMA READ and WRITE, and how often.
+const SIZE: usize = 4000;
+const COUNT: usize = 100;
 /// The VFs that have a namespace, with its name and their addresses there.
 const PAIR: [(u16, &str, &str); 2] = [(0, "one", "10.78.0.101"), (3, "two", "10.78.0.102")];
 
@@ -249,25 +252,35 @@ impl<'a> Guest<'a> {
         for (number, namespace, address) in PAIR {
             self.give(number, namespace, address)?;
         }
-        let [(_, server, address), (_, client, _)] = PAIR;
+        let [(_, one, address), (_, two, _)] = PAIR;
+        let pf = &self.node.address;
+        let server = |at: &str| format!("rping -s -P -S {SIZE} -a {at}");
         let mut programs = vec![
-            self.inside(server, &format!("rping -s -P -a {address}"))?,
-            self.node
-                .start(&format!("rping -s -P -a {}", self.node.address))?,
+            self.inside(one, &server(address))?,
+            self.node.start(&server(pf))?,
         ];
-        for to in [address, &self.node.address] {
-            let ping = format!("ping -q -c 3 -i 0.2 -w 60 {to}");
-            self.node.run(&format!("ip netns exec {client} {ping}"))?;
-            let rping = format!("stdbuf -oL rping -c -V -S 4000 -a {to}");
-            self.node.run(&format!(
-                "timeout 60 ip netns exec {client} \
-                 sh -c 'until {rping} -C 1; do :; done; {rping} -C 100'"
-            ))?;
-            let mut going_on = self.inside(client, &format!("{rping} -v"))?;
-            going_on.wait_for("ping data")?;
-            programs.push(going_on);
+        for to in [address, pf] {
+            programs.push(self.exchange(two, to)?);
         }
         Ok(programs)
+    }
+
+    /// Packets and verified data from a namespace to an address, until the program is ended.
+    fn exchange(&self, namespace: &str, to: &str) -> Result<Running> {
+        let rping = format!("stdbuf -oL rping -S {SIZE} -a {to}");
+        self.node.run(&format!(
+            "ip netns exec {namespace} ping -q -c 3 -i 0.2 -w 60 {to} && \
+             timeout 60 ip netns exec {namespace} \
+             sh -c 'until {rping} -c -v -C 1 | grep -q \"ping data\"; do :; done'"
+        ))?;
+        exchange(
+            self.node,
+            &format!("ip netns exec {namespace} {rping}"),
+            COUNT,
+        )?;
+        let mut going_on = self.inside(namespace, &format!("{rping} -c -V -v"))?;
+        going_on.wait_for("ping data")?;
+        Ok(going_on)
     }
 
     fn inside(&self, namespace: &str, command: &str) -> Result<Running> {

@@ -108,7 +108,11 @@ pub(crate) fn torment(prepared: &Prepared) -> Result<()> {
              mount -t 9p -o trans=virtio,version=9p2000.L,ro programs /programs",
         )?;
         let _server = b.start(&format!("rping -s -P -V -a {}", b.address))?;
-        let exchange = |count| format!("rping -c -V -C {count} -a {}", b.address);
+        // `rping` ends with 0 whatever happens.
+        let exchange = |count| {
+            let rping = format!("rping -c -V -v -C {count} -a {}", b.address);
+            format!("[ $({rping} | grep -c '^ping data') = {count} ]")
+        };
         a.run(&format!("until {}; do :; done", exchange(1)))?;
         let state = || -> Result<_> { Ok((a.run("rdma resource")?.text, a.dmesg(WARNINGS)?)) };
         let before = state()?;
@@ -131,6 +135,26 @@ pub(crate) fn torment(prepared: &Prepared) -> Result<()> {
         b.run("pkill rping")?;
         Ok(())
     })
+}
+
+/// Data goes so many times from where `rping` is run by `command` to its server and back, and is
+/// verified there. It ends with 0 whatever happens, so what it says is counted.
+///
+/// # Errors
+/// It was not as often.
+pub(super) fn exchange(node: &Node, command: &str, count: usize) -> Result<()> {
+    let said = node.run(&format!("timeout 60 {command} -c -V -v -C {count}"))?;
+    let verified = said.text.lines();
+    let verified = verified
+        .filter(|line| line.starts_with("ping data"))
+        .count();
+    ensure!(
+        verified == count,
+        "guest {}: {command}: {verified} of {count}: {}",
+        node.name,
+        said.text
+    );
+    Ok(())
 }
 
 /// Name of the one RDMA device, as the distribution's rules have made it, when its port is up.
