@@ -95,20 +95,31 @@ impl Background {
     /// # Errors
     /// It ends before, or has not made it at `deadline`.
     pub(crate) fn wait_for_file(&mut self, file: &Path, deadline: Instant) -> Result<()> {
-        while !file.exists() {
-            if let Some(status) = self.ended() {
-                bail!("{} ended ({status}) without {}", self.name, file.display());
+        let what = file.display().to_string();
+        self.wait_until(&what, deadline, || file.exists().then_some(()))
+    }
+
+    /// Waits until there is something that the child makes, and returns it.
+    ///
+    /// # Errors
+    /// It ends before, or has not made it at `deadline`.
+    pub(crate) fn wait_until<T>(
+        &mut self,
+        what: &str,
+        deadline: Instant,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        loop {
+            if let Some(found) = look() {
+                return Ok(found);
             }
-            ensure!(
-                Instant::now() < deadline,
-                "{} made no {}",
-                self.name,
-                file.display()
-            );
-            // A file that appears wakes nobody who also has to notice that its maker died.
+            if let Some(status) = self.ended() {
+                bail!("{} ended ({status}) without {what}", self.name);
+            }
+            ensure!(Instant::now() < deadline, "{} made no {what}", self.name);
+            // What appears wakes nobody who also has to notice that its maker died.
             thread::sleep(Duration::from_millis(2));
         }
-        Ok(())
     }
 
     /// Sends it a signal.

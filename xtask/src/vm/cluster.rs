@@ -317,7 +317,7 @@ impl Cluster {
         let mut machine = Machine::start((index, name), &mut command, &dir, events.clone())?;
         // QEMU makes the sockets of its command line in order, the one for the control last.
         let socket = dir.join(format!("{name}.control"));
-        machine.wait_for_socket(&socket, self.deadline)?;
+        let control = machine.connect(&socket, self.deadline)?;
         if plan.vms > 1 && index == 0 {
             for other in 1..plan.vms {
                 machine.wait_for_socket(&dir.join(net_socket(plan.vms, other)), self.deadline)?;
@@ -328,7 +328,7 @@ impl Cluster {
             name,
             address: format!("10.78.0.{}", index + 1),
             machine,
-            control: Control::connect(name, &socket, &log)?,
+            control: Control::over(name, control, &log)?,
             monitor: dir.join(format!("{name}.qmp")),
             fate: Cell::new(Fate::Well),
             deadline: self.deadline,

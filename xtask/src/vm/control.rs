@@ -79,6 +79,14 @@ impl Control {
     pub(crate) fn connect(guest: &str, socket: &Path, log: &Path) -> Result<Control> {
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("cannot connect to {}", socket.display()))?;
+        Self::over(guest, stream, log)
+    }
+
+    /// Uses a connection to the socket.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    pub(crate) fn over(guest: &str, stream: UnixStream, log: &Path) -> Result<Control> {
         let shared = Arc::new(Shared {
             guest: guest.to_owned(),
             socket: Mutex::new(stream.try_clone()?),

@@ -4,7 +4,8 @@
 //! arrived, into the log and to whoever waits. The channel's end is QEMU's end.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc::Sender;
@@ -79,6 +80,23 @@ impl Machine {
     pub(crate) fn wait_for_socket(&mut self, socket: &Path, deadline: Instant) -> Result<()> {
         let there = self.qemu.wait_for_file(socket, deadline);
         there.with_context(|| self.words())
+    }
+
+    /// Connects to a socket of QEMU's as soon as it listens there, which is a moment after the file
+    /// has appeared.
+    ///
+    /// # Errors
+    /// It ends before, or does not listen at `deadline`.
+    pub(crate) fn connect(&mut self, socket: &Path, deadline: Instant) -> Result<UnixStream> {
+        self.wait_for_socket(socket, deadline)?;
+        let connect = || match UnixStream::connect(socket) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
+            other => Some(other),
+        };
+        let what = format!("connection to {}", socket.display());
+        let stream = self.qemu.wait_until(&what, deadline, connect);
+        let stream = stream.with_context(|| self.words())?;
+        stream.with_context(|| format!("cannot connect to {}", socket.display()))
     }
 
     /// Waits for QEMU's end and looks at its own words.
