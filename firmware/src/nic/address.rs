@@ -126,10 +126,26 @@ impl Addresses {
         if !port.policy.allows_gid(entry.gid) {
             return Err(forbidden(Breach::Gid));
         }
-        match self.switch.owner(entry.mac) {
-            Some(other) if other != owner => Err(Unusable::TakenMac),
-            _ => Ok(vlan),
+        if self.switch.ports.has_listed_gid(owner, entry.gid) {
+            return Err(Unusable::TakenGid);
         }
+        match self.switch.owner(entry.mac) {
+            Some(own) if own == owner => Ok(vlan),
+            Some(_) => Err(Unusable::TakenMac),
+            None if self.is_listed(owner, entry.mac) => Ok(vlan),
+            None if self.is_reserved(owner, entry.mac) => Err(Unusable::TakenMac),
+            // Without trust, only a filter makes an address one's own, as far as it may be.
+            None if !port.policy.trusted => Err(forbidden(Breach::Mac)),
+            None => Ok(vlan),
+        }
+    }
+
+    /// Whether the operator has given an address to others than function `owner`, or put it behind
+    /// another port.
+    fn is_reserved(&self, owner: u16, mac: Mac) -> bool {
+        let port = PortName::Function(FunctionId(owner));
+        self.switch.ports.has_listed_mac(owner, mac)
+            || self.switch.stations.is_fixed_elsewhere(mac, port)
     }
 
     /// Takes all addresses away from function `owner`, but the one that it has from the start.
@@ -175,9 +191,9 @@ impl Addresses {
         self.owners.get(&(vlan, gid)).map(|(owner, _)| *owner)
     }
 
-    /// Whether function `owner` can have the frames to an address in a VLAN, as it calls it.
+    /// Whether function `owner` can have the frames to an address.
     #[must_use]
-    pub fn claim(&self, owner: u16, mac: Mac, vlan: u16) -> Claim {
+    pub fn claim(&self, owner: u16, mac: Mac) -> Claim {
         if mac.is_group() {
             return Claim::Own;
         }
@@ -193,7 +209,7 @@ impl Addresses {
         let mut gids = self.owners.values();
         let port_name = PortName::Function(FunctionId(owner));
         if gids.any(|(other, own_mac)| *other != owner && *own_mac == mac)
-            || self.switch.stations.is_fixed_elsewhere(mac, port_name)
+            || self.is_reserved(owner, mac)
         {
             return Claim::Taken;
         }
@@ -203,10 +219,9 @@ impl Addresses {
         if port.policy.trusted || self.is_listed(owner, mac) {
             return Claim::Further { most: usize::MAX };
         }
-        // Only with trust does it take over what somebody else was using a moment ago.
-        let vlan = port.policy.vlan.outward(vlan);
-        let seen = vlan.and_then(|vlan| self.switch.stations.locate(vlan, mac));
-        if seen.is_some_and(|seen| seen != port_name) {
+        // Only with trust does it take over what somebody else was using a moment ago, in whatever
+        // VLAN: an address belongs to one function in all of them.
+        if self.switch.stations.is_seen_elsewhere(mac, port_name) {
             return Claim::Taken;
         }
         Claim::Further {
@@ -242,7 +257,7 @@ impl Addresses {
     }
 
     /// What the network calls a VLAN of function `owner`.
-    fn outward(&self, owner: u16, vlan: u16) -> Option<u16> {
+    pub(super) fn outward(&self, owner: u16, vlan: u16) -> Option<u16> {
         self.switch.ports.get(owner)?.policy.vlan.outward(vlan)
     }
 }

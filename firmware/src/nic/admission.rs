@@ -57,17 +57,16 @@ impl Addresses {
             IpAddresses::V4 { source, .. } => Gid::from_v4(source),
             IpAddresses::V6 { source, .. } => Gid(source),
         });
-        let owner = source.and_then(|source| self.owner_of_gid(vlan, source));
-        if owner.is_some_and(|owner| owner != function) {
-            return true;
-        }
-        if matches!(wire::parse(frame), Err(DropReason::NotRoce)) {
+        let Some(source) = source else {
+            return !matches!(wire::parse(frame), Err(DropReason::NotRoce));
+        };
+        if port.policy.lists_gid(source) {
             return false;
         }
-        match (&port.policy.gids, source) {
-            (Some(list), Some(source)) => !list.contains(&source),
-            _ => owner.is_none(),
+        if matches!(wire::parse(frame), Err(DropReason::NotRoce)) {
+            return self.switch.ports.has_listed_gid(function, source);
         }
+        port.policy.gids.is_some() || self.owner_of_gid(vlan, source) != Some(function)
     }
 }
 

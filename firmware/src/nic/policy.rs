@@ -26,12 +26,14 @@ pub struct Policy {
     pub vlan: VlanMode,
     /// Which of what the function says of itself is checked.
     pub checks: SpoofChecks,
-    /// Addresses that it may send from besides its own, with [`SpoofChecks::mac`].
+    /// Addresses that it may send from besides its own, with [`SpoofChecks::mac`]. No function that
+    /// does not list it, too, gets one of them from now on.
     pub macs: Vec<Mac>,
     /// Addresses that RoCEv2 packets may come from, with [`SpoofChecks::gid`]; without a list, a GID
-    /// belongs to the first function that sets it.
+    /// belongs to the first function that sets it. As with addresses, a list keeps others off.
     pub gids: Option<Vec<Gid>>,
-    /// It may see what is not for it, and take further addresses. Without trust, promiscuous and
+    /// It may see what is not for it, and take further addresses, also for its GIDs. Without trust, a
+    /// GID can have an address that the function has a filter for, and promiscuous and
     /// all-multicast filters are accepted but take only what the switch sends to the function
     /// anyway, as with mlx5 and ixgbe, so that they work as soon as trust comes, and there is room
     /// for [`UNTRUSTED_ADDRESSES`] further addresses.
@@ -80,6 +82,12 @@ impl Policy {
     pub fn allows_gid(&self, gid: Gid) -> bool {
         let list = self.gids.as_ref().filter(|_| self.checks.gid);
         list.is_none_or(|list| list.contains(&gid))
+    }
+
+    /// Whether there is a list of GIDs that has a GID: it is the function's, whatever is checked.
+    #[must_use]
+    pub fn lists_gid(&self, gid: Gid) -> bool {
+        self.gids.as_ref().is_some_and(|list| list.contains(&gid))
     }
 
     /// Checks what no function can have.
@@ -236,8 +244,8 @@ pub struct SpoofChecks {
     /// on an access port any, as the next switch may look at it.
     pub vlan: bool,
     /// Sources of RoCEv2 packets in frames of raw packet queues: GIDs of the function, or those of
-    /// [`Policy::gids`], which bind its GID table too. No IP packet may come from another function's
-    /// GID.
+    /// [`Policy::gids`], which bind its GID table too. No other IP packet may come from a GID that is
+    /// in the list of another function and not in its own; that one has set it is not enough.
     pub gid: bool,
 }
 

@@ -3,10 +3,11 @@
 //! Asked for each frame or PDU, so every answer is a look into one entry. Whoever remembers an answer
 //! compares [`Ports::generation`], which grows with every change of a rule or of an address.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::policy::{LinkMode, Policy, UplinkPolicy, VlanMode};
-use crate::types::Mac;
+use crate::types::{Gid, Mac};
 use crate::wire::frame::Tag;
 
 /// A port of a function.
@@ -59,6 +60,8 @@ pub(super) enum Sight {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
     functions: Vec<Option<Port>>,
+    /// The GIDs in the lists of all policies.
+    listed: BTreeSet<Gid>,
     /// Rules of the link.
     pub(super) uplink: UplinkPolicy,
     generation: u64,
@@ -86,6 +89,7 @@ impl Ports {
         if let Some(place) = self.functions.get_mut(usize::from(function)) {
             *place = None;
         }
+        self.index();
         self.change();
     }
 
@@ -95,11 +99,33 @@ impl Ports {
         self.functions.get(usize::from(function))?.as_ref()
     }
 
+    /// Whether the operator has listed an address for another function, and not for `function`.
+    pub(super) fn has_listed_mac(&self, function: u16, mac: Mac) -> bool {
+        let own = self.get(function);
+        let mut ports = self.functions.iter().flatten();
+        !own.is_some_and(|port| port.policy.macs.contains(&mac))
+            && ports.any(|port| port.policy.macs.contains(&mac))
+    }
+
+    /// Whether the operator has listed a GID for another function, and not for `function`.
+    pub(super) fn has_listed_gid(&self, function: u16, gid: Gid) -> bool {
+        let own = self.get(function);
+        self.listed.contains(&gid) && !own.is_some_and(|port| port.policy.lists_gid(gid))
+    }
+
+    fn index(&mut self) {
+        let lists = self.functions.iter().flatten();
+        let lists = lists.filter_map(|port| port.policy.gids.as_ref());
+        self.listed = lists.flatten().copied().collect();
+    }
+
     /// Exchanges the rules of a port, if there is one.
     pub(super) fn set_policy(&mut self, function: u16, policy: Policy) -> Option<Policy> {
         self.change();
         let port = self.functions.get_mut(usize::from(function))?.as_mut()?;
-        Some(core::mem::replace(&mut port.policy, policy))
+        let old = core::mem::replace(&mut port.policy, policy);
+        self.index();
+        Some(old)
     }
 
     /// Shows what passes a port from now on, or no longer; whether there is that port.

@@ -172,10 +172,13 @@ impl<H: Host> Nic<H> {
         }
         let (addresses, path) = (&self.shared.addresses, qp.transport.path());
         let key = PathKey::new(to, path);
-        match self.shared.routes.find(addresses, key, path).way {
-            Way::Function(peer) => Some(peer),
-            Way::Group | Way::Link | Way::Nowhere(_) => None,
-        }
+        let Way::Function(peer) = self.shared.routes.find(addresses, key, path).way else {
+            return None;
+        };
+        // What a function has only claimed is not enough to silence the one that is on the link.
+        let vlan = addresses.outward(to, path.vlan)?;
+        let assignee = addresses.switch.assignee(vlan, path.destination_mac);
+        (assignee == Some(peer)).then_some(peer)
     }
 }
 

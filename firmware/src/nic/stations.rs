@@ -94,6 +94,12 @@ impl Stations {
         self.fixed.iter().any(elsewhere)
     }
 
+    /// Whether an address stands behind another port in some VLAN. It is a search of the whole table.
+    pub(super) fn is_seen_elsewhere(&self, mac: Mac, port: PortName) -> bool {
+        let mut learned = self.learned.iter();
+        learned.any(|((_, m), place)| *m == mac && place.port != port && !self.is_aged(place))
+    }
+
     /// A frame of a station came from `port`.
     pub(super) fn learn(&mut self, vlan: u16, mac: Mac, port: PortName) {
         let at = (vlan, mac);

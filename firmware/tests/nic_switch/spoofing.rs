@@ -208,7 +208,8 @@ fn a_packet_with_a_forged_gid_in_a_frame_is_dropped() {
     }
 }
 
-/// No IP packet at all comes from another function's GID, and none is hidden behind tags.
+/// No IP packet at all comes from a GID that is in another function's list, and none is hidden behind
+/// tags. That another function has set it is not enough: it could be anybody's address.
 #[test]
 fn a_packet_from_a_neighbours_address_is_dropped() {
     let mut bench = Bench::default();
@@ -242,11 +243,23 @@ fn a_packet_from_a_neighbours_address_is_dropped() {
             index: 1 + u32::from(v6),
             ..gid_entry(source(v6), Mac::default(), 0)
         };
+        set(&mut bench, own.id, Policy::default());
         own.ok(&mut bench, AdminOpcode::SetGid, &entry);
         for tcp in [false, true] {
             send(&mut bench, &mut one, v6, tcp);
-            assert!(two.received().is_none());
+            assert!(two.received().is_some(), "an address that is claimed");
         }
+        set(&mut bench, own.id, gid_checked(Some(&[source(v6)])));
+        for tcp in [false, true] {
+            send(&mut bench, &mut one, v6, tcp);
+            assert!(two.received().is_none(), "an address that is given");
+        }
+        // Whoever has it in his own list, too, may send from it.
+        let both = gid_checked(Some(&[source(v6)]));
+        set(&mut bench, one.driver.id, both);
+        send(&mut bench, &mut one, v6, true);
+        assert!(two.received().is_some(), "an address of both");
+        set(&mut bench, one.driver.id, gid_checked(None));
     }
     assert_eq!(one.counter(&bench, Counter::TxSpoofedGid), 4);
     let hidden = packet(false, false).frame(mac(2), mac(1), None, None);
@@ -393,6 +406,37 @@ fn a_connection_hears_its_peer_where_that_is() {
     let far = elsewhere.net.of(1);
     let mut thief = Driver::ready(far, 3);
     set_gid(far, &mut thief, &gid_entry(gid(1), mac(3), 0));
+    arrive(far, &frame);
+    assert_eq!(elsewhere.nodes[1].hw().bytes(at, 1000), bytes);
+}
+
+/// The same with the peer's Ethernet address as well: one without trust does not get it for a GID, and
+/// one that is trusted with it still does not silence the peer.
+#[test]
+fn a_peer_on_the_link_is_not_silenced_by_a_claim_of_both_its_addresses() {
+    let mut elsewhere = Connection::new(Way::Wire);
+    let far = elsewhere.net.of(1);
+    let mut thief = Driver::ready(far, 3);
+    let id = thief.id;
+    let entry = gid_entry(gid(1), mac(1), 0);
+    let untrusted = Policy {
+        trusted: false,
+        ..Policy::default()
+    };
+    set(far, id, untrusted);
+    let refused = thief.command(far, AdminOpcode::SetGid, &entry);
+    assert_eq!(
+        Status::from_raw(refused.status).unwrap(),
+        Status::NotPermitted
+    );
+    elsewhere.works(0);
+    let far = elsewhere.net.of(1);
+    set(far, id, Policy::default());
+    set_gid(far, &mut thief, &entry);
+    let (at, bytes) = elsewhere.post(0, 1000);
+    elsewhere.net.of(0).step();
+    let frame = elsewhere.net.of(0).wire.sent.pop_front().unwrap();
+    let far = elsewhere.net.of(1);
     arrive(far, &frame);
     assert_eq!(elsewhere.nodes[1].hw().bytes(at, 1000), bytes);
 }

@@ -1,11 +1,11 @@
 //! Functions that the operator does not trust: what they may see, and which addresses they take.
 
-use vrnic_abi::admin::{AdminOpcode, FilterType, SetGid, Status};
+use vrnic_abi::admin::{AdminOpcode, FilterFlags, FilterType, SetGid, Status};
 use vrnic_abi::counter::Counter;
 use vrnic_firmware::nic::{Policy, PortName, UNTRUSTED_ADDRESSES};
 use vrnic_firmware::types::Mac;
 
-use super::nic_bench::{Bench, filter, gid, mac};
+use super::nic_bench::{Bench, filter, gid, mac, with_flags};
 use super::rules::*;
 use super::support::*;
 
@@ -155,4 +155,70 @@ fn an_address_in_use_elsewhere_cannot_be_taken() {
     assert_eq!(claim(&mut bench, &mut one, STRANGER), Status::Busy);
     assert!(bench.nic.remove_station(0, STRANGER));
     assert_eq!(claim(&mut bench, &mut one, STRANGER), Status::Success);
+}
+
+/// A filter looks at one VLAN; the address that it takes is the function's in all of them. So nobody
+/// without trust takes that of a station by naming another VLAN than the station's, or one that is not
+/// his at all.
+#[test]
+fn an_address_in_use_cannot_be_taken_by_way_of_another_vlan() {
+    for (seen, rules) in [(7, untrusted()), (7, access(7, 0)), (0, trunk(&[0, 5]))] {
+        let mut bench = Bench::default();
+        let mut one = Station::listening(&mut bench, 1);
+        let policy = Policy {
+            trusted: false,
+            ..rules
+        };
+        set(&mut bench, one.driver.id, policy);
+        let frame = ethernet(mac(1), STRANGER, 0x88b5, &[1; 80]);
+        let frame = if seen == 0 {
+            frame
+        } else {
+            tagged(&frame, seen)
+        };
+        arrive(&mut bench, &frame);
+        for vlan in [None, Some(0), Some(5), Some(4000)] {
+            let body = filter(one.queues[0].qp.number, FilterType::Address, STRANGER);
+            let flags = match vlan {
+                Some(_) => FilterFlags::VLAN,
+                None => FilterFlags::empty(),
+            };
+            let body = with_flags(body, flags, vlan.unwrap_or(0));
+            let completion = one
+                .driver
+                .command(&mut bench, AdminOpcode::SetFilter, &body);
+            let status = Status::from_raw(completion.status).unwrap();
+            assert_eq!(status, Status::Busy, "{seen} {vlan:?}");
+        }
+    }
+}
+
+/// What the operator lists for one function, no other gets, be it trusted or first.
+#[test]
+fn a_listed_address_is_kept_for_whom_it_is_listed() {
+    let mut bench = Bench::default();
+    let mut one = Station::listening(&mut bench, 1);
+    let mut two = Station::listening(&mut bench, 2);
+    let lists = Policy {
+        macs: vec![further(1)],
+        gids: Some(vec![gid(77)]),
+        ..Policy::default()
+    };
+    set(&mut bench, two.driver.id, lists);
+    assert_eq!(claim(&mut bench, &mut one, further(1)), Status::Busy);
+    for (address, own) in [(gid(76), further(1)), (gid(77), mac(1))] {
+        let entry = SetGid {
+            index: 3,
+            ..gid_entry(address, own, 0)
+        };
+        let completion = (one.driver).command(&mut bench, AdminOpcode::SetGid, &entry);
+        let status = Status::from_raw(completion.status).unwrap();
+        assert_eq!(status, Status::Busy, "{address:?} {own:?}");
+    }
+    let entry = SetGid {
+        index: 3,
+        ..gid_entry(gid(77), further(1), 0)
+    };
+    two.driver.ok(&mut bench, AdminOpcode::SetGid, &entry);
+    assert_eq!(claim(&mut bench, &mut two, further(1)), Status::Success);
 }

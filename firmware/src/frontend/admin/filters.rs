@@ -27,7 +27,7 @@ impl Function {
         }
         let filter = filter(body)?;
         if let Wanted::Address(mac) = filter.wanted {
-            self.check_address(cx, mac, filter.vlan.unwrap_or(0))?;
+            self.check_address(cx, mac)?;
         }
         let number = self.objects.filters.add(filter);
         let number = number.ok_or(Refusal::new(Status::NoResources, 0))?;
@@ -36,14 +36,9 @@ impl Function {
     }
 
     /// Checks that the function may have the frames to an address.
-    fn check_address<H>(
-        &mut self,
-        cx: &Context<'_, H>,
-        mac: Mac,
-        vlan: u16,
-    ) -> Result<(), Refusal> {
+    fn check_address<H>(&mut self, cx: &Context<'_, H>, mac: Mac) -> Result<(), Refusal> {
         let at = argument!(SetFilter, mac);
-        match cx.addresses.claim(cx.owner, mac, vlan) {
+        match cx.addresses.claim(cx.owner, mac) {
             Claim::Own => Ok(()),
             Claim::Taken => Err(Refusal::new(Status::Busy, at)),
             Claim::Forbidden => Err(self.forbid(at)),
