@@ -206,6 +206,7 @@ fn receive_many(link: &mut BoxedLink, count: u64) {
 #[test]
 fn a_stream_of_frames_between_threads_loses_none() {
     for kind in PUSH_BACK {
+        println!("{kind}");
         let place = Place::new();
         let (mut a, mut b) = place.pair(kind);
         let count = if kind == "shm" { 200_000 } else { 20_000 };
