@@ -130,12 +130,15 @@ impl<H: Host> Nic<H> {
         if !exists {
             return Err(StationRefused);
         }
+        // Who may have an address depends on it.
+        switch.ports.change();
         switch.stations.fix(vlan, mac, port)
     }
 
     /// Removes a station that [`Self::add_station`] has put somewhere; whether there was one.
     pub fn remove_station(&mut self, vlan: u16, mac: Mac) -> bool {
         let switch = &mut self.shared.addresses.switch;
+        switch.ports.change();
         switch.stations.unfix(vlan, mac)
     }
 
