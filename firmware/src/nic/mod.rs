@@ -47,8 +47,8 @@ pub use group::Groups;
 use local::LocalPdu;
 use looped::Sender;
 pub use policy::{
-    LinkMode, Policy, PolicyError, SpoofChecks, UNTRUSTED_ADDRESSES, UplinkPolicy, VlanMode,
-    VlanSet, Vlans,
+    LAST_VLAN, LinkMode, Policy, PolicyError, SpoofChecks, UNTRUSTED_ADDRESSES, UplinkPolicy,
+    VlanMode, VlanSet, Vlans,
 };
 use port::{FunctionPort, Shared, Tally};
 use ports::Sight;

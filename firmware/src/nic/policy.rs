@@ -16,8 +16,8 @@ use alloc::vec::Vec;
 
 use crate::types::{Gid, Mac};
 
-/// Largest VLAN identifier.
-const LAST_VLAN: u16 = 4094;
+/// Largest VLAN identifier (IEEE 802.1Q, 9.6).
+pub const LAST_VLAN: u16 = 4094;
 
 /// The rules of a function's port.
 #[derive(Clone, Debug, PartialEq, Eq)]

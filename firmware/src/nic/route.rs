@@ -143,8 +143,7 @@ impl Addresses {
         assignee.or_else(|| {
             let owner = self.owner_of_gid(vlan, gid)?;
             let policy = &self.switch.ports.get(owner)?.policy;
-            let list = policy.gids.as_ref().filter(|_| policy.checks.gid)?;
-            list.contains(&gid).then_some(owner)
+            (policy.checks.gid && policy.lists_gid(gid)).then_some(owner)
         })
     }
 }

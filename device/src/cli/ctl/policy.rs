@@ -2,9 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-
-/// Largest VLAN identifier, IEEE 802.1Q 9.6.
-const LAST_VLAN: u16 = 4094;
+use vrnic_firmware::nic::LAST_VLAN;
 
 /// A function, and what changes.
 #[derive(Args, Debug)]

@@ -5,7 +5,7 @@
 //! different rules do not undo each other.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use vrnic_firmware::nic::{LinkMode, Policy, SpoofChecks, VlanMode, Vlans};
+use vrnic_firmware::nic::{LAST_VLAN, LinkMode, Policy, SpoofChecks, VlanMode, Vlans};
 use vrnic_firmware::types::{Gid, Mac};
 
 use super::{OneFunction, World};
@@ -15,8 +15,6 @@ use crate::control::protocol::{Error, Reply};
 
 /// Addresses of a list: each frame may be compared with all of them.
 const MAX_ADDRESSES: usize = 256;
-/// Largest VLAN identifier, IEEE 802.1Q 9.6.
-const LAST_VLAN: u16 = 4094;
 
 /// VLANs of a port. 0 stands for frames without a tag.
 #[derive(Debug, Serialize, Deserialize)]
