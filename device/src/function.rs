@@ -288,6 +288,14 @@ impl Function {
         Ok(())
     }
 
+    /// Lets a client that comes see how many vectors there are now.
+    fn show_vectors(&mut self) {
+        let vectors = self.msix.attach();
+        if let Err(error) = self.config.set_vectors(vectors) {
+            log::error!("{}: {vectors} vectors: {error}", self.name);
+        }
+    }
+
     /// Takes the doorbell pages away from whoever has mapped them.
     fn renew_doorbells(&mut self) {
         match self.doorbells.renew() {
@@ -337,6 +345,7 @@ impl Device for Function {
         self.family.set_client(self.member, self.peer);
         self.attachment.attached = true;
         self.attachment.count += 1;
+        self.show_vectors();
         self.memory.attach(client);
     }
 
@@ -399,7 +408,7 @@ impl Device for Function {
 
     fn irq(&self, index: u32) -> IrqInfo {
         let (count, flags) = match index {
-            IRQ_MSIX => (abi::MSIX_VECTORS.into(), INFO_EVENTFD),
+            IRQ_MSIX => (self.msix.vectors().into(), INFO_EVENTFD),
             IRQ_ERROR => (1, INFO_EVENTFD | INFO_NORESIZE),
             _ => (0, 0),
         };

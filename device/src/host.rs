@@ -131,6 +131,10 @@ impl Host for FunctionHost {
         self.interrupts.raise(vector.into());
     }
 
+    fn set_vectors(&self, vectors: u16) -> bool {
+        self.interrupts.set_vectors(vectors)
+    }
+
     fn set_register(&self, offset: u32, value: u32) {
         self.registers.publish(offset, value);
         if offset == registers::DEVICE_STATUS.offset {

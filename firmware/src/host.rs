@@ -100,6 +100,10 @@ pub trait Host {
     /// Raises an MSI-X vector. Vectors that do not exist are ignored.
     fn raise(&self, vector: u16);
 
+    /// Gives the function `vectors` MSI-X vectors for whoever uses it next; `false`, and nothing
+    /// changes, if somebody does now who has seen how many there are.
+    fn set_vectors(&self, vectors: u16) -> bool;
+
     /// Publishes the value that a register has from now on. Read-write registers are kept by the
     /// host as the guest writes them, and published here only with their initial values.
     fn set_register(&self, offset: u32, value: u32);

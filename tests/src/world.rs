@@ -144,6 +144,11 @@ impl Host for Function {
         self.0.raised.set(self.0.raised.get() | 1 << vector);
     }
 
+    fn set_vectors(&self, _vectors: u16) -> bool {
+        // The driver has seen how many there are.
+        false
+    }
+
     fn set_register(&self, offset: u32, value: u32) {
         self.publish(offset, value);
     }

@@ -363,6 +363,23 @@ impl ConfigSpace {
         before.changes(&self.watched())
     }
 
+    /// Gives MSI-X so many vectors, in a configuration space after power-on.
+    ///
+    /// # Errors
+    /// [`ConfigError::Msix`] if their table does not fit; nothing changes then.
+    pub fn set_vectors(&mut self, vectors: u16) -> Result<(), ConfigError> {
+        let layout = MsixLayout {
+            vectors,
+            ..self.function.msix
+        };
+        let bar = self.function.bar_size(layout.bar);
+        if !bar.is_some_and(|bar| layout.fits(bar)) {
+            return Err(ConfigError::Msix);
+        }
+        self.function.msix = layout;
+        self.registers.define(self.msix, &msix(&layout).registers)
+    }
+
     /// Whether the function may start DMA and send interrupts.
     #[must_use]
     pub fn bus_master(&self) -> bool {

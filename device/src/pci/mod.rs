@@ -7,9 +7,9 @@
 //! * [`names`]: IDs in words, for log lines.
 //!
 //! `register` says what a register is and applies the access rules, `capability` strings
-//! capabilities together, `eventfd` signals clients, `header`, `standard`, `express`, `extended` and
-//! `sriov` are the tables, `quirk` is what QEMU needs. A new capability is one more table and one more
-//! line in `config`.
+//! capabilities together, `eventfd` signals clients, `vectors` counts MSI-X vectors, `header`,
+//! `standard`, `express`, `extended` and `sriov` are the tables, `quirk` is what QEMU needs. A new
+//! capability is one more table and one more line in `config`.
 //!
 //! Nothing here knows of sockets, BAR contents or what the function does: resetting queues when a
 //! function level reset is asked for, stopping DMA when bus mastering goes away, is for the owner
@@ -31,6 +31,7 @@ mod quirk;
 mod register;
 mod sriov;
 mod standard;
+mod vectors;
 
 pub use config::{
     Actions, ConfigError, ConfigSpace, ConfigState, Function, Ids, Kind, PowerState, ResetKind,

@@ -35,6 +35,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::eventfd::{Eventfd, Signaller};
+use super::vectors::VectorCount;
 
 /// Bytes of a table entry.
 const ENTRY_SIZE: usize = 16;
@@ -50,7 +51,7 @@ const WRITABLE: [u32; 4] = [!0x3, !0, !0, MASKED];
 /// Where table and pending bits lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsixLayout {
-    /// Number of vectors, 1 to 2048.
+    /// Number of vectors, 1 to 2048; the most that there can be.
     pub vectors: u16,
     /// Index of the BAR that holds both.
     pub bar: u8,
@@ -150,6 +151,8 @@ struct Counters {
 #[derive(Debug)]
 struct Shared {
     vectors: Box<[Vector]>,
+    /// How many of them there are.
+    count: VectorCount,
     pending: Box<[AtomicU64]>,
     function_masked: AtomicBool,
     counters: Counters,
@@ -160,6 +163,8 @@ struct Shared {
 #[derive(Debug)]
 pub struct Msix {
     layout: MsixLayout,
+    /// Vectors that the client has seen.
+    vectors: u16,
     entries: Vec<[u32; 4]>,
     control_written: Vec<bool>,
     shared: Arc<Shared>,
@@ -177,6 +182,7 @@ impl Msix {
     pub fn new(layout: MsixLayout) -> Self {
         let vectors = usize::from(layout.vectors);
         let shared = Shared {
+            count: VectorCount::new(layout.vectors),
             vectors: (0..vectors).map(|_| Vector::default()).collect(),
             pending: (0..vectors.div_ceil(64))
                 .map(|_| AtomicU64::new(0))
@@ -187,6 +193,7 @@ impl Msix {
         };
         Self {
             layout,
+            vectors: layout.vectors,
             entries: vec![[0, 0, 0, MASKED]; vectors],
             control_written: vec![false; vectors],
             shared: Arc::new(shared),
@@ -199,6 +206,18 @@ impl Msix {
         MsixHandle {
             shared: Arc::clone(&self.shared),
         }
+    }
+
+    /// Number of vectors.
+    #[must_use]
+    pub const fn vectors(&self) -> u16 {
+        self.vectors
+    }
+
+    /// A client comes: from here until [`Self::detach`] there are so many vectors.
+    pub fn attach(&mut self) -> u16 {
+        self.vectors = self.shared.count.show();
+        self.vectors
     }
 
     /// Reads from the BAR at `offset`; what is neither table nor pending bits reads zero.
@@ -220,7 +239,7 @@ impl Msix {
     /// # Errors
     /// When the vector does not exist or the descriptor is no eventfd; the old one then stays.
     pub fn set_eventfd(&mut self, vector: u32, fd: Option<OwnedFd>) -> Result<(), MsixError> {
-        let slot = self.shared.vector(vector).ok_or(MsixError::NoSuchVector)?;
+        let slot = self.vector(vector)?;
         let eventfd = fd.map(Eventfd::new).transpose();
         let eventfd = eventfd.map_err(|_| MsixError::NotEventfd)?;
         slot.eventfd.store(eventfd.map(Arc::new));
@@ -240,7 +259,7 @@ impl Msix {
     /// # Errors
     /// When the vector does not exist.
     pub fn set_masked(&mut self, vector: u32, masked: bool) -> Result<(), MsixError> {
-        let slot = self.shared.vector(vector).ok_or(MsixError::NoSuchVector)?;
+        let slot = self.vector(vector)?;
         slot.masked.store(masked, Ordering::SeqCst);
         if !masked {
             self.shared.deliver_pending(vector);
@@ -276,6 +295,13 @@ impl Msix {
     pub fn detach(&mut self) {
         self.clear_eventfds();
         self.reset();
+        self.shared.count.release();
+    }
+
+    fn vector(&self, vector: u32) -> Result<&Vector, MsixError> {
+        let exists = vector < self.vectors.into();
+        let slot = self.shared.vector(vector).filter(|_| exists);
+        slot.ok_or(MsixError::NoSuchVector)
     }
 
     /// The counters.
@@ -400,11 +426,19 @@ impl Msix {
     fn table_position(&self, offset: u64) -> Option<(usize, usize, usize)> {
         let at = usize::try_from(offset.checked_sub(self.layout.table_offset.into())?).ok()?;
         let entry = at / ENTRY_SIZE;
-        (entry < self.entries.len()).then_some((entry, at % ENTRY_SIZE / 4, at % 4))
+        (entry < usize::from(self.vectors)).then_some((entry, at % ENTRY_SIZE / 4, at % 4))
     }
 }
 
 impl MsixHandle {
+    /// Changes how many vectors there are for the next client, 1 to the most; `false`, and nothing
+    /// changes, if there is a client now.
+    #[must_use]
+    pub fn set_vectors(&self, vectors: u16) -> bool {
+        let most = self.shared.vectors.len();
+        (1..=most).contains(&usize::from(vectors)) && self.shared.count.change(vectors)
+    }
+
     /// Raises the interrupt of `vector`: signals its eventfd, or sets its pending bit when it is
     /// masked. A vector that does not exist is counted. Memory written before is visible to whoever
     /// then reads the eventfd.

@@ -22,7 +22,7 @@ use super::registers::{Action, Fault, Registers};
 use super::ring::Rung;
 use crate::host::{Host, TraceEvent};
 use crate::pdu::Pdu;
-use crate::resource::{GROUPS_A_STEP, Owner, limits};
+use crate::resource::{GROUPS_A_STEP, Owner, Quota, Resource, limits};
 use crate::transport::{Modify, Poll, Qp};
 use crate::types::{Mac, State, Time};
 
@@ -56,6 +56,8 @@ enum TimerOf {
 pub struct Function {
     /// Who it is.
     pub identity: Identity,
+    /// What it may have.
+    quota: Quota,
     /// Registers.
     pub registers: Registers,
     /// Largest Ethernet payload in bytes.
@@ -82,12 +84,14 @@ impl Function {
     /// A function after power-on.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        Self::with(identity, Registers::new(identity.number, 0))
+        let registers = Registers::new(identity.number, 0);
+        Self::with(identity, registers, Quota::default())
     }
 
-    fn with(identity: Identity, registers: Registers) -> Self {
-        Self {
+    fn with(identity: Identity, registers: Registers, quota: Quota) -> Self {
+        let mut function = Self {
             identity,
+            quota,
             registers,
             mtu: identity.mtu,
             objects: Objects::default(),
@@ -99,7 +103,52 @@ impl Function {
             blocked: Vec::new(),
             timers: BinaryHeap::new(),
             last_beat: Time::default(),
+        };
+        function.set_quota(quota);
+        function
+    }
+
+    /// What it may have.
+    #[must_use]
+    pub const fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// Changes what it may have, from the next command on. What it has stays.
+    pub const fn set_quota(&mut self, quota: Quota) {
+        self.quota = quota;
+        self.objects.set_quota(&quota);
+        self.qps.set_limit(quota.queue_pairs);
+    }
+
+    /// How much of a resource it has. This counts at most 64 event queues.
+    #[must_use]
+    pub fn in_use(&self, resource: Resource) -> u32 {
+        let objects = &self.objects;
+        match resource {
+            Resource::QueuePairs => self.qps.table().len(),
+            Resource::CompletionQueues => objects.cqs.len(),
+            Resource::SharedReceiveQueues => objects.srqs.len(),
+            Resource::EventQueues => objects.eqs.len(),
+            Resource::ProtectionDomains => objects.pds.len(),
+            Resource::XrcDomains => objects.xrcds.len(),
+            Resource::Regions => objects.keys.regions(),
+            Resource::Windows => objects.keys.windows(),
+            Resource::AddressHandles => objects.handles.len(),
+            Resource::Pages => objects.page_entries,
+            Resource::DoorbellPages => u32::try_from(objects.doorbells.in_use().len()).unwrap_or(0),
+            Resource::Vectors => self.vectors_in_use(),
         }
+    }
+
+    /// How many vectors the admin queue and the event queues raise.
+    fn vectors_in_use(&self) -> u32 {
+        let admin = self.admin.as_ref().and_then(AdminQueue::vector);
+        let queues = self.objects.eqs.iter().map(|(_, eq)| eq.vector);
+        let bits = queues.chain(admin).fold(0u64, |bits, vector| {
+            bits | 1u64.checked_shl(vector.into()).unwrap_or(0)
+        });
+        bits.count_ones()
     }
 
     /// Whether commands and queues are processed.
@@ -144,7 +193,7 @@ impl Function {
         for page in 0..PAGES {
             host.clear_doorbells(page);
         }
-        *self = Self::with(self.identity, self.registers.after_reset());
+        *self = Self::with(self.identity, self.registers.after_reset(), self.quota);
         self.registers.publish(host);
     }
 
@@ -179,7 +228,7 @@ impl Function {
     }
 
     fn enable<H: Host>(&mut self, host: &H, now: Time) {
-        match self.registers.admin_shape() {
+        match self.registers.admin_shape(&self.quota) {
             Ok((entries, vector)) => {
                 let Registers {
                     submission,

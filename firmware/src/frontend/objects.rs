@@ -18,7 +18,7 @@ use super::registers::Fault;
 use super::shared_receive::{Look, SharedReceiveQueue};
 use crate::host::Host;
 use crate::resource::{
-    DoorbellPages, Filters, GidTable, Keys, Memberships, Numbering, Table, limits,
+    DoorbellPages, Filters, GidTable, Keys, Memberships, Numbering, Quota, Table, limits,
 };
 use crate::transport::{Congestion, NoReceive, Path, ReceiveWork};
 use crate::types::Time;
@@ -95,6 +95,8 @@ pub struct Objects {
     pub counters: [u64; COUNTERS],
     /// Entries of page lists that all objects hold, those being read included.
     pub page_entries: u32,
+    /// How many there may be.
+    page_limit: u32,
     /// Completion queues that have failed and whose queue pairs have not been told yet.
     pub failed_cqs: Vec<u32>,
     /// Completion queues whose events are put off and that need a timer.
@@ -127,6 +129,7 @@ impl Default for Objects {
             congestion: Congestion::OFF,
             counters: [0; COUNTERS],
             page_entries: 0,
+            page_limit: limits::PAGE_LIST_ENTRIES,
             failed_cqs: Vec::new(),
             moderated_cqs: Vec::new(),
             dropped: false,
@@ -138,6 +141,26 @@ impl Default for Objects {
 }
 
 impl Objects {
+    /// Changes how many objects there may be. Those beyond stay.
+    pub const fn set_quota(&mut self, quota: &Quota) {
+        self.pds.set_limit(quota.protection_domains);
+        self.keys.set_limits(quota.regions, quota.windows);
+        self.cqs.set_limit(quota.completion_queues);
+        self.srqs.set_limit(quota.shared_receive_queues);
+        self.xrcds.set_limit(quota.xrc_domains);
+        self.eqs.set_limit(quota.event_queues);
+        self.handles.set_limit(quota.address_handles);
+        self.doorbells.set_limit(quota.doorbell_pages);
+        self.page_limit = quota.pages;
+    }
+
+    /// How many entries of page lists there are with `more`, if there may be so many.
+    #[must_use]
+    pub fn page_entries_with(&self, more: u32) -> Option<u32> {
+        let entries = self.page_entries.checked_add(more)?;
+        (entries <= self.page_limit).then_some(entries)
+    }
+
     /// Adds to a counter.
     #[inline]
     pub fn count(&mut self, counter: Counter, n: u64) {

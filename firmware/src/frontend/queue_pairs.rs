@@ -74,6 +74,11 @@ impl Default for QueuePairs {
 }
 
 impl QueuePairs {
+    /// Changes how many there may be besides the general services interface. Those beyond stay.
+    pub const fn set_limit(&mut self, limit: u32) {
+        self.table.set_limit(limit);
+    }
+
     /// Number of queue pairs.
     #[must_use]
     pub fn len(&self) -> u32 {

@@ -5,10 +5,10 @@
 //! registers are kept by the host as they are written; only their initial values come from here.
 
 use vrnic_abi::registers::{self as abi, Capabilities, DeviceState, HealthCode};
-use vrnic_abi::{VERSION_MAJOR, VERSION_MINOR, doorbell, pci};
+use vrnic_abi::{VERSION_MAJOR, VERSION_MINOR, doorbell};
 
 use crate::host::Host;
-use crate::resource::limits;
+use crate::resource::{Quota, limits};
 
 /// What this firmware can do.
 pub const CAPABILITIES: Capabilities = Capabilities::RC
@@ -206,8 +206,8 @@ impl Registers {
     /// Entries of the admin queue and its vector if it has one, as the driver wrote them.
     ///
     /// # Errors
-    /// The fault that the function has if they are not acceptable.
-    pub fn admin_shape(&self) -> Result<(u32, Option<u16>), Fault> {
+    /// The fault that the function has if they are not acceptable to one with this `quota`.
+    pub fn admin_shape(&self, quota: &Quota) -> Result<(u32, Option<u16>), Fault> {
         let log = abi::admin_queue::LOG_ENTRIES.get(self.admin_queue);
         let vector = low_half(abi::admin_queue::VECTOR.get(self.admin_queue));
         let interrupts = abi::admin_queue::INTERRUPT.get(self.admin_queue) == 1;
@@ -219,7 +219,7 @@ impl Registers {
         if !limits::LOG_ADMIN_ENTRIES.contains(&log) {
             return Err(fault(0));
         }
-        if interrupts && vector >= pci::MSIX_VECTORS {
+        if interrupts && !quota.has_vector(vector) {
             return Err(fault(0));
         }
         for base in [self.submission, self.completion] {

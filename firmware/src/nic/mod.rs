@@ -26,6 +26,7 @@ mod looped;
 mod policy;
 mod port;
 mod ports;
+mod quota;
 mod route;
 mod rules;
 mod stations;

@@ -46,6 +46,8 @@ pub struct DoorbellPages {
     in_use: Vec<u32>,
     /// Where among them a step begins.
     first: usize,
+    /// How many there may be.
+    limit: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -80,11 +82,17 @@ impl Default for DoorbellPages {
             pages,
             in_use: [KERNEL_PAGE].into(),
             first: 0,
+            limit: PAGES,
         }
     }
 }
 
 impl DoorbellPages {
+    /// Changes how many pages there may be, at most [`PAGES`]. Those beyond stay.
+    pub const fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Numbers of the pages that exist.
     #[must_use]
     pub fn in_use(&self) -> &[u32] {
@@ -97,8 +105,11 @@ impl DoorbellPages {
         self.page(number).is_some()
     }
 
-    /// Allocates a page; `None` if all exist.
+    /// Allocates a page; `None` if there may not be another one.
     pub fn allocate(&mut self) -> Option<u32> {
+        if self.in_use.len() >= self.limit as usize {
+            return None;
+        }
         let index = self.pages.iter().position(Option::is_none)?;
         let number = u32::try_from(index).ok()?;
         *self.pages.get_mut(index)? = Some(Page::new());

@@ -89,6 +89,10 @@ impl MemoryKey {
 pub struct Keys {
     table: Table<MemoryKey>,
     windows: u32,
+    /// How many regions there may be.
+    region_limit: u32,
+    /// How many windows there may be.
+    window_limit: u32,
 }
 
 impl Default for Keys {
@@ -96,6 +100,8 @@ impl Default for Keys {
         Self {
             table: Table::new(NUMBERS, limits::REGIONS + limits::WINDOWS),
             windows: 0,
+            region_limit: limits::REGIONS,
+            window_limit: limits::WINDOWS,
         }
     }
 }
@@ -106,6 +112,13 @@ const fn number(key: u32) -> u32 {
 }
 
 impl Keys {
+    /// Changes how many regions and windows there may be, at most [`limits::REGIONS`] and
+    /// [`limits::WINDOWS`]. Those beyond stay.
+    pub const fn set_limits(&mut self, regions: u32, windows: u32) {
+        self.region_limit = regions;
+        self.window_limit = windows;
+    }
+
     /// Number of regions.
     #[must_use]
     pub const fn regions(&self) -> u32 {
@@ -124,10 +137,10 @@ impl Keys {
         &self.table
     }
 
-    /// Whether another region fits.
+    /// Whether another region may come.
     #[must_use]
     pub const fn has_room_for_region(&self) -> bool {
-        self.regions() < limits::REGIONS
+        self.regions() < self.region_limit
     }
 
     /// Adds the region that `make` makes for its key, which ends with `variant`, and returns the
@@ -142,7 +155,7 @@ impl Keys {
 
     /// Adds a window that is not bound, and returns its key; `None` if there is no room.
     pub fn add_window(&mut self, variant: u8, pd: u32, kind: WindowKind) -> Option<u32> {
-        if self.windows >= limits::WINDOWS {
+        if self.windows >= self.window_limit {
             return None;
         }
         let key = |number| number << 8 | u32::from(variant);

@@ -8,7 +8,8 @@
 //!   given up does not come back soon ([`Table`]);
 //! * a range that [`Keys::translate`] or [`PageMap::translate`] accepts lies in the pages that the
 //!   driver named, whatever the numbers were;
-//! * every table is bounded ([`limits`]), so that a guest cannot make the process grow.
+//! * every table is bounded ([`limits`], and by the function's [`Quota`]), so that a guest cannot
+//!   make the process grow.
 
 mod doorbell;
 mod filter;
@@ -17,6 +18,7 @@ mod key;
 pub mod limits;
 mod membership;
 mod pages;
+mod quota;
 mod region;
 mod table;
 mod window;
@@ -27,6 +29,7 @@ pub use gid::{GidEntry, GidTable};
 pub use key::{KeyError, KeyUser, Keys, MemoryKey};
 pub use membership::{Group, Memberships};
 pub use pages::{PageMap, append};
+pub use quota::{Quota, QuotaError, Resource};
 pub use region::{FastRegion, Region, RegionOptions, Registration};
 pub use table::{Numbering, Table};
 pub use window::{Binding, Window, WindowKind, WindowList};

@@ -73,6 +73,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// Changes how many objects the table is for. Those beyond stay.
+    pub const fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Number of objects.
     #[must_use]
     pub const fn len(&self) -> u32 {
@@ -85,7 +90,7 @@ impl<T> Table<T> {
         self.len == 0
     }
 
-    /// Whether no further object fits.
+    /// Whether no further object may come.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.len >= self.limit
@@ -227,6 +232,23 @@ mod tests {
             table.remove(number).unwrap();
         }
         assert_eq!(table.insert_with(|_| ()), Some(first));
+    }
+
+    #[test]
+    fn a_lower_limit_leaves_what_is_there() {
+        let mut table = Table::new(NUMBERS, 4);
+        let numbers: Vec<u32> = (0..3)
+            .map(|_| table.insert_with(|number| number).unwrap())
+            .collect();
+        table.set_limit(2);
+        assert!(table.is_full());
+        assert!(numbers.iter().all(|&n| table.get(n) == Some(&n)));
+        table.remove(numbers[0]).unwrap();
+        assert_eq!(table.insert_with(|n| n), None);
+        table.remove(numbers[1]).unwrap();
+        assert!(table.insert_with(|n| n).is_some() && table.is_full());
+        table.set_limit(3);
+        assert!(table.insert_with(|n| n).is_some() && table.is_full());
     }
 
     #[test]

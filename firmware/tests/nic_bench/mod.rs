@@ -125,6 +125,10 @@ pub struct Hardware {
     marks: RefCell<Vec<u64>>,
     asleep: RefCell<Vec<bool>>,
     pub interrupts: RefCell<Vec<u32>>,
+    /// The number of MSI-X vectors, if the NIC has set it.
+    pub vectors: Cell<u16>,
+    /// Somebody has seen how many there are.
+    pub attached: Cell<bool>,
     registers: RefCell<Vec<u32>>,
     /// All registers that were published, as offset and value, in order.
     pub published: RefCell<Vec<(u32, u32)>>,
@@ -152,6 +156,8 @@ impl Hardware {
             marks: RefCell::new(vec![0; pages]),
             asleep: RefCell::new(vec![false; pages]),
             interrupts: RefCell::new(vec![0; 64]),
+            vectors: Cell::new(0),
+            attached: Cell::new(false),
             registers: RefCell::new(vec![0; 64]),
             published: RefCell::default(),
             hook: RefCell::new(None),
@@ -274,6 +280,13 @@ impl Host for TestHost {
         if let Some(count) = self.0.interrupts.borrow_mut().get_mut(usize::from(vector)) {
             *count += 1;
         }
+    }
+
+    fn set_vectors(&self, vectors: u16) -> bool {
+        if !self.0.attached.get() {
+            self.0.vectors.set(vectors);
+        }
+        !self.0.attached.get()
     }
 
     fn trace(&self, event: &TraceEvent<'_>) {

@@ -14,7 +14,7 @@ use super::command::{Create, Refusal, Reply, Request, argument, bad, parse};
 use crate::frontend::function::Function;
 use crate::host::Host;
 use crate::nic::Addresses;
-use crate::resource::{PageMap, limits};
+use crate::resource::PageMap;
 use crate::types::Time;
 
 /// Commands that are carried out in one step.
@@ -216,11 +216,8 @@ impl Function {
         match buffer::check(buffer, needed, at)? {
             Pages::Known(pages) => self.create(cx, create, pages).map(Executed::Done),
             Pages::Listed(reader) => {
-                let entries = self.objects.page_entries.saturating_add(reader.entries());
-                if entries > limits::PAGE_LIST_ENTRIES {
-                    return Err(Refusal::new(Status::NoResources, at));
-                }
-                self.objects.page_entries = entries;
+                let entries = self.objects.page_entries_with(reader.entries());
+                self.objects.page_entries = entries.ok_or(Refusal::new(Status::NoResources, at))?;
                 Ok(Executed::Later(*create, reader))
             }
         }

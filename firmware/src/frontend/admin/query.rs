@@ -2,12 +2,10 @@
 
 use bytemuck::Pod;
 use vrnic_abi::admin::{GidType, ObjectOutput, OutputBuffer, SrqType, Status};
-use vrnic_abi::doorbell::PAGES;
 use vrnic_abi::object::{
     CqAttributes, DeviceAttributes, EqAttributes, GidEntry, PathMtu, PortAttributes, PortState,
     QpAttributes, SrqAttributes,
 };
-use vrnic_abi::pci::MSIX_VECTORS;
 use vrnic_abi::wqe::{MAX_INLINE, MAX_MESSAGE, MAX_SGE};
 
 use super::Context;
@@ -34,40 +32,42 @@ impl Function {
         host: &H,
         output: &OutputBuffer,
     ) -> Result<Reply, Refusal> {
+        let quota = self.quota();
         let attributes = DeviceAttributes {
             node_guid: guid(self.identity.mac),
             capabilities: CAPABILITIES.bits(),
             firmware_version: FIRMWARE_VERSION,
             ports: 1,
-            max_qp: limits::QUEUE_PAIRS,
+            max_qp: quota.queue_pairs,
             log_max_send_blocks: limits::LOG_SEND_BLOCKS,
             log_max_receive_entries: limits::LOG_RECEIVE_ENTRIES,
             log_max_cq_entries: *limits::LOG_CQ_ENTRIES.end(),
             log_max_eq_entries: *limits::LOG_EQ_ENTRIES.end(),
             max_sge: MAX_SGE as u32,
             max_inline: MAX_INLINE as u32,
-            max_cq: limits::COMPLETION_QUEUES,
-            max_eq: limits::EVENT_QUEUES,
-            max_pd: limits::PROTECTION_DOMAINS,
-            max_mr: limits::REGIONS,
-            max_mw: limits::WINDOWS,
-            max_fast_pages: limits::FAST_PAGES,
+            max_cq: quota.completion_queues,
+            max_eq: quota.event_queues,
+            max_pd: quota.protection_domains,
+            max_mr: quota.regions,
+            max_mw: quota.windows,
+            max_fast_pages: limits::FAST_PAGES.min(quota.pages),
             max_mr_size: limits::REGION_BYTES,
             page_sizes: (limits::MIN_PAGE_SHIFT..=limits::MAX_PAGE_SHIFT)
                 .fold(0, |bits, shift| bits | 1 << shift),
-            max_pages: limits::PAGES,
-            max_doorbell_pages: PAGES,
+            // One page is never in a list.
+            max_pages: limits::PAGES.min(quota.pages).max(1),
+            max_doorbell_pages: quota.doorbell_pages,
             max_responder_resources: limits::READ_DEPTH.into(),
             max_initiator_depth: limits::READ_DEPTH.into(),
-            max_srq: limits::SHARED_RECEIVE_QUEUES,
+            max_srq: quota.shared_receive_queues,
             log_max_srq_entries: limits::LOG_SHARED_ENTRIES,
-            max_xrcd: limits::XRC_DOMAINS,
-            max_ah: limits::ADDRESS_HANDLES,
+            max_xrcd: quota.xrc_domains,
+            max_ah: quota.address_handles,
             max_multicast_groups: limits::MULTICAST_GROUPS as u32,
             max_multicast_attachments: limits::MULTICAST_ATTACHMENTS as u32,
             max_filters: limits::FILTERS,
             max_message: MAX_MESSAGE,
-            vectors: MSIX_VECTORS.into(),
+            vectors: quota.vectors,
             local_ack_delay: LOCAL_ACK_DELAY,
             ..DeviceAttributes::default()
         };

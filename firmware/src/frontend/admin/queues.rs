@@ -8,7 +8,6 @@
 use vrnic_abi::admin::{CreateCq, CreateEq, ModifyCq, ObjectReference, ResizeCq, Status};
 use vrnic_abi::cqe::CompletionEntry;
 use vrnic_abi::eqe::EventEntry;
-use vrnic_abi::pci::MSIX_VECTORS;
 
 use super::command::{Refusal, Reply, argument, bad, no_such};
 use crate::frontend::completion::CompletionQueue;
@@ -26,7 +25,7 @@ impl Function {
         if !limits::LOG_EQ_ENTRIES.contains(&body.log_entries) {
             return Err(bad(argument!(CreateEq, log_entries)));
         }
-        if body.vector >= MSIX_VECTORS {
+        if !self.quota().has_vector(body.vector) {
             return Err(bad(argument!(CreateEq, vector)));
         }
         if self.objects.eqs.is_full() {

@@ -167,10 +167,8 @@ impl Function {
         if !(1..=limits::FAST_PAGES).contains(&max_pages) {
             return Err(bad(at));
         }
-        let entries = self.objects.page_entries.saturating_add(max_pages);
-        if entries > limits::PAGE_LIST_ENTRIES {
-            return Err(Refusal::new(Status::NoResources, at));
-        }
+        let entries = self.objects.page_entries_with(max_pages);
+        let entries = entries.ok_or(Refusal::new(Status::NoResources, at))?;
         let allocated = self.objects.keys.add_region(body.variant, |key| {
             MemoryKey::Fast(FastRegion::new(key, body.pd, max_pages))
         });

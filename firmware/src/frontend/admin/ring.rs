@@ -73,6 +73,11 @@ impl AdminQueue {
         }
     }
 
+    /// The queue's vector, if it has one.
+    pub(in crate::frontend) const fn vector(&self) -> Option<u16> {
+        self.vector
+    }
+
     /// Raises the queue's vector, if it has one.
     pub(in crate::frontend) fn interrupt<H: Host>(&self, host: &H) {
         if let Some(vector) = self.vector {

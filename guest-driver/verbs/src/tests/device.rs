@@ -190,6 +190,11 @@ impl Host for Function {
         );
     }
 
+    fn set_vectors(&self, _vectors: u16) -> bool {
+        // The driver has seen how many there are.
+        false
+    }
+
     fn set_register(&self, offset: u32, value: u32) {
         self.0.registers.borrow_mut()[offset as usize / 4] = value;
     }
