@@ -26,7 +26,7 @@ pub const BAR_MSIX: u8 = 4;
 /// Size of the register BAR in bytes.
 pub const BAR_REGISTERS_SIZE: u32 = 0x4000;
 
-/// Number of MSI-X vectors of a function.
+/// Most MSI-X vectors that a function has.
 pub const MSIX_VECTORS: u16 = 64;
 /// Offset of the MSI-X table in its BAR.
 pub const MSIX_TABLE_OFFSET: u32 = 0;

@@ -37,7 +37,7 @@ registers! {
     0x010 ro CAPABILITIES_HIGH;
     /// Sizes a driver needs before it can send commands.
     0x014 ro LIMITS / limits {
-        /// Number of doorbell pages.
+        /// Number of doorbell pages in BAR2, whatever the function may have of them.
         DOORBELL_PAGES = 15:0;
         /// Largest admin queue, as a power of two of entries.
         ADMIN_QUEUE_LOG_MAX = 19:16;

@@ -83,8 +83,8 @@ resources! {
     CompletionQueues completion_queues 0..=limits::COMPLETION_QUEUES;
     /// Shared receive queues.
     SharedReceiveQueues shared_receive_queues 0..=limits::SHARED_RECEIVE_QUEUES;
-    /// Event queues.
-    EventQueues event_queues 0..=limits::EVENT_QUEUES;
+    /// Event queues; a driver needs one for asynchronous events and one for completions.
+    EventQueues event_queues 2..=limits::EVENT_QUEUES;
     /// Protection domains.
     ProtectionDomains protection_domains 0..=limits::PROTECTION_DOMAINS;
     /// XRC domains.
