@@ -562,7 +562,9 @@ fn create_eqs<P: Platform>(
 ) -> Result<Vec<EventQueue<P>>, Error> {
     let log = shared.config.log_event_entries;
     let log = log.min(attributes.log_max_eq_entries).max(4);
-    let vectors = shared.platform.vectors().max(1);
+    // More than the device serves would be refused.
+    let most = attributes.vectors.clamp(1, u16::MAX.into()) as u16;
+    let vectors = shared.platform.vectors().clamp(1, most);
     let limit = attributes.max_eq.saturating_sub(1).min(u32::from(u16::MAX)) as u16;
     let wanted = shared.config.completion_eqs.min(limit).max(1);
     let wanted = wanted.min(vectors.saturating_sub(1).max(1));

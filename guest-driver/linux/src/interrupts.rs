@@ -2,7 +2,7 @@
 //!
 //! A handler does all of its work in interrupt context: it drains the queues that its vector
 //! announces and tells the owners, who poll elsewhere. Vector 0 carries commands and asynchronous
-//! events, the others completions.
+//! events, the others completions; a function that has only one vector has it for all of them.
 //!
 //! Order of events: vectors are requested before the driver exists, as its first commands need
 //! them; [`Interrupts::publish`] lets handlers reach it, [`Interrupts::retract`] ends that, and when
@@ -72,7 +72,7 @@ impl Interrupts {
         self.pdev
     }
 
-    /// Number of vectors, at least 2.
+    /// Number of vectors, at least 1.
     pub(crate) fn count(&self) -> u16 {
         self.count
     }
@@ -220,7 +220,7 @@ unsafe impl Send for Vectors {}
 
 impl Vectors {
     /// Allocates and requests vectors: one for commands, and one for completions per processor, up
-    /// to a limit.
+    /// to a limit, and to what the function has.
     ///
     /// # Safety
     /// `pdev` is enabled and outlives the value.
@@ -229,7 +229,7 @@ impl Vectors {
         let count = unsafe {
             let most = 1 + bindings::vrnic_processors().clamp(1, MOST);
             let flags = bindings::PCI_IRQ_MSIX;
-            let count = bindings::pci_alloc_irq_vectors_affinity(pdev, 2, most, flags, null_mut());
+            let count = bindings::pci_alloc_irq_vectors_affinity(pdev, 1, most, flags, null_mut());
             Errno::check_value(count)?
         };
         let shared = Arc::new(Interrupts {

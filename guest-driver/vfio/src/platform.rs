@@ -24,10 +24,19 @@ use crate::sysfs::SysfsBus;
 /// Sleep between two looks at a device without interrupts.
 const LOOK: Duration = Duration::from_micros(100);
 
+/// Configuration space: where the list of capabilities begins.
+const FIRST_CAPABILITY: u8 = 0x34;
+/// Where the header ends, in which no capability is.
+const HEADER_END: u8 = 0x40;
+/// ID of the MSI-X capability.
+const MSIX: u8 = 0x11;
+/// Message control: the number of vectors less one.
+const MSIX_TABLE_SIZE: u16 = 0x7ff;
+
 /// How to use a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// MSI-X vectors to set up, 1 to 64.
+    /// MSI-X vectors to set up, 1 to 64, or as many as the function has if that is less.
     pub vectors: u16,
     /// Share DMA memory with the process behind a vfio-user socket; otherwise it asks for every
     /// byte in messages.
@@ -131,7 +140,8 @@ impl HostPlatform {
         let registers = region(pci::BAR_REGISTERS, true).context("cannot map the registers")?;
         let doorbells = region(pci::BAR_DOORBELLS, options.map_doorbells);
         let doorbells = doorbells.context("cannot map the doorbells")?;
-        let vectors = options.vectors.clamp(1, pci::MSIX_VECTORS);
+        let most = msix_vectors(&*bus).context("cannot read the MSI-X capability")?;
+        let vectors = options.vectors.clamp(1, most);
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let interrupts: Result<Vec<_>, _> = (0..vectors).map(|_| eventfd(0, flags)).collect();
         let interrupts = interrupts.context("cannot create event files")?;
@@ -237,6 +247,31 @@ fn enable_bus_master(bus: &dyn Bus) -> io::Result<()> {
     bus.read(REGION_CONFIG, COMMAND, &mut command)?;
     let command = u16::from_le_bytes(command) | COMMAND_MEMORY | COMMAND_MASTER;
     bus.write(REGION_CONFIG, COMMAND, &command.to_le_bytes())
+}
+
+/// How many MSI-X vectors the function has, by its capability (PCI Express Base 6.0, section 7.7.2).
+fn msix_vectors(bus: &dyn Bus) -> io::Result<u16> {
+    let word = |offset: u8| {
+        let mut bytes = [0; 2];
+        let read = bus.read(REGION_CONFIG, offset.into(), &mut bytes);
+        read.map(|()| u16::from_le_bytes(bytes))
+    };
+    let [mut at, _] = word(FIRST_CAPABILITY)?.to_le_bytes();
+    // A list that is longer than there is room for capabilities of 4 bytes leads in a circle.
+    for _ in 0..48 {
+        at &= !3;
+        if at < HEADER_END {
+            break;
+        }
+        let [id, next] = word(at)?.to_le_bytes();
+        if id == MSIX {
+            let control = word(at.saturating_add(2))?;
+            return Ok((control & MSIX_TABLE_SIZE) + 1);
+        }
+        at = next;
+    }
+    let missing = "the function has no MSI-X capability";
+    Err(io::Error::new(io::ErrorKind::InvalidData, missing))
 }
 
 /// Lets the vectors signal the files, if there are interrupts.

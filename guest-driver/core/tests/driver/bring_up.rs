@@ -3,7 +3,7 @@
 use vrnic_driver::abi::registers;
 use vrnic_driver::{Config, Driver, Error, Health};
 
-use crate::fake::World;
+use crate::fake::{Device, World};
 use crate::{Bench, region, up};
 
 #[track_caller]
@@ -26,6 +26,17 @@ fn probe_brings_the_function_up_and_remove_takes_everything_back() {
     driver.remove().expect("remove");
     assert_eq!(world.buffers(), 0);
     assert_eq!(world.with(|device| device.state), 0);
+}
+
+#[test]
+fn one_vector_serves_all_queues() {
+    let world = World::new();
+    world.with(|device| device.vectors = 1);
+    let driver = Driver::probe(world.platform(), Config::default()).expect("probe");
+    assert_eq!(driver.completion_vectors(), 1);
+    let vectors = |device: &mut Device| device.eqs.values().map(|eq| eq.vector).collect();
+    let vectors: Vec<u16> = world.with(vectors);
+    assert_eq!(vectors, [0, 0], "asynchronous events, completions");
 }
 
 #[test]

@@ -106,6 +106,8 @@ pub(crate) struct Device {
     pub(crate) gone: bool,
     pub(crate) asleep: bool,
     pub(crate) capabilities: Capabilities,
+    /// MSI-X vectors that it serves.
+    pub(crate) vectors: u16,
     pub(crate) ignore_resets: bool,
     pub(crate) hold_commands: bool,
     pub(crate) refuse: Option<u16>,
@@ -138,6 +140,7 @@ impl World {
             next_qpn: 0x100,
             next_srqn: 0x500,
             capabilities: Capabilities::all(),
+            vectors: 64,
             ..Device::default()
         };
         Self {
@@ -307,6 +310,7 @@ impl Device {
             gone: self.gone,
             asleep: self.asleep,
             capabilities: self.capabilities,
+            vectors: self.vectors,
             refuse: self.refuse,
             ..Self::default()
         };

@@ -5,7 +5,7 @@ use vrnic_driver::abi::admin::{
     ObjectOutput, ObjectReference, OutputBuffer, QpType, ReregisterMr, Status,
 };
 use vrnic_driver::abi::object::{DeviceAttributes, PortAttributes, QpAttributes, QpMask, QpState};
-use vrnic_driver::abi::registers::{self, Capabilities};
+use vrnic_driver::abi::registers;
 
 use crate::fake::{Device, Owner, Qp, Ring};
 
@@ -16,9 +16,10 @@ pub(crate) fn body<T: bytemuck::Pod>(command: &Command) -> T {
     bytemuck::pod_read_unaligned(&bytemuck::bytes_of(&command.body)[..size_of::<T>()])
 }
 
-fn attributes(capabilities: Capabilities) -> DeviceAttributes {
+fn attributes(device: &Device) -> DeviceAttributes {
     DeviceAttributes {
-        capabilities: capabilities.bits(),
+        capabilities: device.capabilities.bits(),
+        vectors: device.vectors.into(),
         log_max_send_blocks: 10,
         log_max_receive_entries: 10,
         log_max_cq_entries: 12,
@@ -114,7 +115,7 @@ impl Device {
         let object = body::<ObjectReference>(command).object;
         match opcode {
             AdminOpcode::Nop => {}
-            AdminOpcode::QueryDevice => self.output(&body(command), &attributes(self.capabilities)),
+            AdminOpcode::QueryDevice => self.output(&body(command), &attributes(self)),
             AdminOpcode::QueryPort => {
                 let port = PortAttributes {
                     gid_entries: 16,
@@ -178,6 +179,7 @@ impl Device {
     }
 
     fn create_eq(&mut self, body: &CreateEq) -> (u64, u64) {
+        assert!(body.vector < self.vectors, "no such vector");
         let number = self.number();
         self.know(&body.buffer, "EQ", number);
         let ring = Ring {
