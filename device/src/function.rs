@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 
 use vrnic_abi::{doorbell, pci as abi};
 use vrnic_firmware::nic::{FunctionConfig, FunctionId};
+use vrnic_firmware::resource::Quota;
 use vrnic_vfio_user::device::RegionAccess;
 use vrnic_vfio_user::wire::irq::{INFO_EVENTFD, INFO_NORESIZE};
 use vrnic_vfio_user::{
@@ -94,6 +95,8 @@ pub struct Options {
     pub family: Family,
     /// Identity towards the network and the bus.
     pub config: FunctionConfig,
+    /// How much it may have.
+    pub quota: Quota,
     /// Let clients map doorbell pages; if not, every doorbell is trapped.
     pub map_doorbells: bool,
 }
@@ -125,7 +128,7 @@ impl Function {
             Arc::clone(&registers),
             msix.handle(),
         );
-        let id = engine.add_function(host, options.config)?;
+        let id = engine.add_function(host, options.config, options.quota)?;
         let restart = Restart {
             engine: engine.clone(),
             function: id,

@@ -67,6 +67,37 @@ fn write_control(msix: &mut Msix, vector: u64, value: u32) {
     msix.write(TABLE + 16 * vector + 12, &value.to_le_bytes());
 }
 
+// how many there are
+
+#[test]
+fn a_client_finds_the_number_that_was_set_before_it_came() {
+    let mut msix = Msix::new(LAYOUT);
+    let handle = msix.handle();
+    assert_eq!(msix.vectors(), 70);
+    assert!(!handle.set_vectors(0) && !handle.set_vectors(71));
+    assert!(handle.set_vectors(2));
+    assert_eq!(msix.attach(), 2);
+    assert!(!handle.set_vectors(3), "it has seen them");
+    let fd = connect(&mut msix, 1);
+    handle.raise(1);
+    assert_eq!(signals(&fd), 1);
+    let (_ours, theirs) = eventfd_pair();
+    let beyond = msix.set_eventfd(2, Some(theirs));
+    assert_eq!(beyond, Err(MsixError::NoSuchVector));
+    assert_eq!(msix.set_masked(2, true), Err(MsixError::NoSuchVector));
+    // The table ends after them.
+    msix.write(TABLE, &[0xff; 48]);
+    let mut entries = [0xa5; 48];
+    msix.read(TABLE, &mut entries);
+    assert_eq!(entries[16..20], [0xfc, 0xff, 0xff, 0xff]);
+    assert_eq!(entries[32..], [0; 16]);
+    msix.detach();
+    assert!(handle.set_vectors(70));
+    assert_eq!(msix.attach(), 70);
+    msix.read(TABLE, &mut entries);
+    assert_eq!(entries[44..], [1, 0, 0, 0], "as after a reset");
+}
+
 // table
 
 #[test]

@@ -259,6 +259,25 @@ fn a_function_that_contradicts_itself_is_refused() {
     );
 }
 
+#[test]
+fn the_number_of_vectors_is_no_state_that_a_reset_changes() {
+    let mut config = space();
+    let control = standard(&config, 0x11) + 2;
+    assert_eq!(read16(&config, control), 63);
+    for vectors in [0, 2049] {
+        assert_eq!(config.set_vectors(vectors), Err(ConfigError::Msix));
+        assert_eq!(read16(&config, control), 63);
+    }
+    config.set_vectors(3).unwrap();
+    set16(&mut config, control, 0xffff);
+    assert_eq!(read16(&config, control), 0xc002, "enabled, all masked");
+    for kind in [ResetKind::FunctionLevel, ResetKind::PowerOn] {
+        let _ = config.reset(kind);
+        assert_eq!(read16(&config, control), 2, "{kind:?}");
+    }
+    assert_eq!(standard_capabilities(&config).len(), 3);
+}
+
 // capabilities
 
 #[test]

@@ -12,9 +12,11 @@ use std::str::FromStr;
 use anyhow::{Context, Error, anyhow};
 use clap::Args;
 use vrnic_firmware::nic::FunctionConfig;
+use vrnic_firmware::resource::Quota;
 use vrnic_firmware::types::Mac;
 use vrnic_vfio_user::{Listener, Server};
 
+use super::quota::Limits;
 use super::serve::Failure;
 use crate::control::Roster;
 use crate::control::names::Text;
@@ -44,6 +46,12 @@ pub struct FunctionArguments {
     #[arg(long, value_name = "N", conflicts_with = "socket")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_VFS)))]
     vfs: Option<u16>,
+
+    /// How much each virtual function may have, for example qps=64,mrs=1024,vectors=4: of qps, cqs,
+    /// srqs, eqs, pds, xrcds, mrs, mws, ahs, pages (entries of page lists), uars (doorbell pages) and
+    /// vectors (MSI-X). What is not given is as much as there can be. `vrnic ctl quota` changes it.
+    #[arg(long, value_name = "LIMIT,…", requires = "vfs")]
+    vf_quota: Option<Limits>,
 
     /// Folder of the sockets of --vfs; it must exist. The current one by default.
     #[arg(long, value_name = "DIR")]
@@ -88,6 +96,8 @@ struct Planned {
 pub(super) struct Plan {
     functions: Vec<Planned>,
     mac: Mac,
+    /// What each virtual function may have.
+    vf_quota: Quota,
     /// The sockets in one line.
     summary: String,
 }
@@ -115,6 +125,7 @@ impl Plan {
             summary: summary(&functions),
             functions,
             mac,
+            vf_quota: arguments.vf_quota.clone().unwrap_or_default().quota(),
         })
     }
 
@@ -159,6 +170,10 @@ impl Plan {
                     number: planned.number,
                     mac: count_up(self.mac, index),
                     mtu: MTU,
+                },
+                quota: match planned.kind {
+                    Kind::Physical { .. } => Quota::default(),
+                    Kind::Virtual => self.vf_quota,
                 },
                 map_doorbells,
             };

@@ -5,6 +5,7 @@
 
 mod ctl;
 mod functions;
+mod quota;
 mod serve;
 
 use std::process::ExitCode;

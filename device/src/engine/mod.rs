@@ -28,6 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smallvec::SmallVec;
 use vrnic_firmware::impair;
 use vrnic_firmware::nic::{FunctionConfig, FunctionId, Nic, NicConfig, Progress};
+use vrnic_firmware::resource::Quota;
 use vrnic_firmware::types::Time;
 
 use crate::capture::Tap;
@@ -70,6 +71,8 @@ pub enum Message {
         host: Box<FunctionHost>,
         /// Its identity.
         config: FunctionConfig,
+        /// How much it may have.
+        quota: Quota,
         /// Gets the name by which other messages call it, or `None` if there is no room.
         reply: Sender<Option<FunctionId>>,
     },
@@ -163,12 +166,14 @@ impl EngineHandle {
         &self,
         host: FunctionHost,
         config: FunctionConfig,
+        quota: Quota,
     ) -> io::Result<FunctionId> {
         let (reply, answer) = channel();
         let host = Box::new(host);
         self.send(Message::AddFunction {
             host,
             config,
+            quota,
             reply,
         });
         let refused = || io::Error::other("the engine has ended, or has no room for a function");
@@ -441,9 +446,13 @@ impl Engine {
             Message::AddFunction {
                 host,
                 config,
+                quota,
                 reply,
             } => {
                 let added = self.nic.add_function(*host, config);
+                if let Some(Err(error)) = added.map(|id| self.nic.set_quota(id, quota)) {
+                    log::error!("a function has no quota: {error}");
+                }
                 self.observe(added);
                 let _ = reply.send(added);
             }

@@ -226,6 +226,7 @@ fn help_names_every_option_and_version_is_the_packages() {
     for word in [
         "--socket",
         "--vfs",
+        "--vf-quota",
         "--dir",
         "--link",
         "--capture",
@@ -250,7 +251,7 @@ fn help_names_every_option_and_version_is_the_packages() {
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("--"))
         .collect();
-    assert_eq!(listed.len(), 11, "{listed:?}");
+    assert_eq!(listed.len(), 12, "{listed:?}");
 }
 
 // --- socket files

@@ -11,7 +11,8 @@
 //! * [`cli`]: arguments, signals, files left behind;
 //! * [`modes`]: the same data by every way that a command line can choose;
 //! * [`impair`]: a link that is bad on purpose;
-//! * [`control`], [`control_hostile`]: the control socket, and its bad clients.
+//! * [`control`], [`control_hostile`]: the control socket, and its bad clients;
+//! * [`policy`], [`quota`]: what an operator allows functions, while they work.
 //!
 //! Support: [`process`] starts and ends processes, [`endpoint`] moves data with the driver,
 //! [`foreign`] runs the driver on the `vfio_user` crate's client, [`raw`] writes messages by hand,
@@ -39,5 +40,6 @@ mod lifecycle;
 mod modes;
 mod policy;
 mod process;
+mod quota;
 mod raw;
 mod traffic;

@@ -7,6 +7,7 @@
 
 mod client;
 mod policy;
+mod quota;
 mod show;
 mod table;
 
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use client::Client;
 pub(super) use client::Failure;
 use policy::PolicyArguments;
+use quota::QuotaArguments;
 
 /// Arguments of `vrnic ctl`.
 #[derive(Args, Debug)]
@@ -62,6 +64,8 @@ enum Command {
     },
     /// Show the rules of a function's port of the switch, or change those that are given.
     Policy(PolicyArguments),
+    /// Show what functions have of what they may have, or change what a function may have.
+    Quota(QuotaArguments),
     /// Show the link, or switch the port on or off.
     Link {
         /// What the port is to be.
@@ -180,6 +184,7 @@ impl<W: Write> Session<W> {
                 None => self.print("query-policy", policy.which(), show::policy),
                 Some(change) => self.print("set-policy", change, show::nothing),
             },
+            Command::Quota(quota) => self.quota(quota),
             Command::Link { state: None } => self.print("query-link", json!({}), show::link),
             Command::Link { state: Some(state) } => {
                 let up = matches!(state, UpDown::Up);
@@ -260,6 +265,31 @@ impl<W: Write> Session<W> {
         for number in numbers.filter_map(|one| one.get("function")) {
             self.title(&format!("function {number}"))?;
             self.print("query-counters", json!({"function": number}), show)?;
+        }
+        Ok(())
+    }
+
+    fn quota(&mut self, quota: &QuotaArguments) -> Result<(), Failure> {
+        if let Some(function) = quota.function {
+            return match quota.change(function) {
+                None => self.print("query-quota", json!({"function": function}), quota::one),
+                Some(change) => self.print("set-quota", change, show::nothing),
+            };
+        }
+        let functions = self.client.execute("query-functions", &json!({}))?.value;
+        let numbers = functions.as_array().into_iter().flatten();
+        let mut all = Vec::new();
+        for number in numbers.filter_map(|one| one.get("function")) {
+            let which = json!({"function": number});
+            let answer = self.client.execute("query-quota", &which)?;
+            if self.json {
+                writeln!(self.out, "{}", answer.text)?;
+            } else {
+                all.push(answer.value);
+            }
+        }
+        if !self.json {
+            self.out.write_all(quota::all(&all).as_bytes())?;
         }
         Ok(())
     }

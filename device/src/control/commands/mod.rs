@@ -14,6 +14,7 @@ mod functions;
 mod objects;
 mod policy;
 mod port;
+mod quota;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     QueryCounters(counters::QueryCounters),
     QueryPolicy(OneFunction),
     SetPolicy(policy::SetPolicy),
+    QueryQuota(OneFunction),
+    SetQuota(quota::SetQuota),
     QueryLink,
     SetLink(port::SetLink),
     QueryImpair,
@@ -105,6 +108,8 @@ const TABLE: &[(&str, Read)] = &[
     }),
     ("query-policy", |a| arguments(a).map(Command::QueryPolicy)),
     ("set-policy", |a| arguments(a).map(Command::SetPolicy)),
+    ("query-quota", |a| arguments(a).map(Command::QueryQuota)),
+    ("set-quota", |a| arguments(a).map(Command::SetQuota)),
     ("query-link", |a| none(a, Command::QueryLink)),
     ("set-link", |a| arguments(a).map(Command::SetLink)),
     ("query-impair", |a| none(a, Command::QueryImpair)),
@@ -171,6 +176,8 @@ impl Command {
             Self::QueryCounters(query) => counters::show(world, &query, promise),
             Self::QueryPolicy(which) => policy::show(world, &which, promise),
             Self::SetPolicy(change) => policy::set(world, change, promise),
+            Self::QueryQuota(which) => quota::show(world, &which, promise),
+            Self::SetQuota(change) => quota::set(world, &change, promise),
             Self::QueryLink => port::show(world, promise),
             Self::SetLink(change) => port::set(world, &change, promise),
             Self::QueryImpair => port::show_impairment(world, promise),
