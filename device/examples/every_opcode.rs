@@ -25,7 +25,7 @@ const RANGE: RemoteRange = RemoteRange {
 fn main() -> Result<()> {
     let file = std::env::args_os().nth(1).context("name a file")?;
     let mut capture = Capture::create(FilePath::new(&file))?;
-    let mut tap = capture.tap("every opcode");
+    let mut tap = capture.tap(&["every opcode"]);
     let mut count = 0;
     for path in paths() {
         for pdu in pdus() {
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
             ensure!(written.is_ok(), "{pdu:?} is not written: {written:?}");
             let read = parse(&frame).map(|received| received.pdu);
             ensure!(read == Ok(pdu), "{pdu:?} is read as {read:?}");
-            tap.record(Direction::Sent, &frame);
+            tap.record(0, Direction::Sent, &frame);
             count += 1;
         }
     }

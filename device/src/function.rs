@@ -87,7 +87,7 @@ pub struct Attachment {
 /// How a function is to look.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What log lines call it.
+    /// What log lines and captures call it.
     pub name: String,
     /// Physical, or the next virtual function of its family.
     pub kind: Kind,
@@ -158,6 +158,12 @@ impl Function {
             memory: control,
             attachment: Attachment::default(),
         })
+    }
+
+    /// What log lines and captures call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its name on the engine.

@@ -113,7 +113,7 @@ fn a_capture_reads_back_as_it_was_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.pcapng");
     let mut capture = Capture::create(&path).unwrap();
-    let mut tap = capture.tap("port0");
+    let mut tap = capture.tap(&["port0"]);
     let mut expected = vec![
         Block::Section,
         Block::Interface {
@@ -131,7 +131,7 @@ fn a_capture_reads_back_as_it_was_recorded() {
         } else {
             (Direction::Sent, 2)
         };
-        tap.record_at(time, direction, &frame);
+        tap.record_at(time, 0, direction, &frame);
         expected.push(Block::Packet {
             interface: 0,
             time,
@@ -154,7 +154,7 @@ fn record_many(mut tap: Tap, count: u32) -> u64 {
     let mut frame = [0xA5; 1500];
     for n in 0..count {
         frame[..4].copy_from_slice(&n.to_le_bytes());
-        tap.record(Direction::Sent, &frame);
+        tap.record(0, Direction::Sent, &frame);
     }
     tap.lost()
 }
@@ -165,7 +165,7 @@ fn every_frame_is_in_the_file_or_counted_as_lost() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.pcapng");
     let mut capture = Capture::create(&path).unwrap();
-    let taps = ["a", "b"].map(|name| capture.tap(name));
+    let taps = ["a", "b"].map(|name| capture.tap(&[name]));
     let lost: Vec<u64> = std::thread::scope(|scope| {
         let threads = taps.map(|tap| scope.spawn(|| record_many(tap, COUNT)));
         threads.map(|thread| thread.join().unwrap()).into()
@@ -202,8 +202,8 @@ fn what_was_flushed_is_in_the_file_while_the_tap_lives() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.pcapng");
     let mut capture = Capture::create(&path).unwrap();
-    let mut tap = capture.tap("port0");
-    tap.record_at(1, Direction::Sent, &[0xA5; 60]);
+    let mut tap = capture.tap(&["port0"]);
+    tap.record_at(1, 0, Direction::Sent, &[0xA5; 60]);
     tap.flush();
     tap.flush();
     capture.finish().unwrap();
@@ -218,7 +218,7 @@ fn what_was_flushed_is_in_the_file_while_the_tap_lives() {
         }]
     );
     // A tap that outlives its capture does no harm.
-    (0..100_000).for_each(|_| tap.record(Direction::Sent, &[0; 60]));
+    (0..100_000).for_each(|_| tap.record(0, Direction::Sent, &[0; 60]));
     tap.flush();
 }
 
@@ -226,8 +226,8 @@ fn what_was_flushed_is_in_the_file_while_the_tap_lives() {
 fn a_frame_that_no_link_carries_is_counted_as_lost() {
     let dir = tempfile::tempdir().unwrap();
     let mut capture = Capture::create(&dir.path().join("x.pcapng")).unwrap();
-    let mut tap = capture.tap("port0");
-    tap.record(Direction::Sent, &vec![0; MAX_FRAME + 1]);
+    let mut tap = capture.tap(&["port0"]);
+    tap.record(0, Direction::Sent, &vec![0; MAX_FRAME + 1]);
     assert_eq!(tap.lost(), 1);
 }
 
@@ -237,8 +237,8 @@ fn a_full_disk_is_reported_at_the_end() {
         Ok(capture) => capture,
         Err(_) => return, // already the first block is refused
     };
-    let mut tap = capture.tap("port0");
-    tap.record(Direction::Sent, &[0; 60]);
+    let mut tap = capture.tap(&["port0"]);
+    tap.record(0, Direction::Sent, &[0; 60]);
     drop(tap);
     assert!(capture.finish().is_err());
 }

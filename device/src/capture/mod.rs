@@ -1,8 +1,8 @@
-//! Packet captures: what an RNIC's port sends and receives, as a pcapng file.
+//! Packet captures: what the ports of an RNIC send and receive, as a pcapng file.
 //!
 //! A [`Capture`] is one file and the thread that writes it. Each engine has a
-//! [`Tap`] of its own, which is an interface in the file, and hands it every frame
-//! with its direction. A tap formats the frame into a chunk of memory and gives full
+//! [`Tap`] of its own, with one interface in the file or several, and hands it every
+//! frame with its interface and direction. A tap formats the frame into a chunk of memory and gives full
 //! chunks to the writer through a bounded channel; the writer gives them back
 //! empty. The engine never waits and never allocates: when the writer falls behind
 //! and all of a tap's chunks are on their way, frames are left out and counted, and
@@ -15,6 +15,7 @@ mod pcapng;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -32,12 +33,15 @@ const CHUNKS: usize = 16;
 /// Messages on their way to the writer.
 const QUEUE: usize = 64;
 
-/// Which way a frame went, as the port sees it.
+/// Mode of a file that a capture makes: it has what guests send each other.
+pub const MODE: u32 = 0o600;
+
+/// Which way a frame went, as whoever has the interface sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From the link.
+    /// It came in.
     Received,
-    /// To the link.
+    /// It went out.
     Sent,
 }
 
@@ -60,12 +64,15 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Creates the file, replacing an earlier one, and starts its writer.
+    /// Creates the file, for its owner only, or replaces what is in an earlier one, and starts its
+    /// writer.
     ///
     /// # Errors
     /// What the file system or the thread start says.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Self::begin(File::create(path)?)
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(MODE);
+        Self::begin(options.open(path)?)
     }
 
     /// Begins a capture in an empty file.
@@ -87,22 +94,25 @@ impl Capture {
         })
     }
 
-    /// A tap for one engine; `name` is what the file calls its interface.
-    pub fn tap(&mut self, name: &str) -> Tap {
+    /// A tap for one engine, with interfaces that the file calls by these names.
+    pub fn tap(&mut self, names: &[&str]) -> Tap {
         let (home, empty) = sync_channel(CHUNKS + 1);
         let mut description = Chunk {
             bytes: Vec::with_capacity(CHUNK),
             home: home.clone(),
         };
-        pcapng::interface(&mut description.bytes, name);
+        for name in names {
+            pcapng::interface(&mut description.bytes, name);
+        }
         for _ in 1..CHUNKS {
             let _ = home.try_send(Chunk {
                 bytes: Vec::with_capacity(CHUNK),
                 home: home.clone(),
             });
         }
-        let interface = self.interfaces;
-        self.interfaces += 1;
+        let first = self.interfaces;
+        // CAST: there are fewer functions than 65536.
+        self.interfaces += names.len() as u32;
         // Ahead of everything that will refer to it. The writer lives as long as we.
         let _ = self.queue.send(Message::Chunk(description));
         Tap {
@@ -110,9 +120,8 @@ impl Capture {
             empty,
             home,
             chunk: None,
-            interface,
-            seen: 0,
-            lost: 0,
+            first,
+            interfaces: vec![Tally::default(); names.len()],
         }
     }
 
@@ -162,27 +171,39 @@ pub struct Tap {
     empty: Receiver<Chunk>,
     home: SyncSender<Chunk>,
     chunk: Option<Chunk>,
-    interface: u32,
+    /// What the file calls its first interface.
+    first: u32,
+    interfaces: Vec<Tally>,
+}
+
+/// Frames of an interface.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
     seen: u64,
     lost: u64,
 }
 
 impl Tap {
-    /// Adds a frame, stamped with the time of day. Longer than [`MAX_FRAME`] it is
-    /// left out and counted.
-    pub fn record(&mut self, direction: Direction, frame: &[u8]) {
-        self.record_at(now(), direction, frame);
+    /// Adds a frame of one of its interfaces, counted from 0, stamped with the time of day. Longer
+    /// than [`MAX_FRAME`] it is left out and counted.
+    pub fn record(&mut self, interface: usize, direction: Direction, frame: &[u8]) {
+        self.record_at(now(), interface, direction, frame);
     }
 
     /// Adds a frame with a time in nanoseconds since 1970.
-    pub fn record_at(&mut self, time: u64, direction: Direction, frame: &[u8]) {
-        self.seen += 1;
+    pub fn record_at(&mut self, time: u64, interface: usize, direction: Direction, frame: &[u8]) {
         let fits = frame.len() <= MAX_FRAME && self.make_room(pcapng::packet_bytes(frame.len()));
+        let Some(tally) = self.interfaces.get_mut(interface) else {
+            return;
+        };
+        tally.seen += 1;
         match &mut self.chunk {
             Some(chunk) if fits => {
-                pcapng::packet(&mut chunk.bytes, self.interface, time, direction, frame);
+                // CAST: as in `Capture::tap`.
+                let id = self.first + interface as u32;
+                pcapng::packet(&mut chunk.bytes, id, time, direction, frame);
             }
-            _ => self.lost += 1,
+            _ => tally.lost += 1,
         }
     }
 
@@ -221,7 +242,7 @@ impl Tap {
 
     /// Frames that are missing in the file.
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.interfaces.iter().map(|tally| tally.lost).sum()
     }
 
     /// Whether the chunk, or another one in its place, holds `bytes` more.
@@ -244,7 +265,10 @@ impl Drop for Tap {
             bytes: Vec::new(),
             home: self.home.clone(),
         });
-        pcapng::statistics(&mut last.bytes, self.interface, now(), self.seen, self.lost);
+        let now = now();
+        for (id, tally) in (self.first..).zip(&self.interfaces) {
+            pcapng::statistics(&mut last.bytes, id, now, tally.seen, tally.lost);
+        }
         let _ = self.queue.send(Message::Chunk(last)); // fails after `finish`
     }
 }

@@ -8,7 +8,7 @@ use vrnic_firmware::impair::{self, Impairment};
 use vrnic_firmware::nic::Nic;
 
 use super::port::Detour;
-use crate::capture::Tap;
+use super::recording::Recording;
 use crate::host::FunctionHost;
 use crate::link::{Link, LinkCounters};
 
@@ -59,10 +59,18 @@ impl Inside<'_> {
         self.detour().set_cut(!on);
     }
 
-    /// Records frames from now on; returns what recorded them before.
+    /// Records something else from now on, or nothing; returns what was recorded before.
     #[must_use]
-    pub fn set_tap(&mut self, tap: Option<Tap>) -> Option<Tap> {
-        self.detour().set_tap(tap)
+    pub fn record(&mut self, recording: Option<Recording>) -> Option<Recording> {
+        let before = self.detour().record(None);
+        for function in before.iter().flat_map(Recording::functions) {
+            self.nic.set_mirror(function, false);
+        }
+        for function in recording.iter().flat_map(Recording::functions) {
+            self.nic.set_mirror(function, true);
+        }
+        self.detour().record(recording);
+        before
     }
 
     /// Changes what happens to frames that enter the wire from now on.

@@ -15,6 +15,7 @@ mod notice;
 mod patience;
 mod port;
 mod processors;
+mod recording;
 mod waker;
 
 use std::collections::VecDeque;
@@ -41,6 +42,7 @@ use patience::Patience;
 pub use patience::SPIN;
 use port::{Detour, NoWire, Port};
 use processors::Processors;
+pub use recording::Recording;
 pub use waker::Waker;
 
 /// Frames taken from the link in one step.
@@ -213,7 +215,7 @@ impl EngineThread {
         let (sender, messages) = channel();
         let engine = Engine {
             nic: Nic::new(config),
-            detour: Detour::new(cable.tap, &cable.impairment),
+            detour: Detour::new(cable.tap.map(Recording::of_port), &cable.impairment),
             link: cable.link,
             messages,
             changing: VecDeque::new(),
@@ -342,9 +344,11 @@ impl Engine {
         let Self {
             nic, link, detour, ..
         } = self;
-        let mut deliver = |frame: &[u8]| nic.receive(now, frame, &mut NoWire);
+        let mut deliver = |frame: &[u8], wire: &mut NoWire<'_>| nic.receive(now, frame, wire);
         let received = match detour {
-            None => link.receive(RECEIVE_BUDGET, &mut deliver),
+            None => link.receive(RECEIVE_BUDGET, &mut |frame| {
+                deliver(frame, &mut NoWire::default());
+            }),
             Some(detour) => link.receive(RECEIVE_BUDGET, &mut |frame| {
                 detour.receive(now, frame, &mut deliver);
             }),

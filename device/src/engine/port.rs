@@ -10,20 +10,26 @@
 //! The impairment is a part of the wire, so a capture shows what this NIC sent, lost frames too,
 //! and what it got. A port that was switched off cuts the wire: what is on it then is lost. Frames
 //! between functions of this NIC do not reach the wire; a capture shows them, and nothing impairs
-//! them.
+//! them. A capture of functions is on their side of the NIC, which hands it frames while it sends and
+//! while it receives.
 //!
 //! All of it can change between two steps of the engine. A wire that replaces another one takes over
 //! the frames that are on that, so they arrive when they would have.
 
-use vrnic_firmware::host::Wire;
+use vrnic_firmware::host::{MirrorSide, Wire};
 use vrnic_firmware::impair::{self, Impairment};
+use vrnic_firmware::nic::FunctionId;
 use vrnic_firmware::types::Time;
 
-use crate::capture::{Direction, Tap};
+use super::recording::Recording;
+use crate::capture::Direction;
 use crate::link::{Link, MAX_FRAME};
 
 /// Frames that leave an impairment in one call: more than one step of the engine lets in.
 const BUDGET: usize = 1024;
+
+/// Takes a frame that has arrived, and what to send with meanwhile.
+pub(super) type Deliver<'a> = dyn FnMut(&[u8], &mut NoWire<'_>) + 'a;
 
 /// The transmit side of the port during one step.
 pub(super) struct Port<'a> {
@@ -34,7 +40,7 @@ pub(super) struct Port<'a> {
 
 /// What stands between the NIC and its link.
 pub(super) struct Detour {
-    tap: Option<Tap>,
+    recording: Option<Recording>,
     transmit: Option<Impairment>,
     receive: Option<Impairment>,
     /// Where a frame is built, because it must be seen once more after that.
@@ -49,9 +55,9 @@ pub(super) struct Detour {
 
 impl Detour {
     /// The way past a capture and a bad wire; `None` if there is neither.
-    pub(super) fn new(tap: Option<Tap>, wire: &impair::Spec) -> Option<Self> {
+    pub(super) fn new(recording: Option<Recording>, wire: &impair::Spec) -> Option<Self> {
         let mut detour = Self::straight();
-        detour.set_tap(tap);
+        detour.record(recording);
         detour.impair(wire);
         (!detour.is_straight()).then_some(detour)
     }
@@ -59,7 +65,7 @@ impl Detour {
     /// A way with nothing in between yet.
     pub(super) fn straight() -> Self {
         Self {
-            tap: None,
+            recording: None,
             transmit: None,
             receive: None,
             staging: vec![0; MAX_FRAME],
@@ -71,12 +77,13 @@ impl Detour {
 
     /// Whether there is nothing in between, so that frames can as well go without it.
     pub(super) fn is_straight(&self) -> bool {
-        self.tap.is_none() && self.transmit.is_none() && self.receive.is_none() && !self.cut
+        let impaired = self.transmit.is_some() || self.receive.is_some();
+        self.recording.is_none() && !impaired && !self.cut
     }
 
-    /// Changes where frames are recorded, and returns where they were before.
-    pub(super) fn set_tap(&mut self, tap: Option<Tap>) -> Option<Tap> {
-        std::mem::replace(&mut self.tap, tap)
+    /// Changes what is recorded, and returns what was before.
+    pub(super) fn record(&mut self, recording: Option<Recording>) -> Option<Recording> {
+        std::mem::replace(&mut self.recording, recording)
     }
 
     /// Changes what happens to frames that enter the wire from now on.
@@ -127,23 +134,20 @@ impl Detour {
     }
 
     /// Takes a frame from the link; calls `deliver` at once if nothing impairs it.
-    pub(super) fn receive(&mut self, now: Time, frame: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+    pub(super) fn receive(&mut self, now: Time, frame: &[u8], deliver: &mut Deliver<'_>) {
         if self.cut {
             self.cut_off += 1;
             return;
         }
         match &mut self.receive {
             Some(impairment) => impairment.handle(now, frame),
-            None => {
-                record(&mut self.tap, Direction::Received, frame);
-                deliver(frame);
-            }
+            None => arrive(&mut self.recording, frame, deliver),
         }
     }
 
     /// Calls `deliver` with the frames that have come through the impairment; returns whether there
     /// were any.
-    pub(super) fn deliver_due(&mut self, now: Time, deliver: &mut dyn FnMut(&[u8])) -> bool {
+    pub(super) fn deliver_due(&mut self, now: Time, deliver: &mut Deliver<'_>) -> bool {
         let Some(impairment) = &mut self.receive else {
             return false;
         };
@@ -155,8 +159,7 @@ impl Detour {
             if self.cut {
                 self.cut_off += 1;
             } else {
-                record(&mut self.tap, Direction::Received, frame);
-                deliver(frame);
+                arrive(&mut self.recording, frame, deliver);
             }
             impairment.pop();
         }
@@ -200,8 +203,8 @@ impl Detour {
 
     /// Hands what the capture has to the file.
     pub(super) fn flush(&mut self) {
-        if let Some(tap) = &mut self.tap {
-            tap.flush();
+        if let Some(recording) = &mut self.recording {
+            recording.flush();
         }
     }
 
@@ -217,7 +220,7 @@ impl Detour {
 
     fn commit(&mut self, link: &mut dyn Link, now: Time, length: usize) {
         let frame = self.staging.get(..length).unwrap_or_default();
-        record(&mut self.tap, Direction::Sent, frame);
+        crossed(&mut self.recording, Direction::Sent, frame);
         if self.cut {
             self.cut_off += 1;
             return;
@@ -234,16 +237,22 @@ impl Detour {
     }
 }
 
-fn record(tap: &mut Option<Tap>, direction: Direction, frame: &[u8]) {
-    if let Some(tap) = tap {
-        tap.record(direction, frame);
+fn crossed(recording: &mut Option<Recording>, direction: Direction, frame: &[u8]) {
+    if let Some(recording) = recording {
+        recording.crossed(direction, frame);
     }
+}
+
+/// A frame has arrived.
+fn arrive(recording: &mut Option<Recording>, frame: &[u8], deliver: &mut Deliver<'_>) {
+    crossed(recording, Direction::Received, frame);
+    deliver(frame, &mut NoWire(recording.as_mut()));
 }
 
 impl Drop for Detour {
     /// Says what the user could not see otherwise.
     fn drop(&mut self) {
-        let lost = self.tap.as_ref().map_or(0, Tap::lost);
+        let lost = self.recording.as_ref().map_or(0, Recording::lost);
         if lost != 0 {
             log::warn!("the capture lacks {lost} frames: the disk was too slow");
         }
@@ -294,20 +303,40 @@ impl Wire for Port<'_> {
 
     fn looped(&mut self, frame: &[u8]) {
         if let Some(detour) = &mut self.detour {
-            record(&mut detour.tap, Direction::Sent, frame);
+            crossed(&mut detour.recording, Direction::Sent, frame);
+        }
+    }
+
+    fn mirrored(&mut self, function: FunctionId, side: MirrorSide, frame: &[u8]) {
+        if let Some(recording) = self.detour.as_mut().and_then(|d| d.recording.as_mut()) {
+            recording.passed(function, side, frame);
         }
     }
 }
 
-/// No port: received frames are handled, and what they make necessary is sent in the next step.
-pub(super) struct NoWire;
+/// No port: received frames are handled, and what they make necessary is sent in the next step. What
+/// functions get meanwhile is recorded all the same.
+#[derive(Default)]
+pub(super) struct NoWire<'a>(Option<&'a mut Recording>);
 
-impl Wire for NoWire {
+impl Wire for NoWire<'_> {
     fn reserve(&mut self, _length: usize) -> Option<&mut [u8]> {
         None
     }
 
     fn commit(&mut self, _length: usize) {}
+
+    fn looped(&mut self, frame: &[u8]) {
+        if let Some(recording) = &mut self.0 {
+            recording.crossed(Direction::Sent, frame);
+        }
+    }
+
+    fn mirrored(&mut self, function: FunctionId, side: MirrorSide, frame: &[u8]) {
+        if let Some(recording) = &mut self.0 {
+            recording.passed(function, side, frame);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -432,7 +461,7 @@ mod tests {
     fn received_frames_come_when_they_are_due() {
         let mut detour = detour("rx:delay=1us,dup=100%");
         let mut got = Vec::new();
-        let mut deliver = |frame: &[u8]| got.push(frame.to_vec());
+        let mut deliver = |frame: &[u8], _: &mut NoWire<'_>| got.push(frame.to_vec());
         detour.receive(Time(0), &frame(1), &mut deliver);
         detour.receive(Time(5), &frame(2), &mut deliver);
         assert!(!detour.deliver_due(Time(999), &mut deliver));
@@ -451,8 +480,8 @@ mod tests {
         assert!(send(&mut detour, &mut link, Time(0), 1));
         assert_eq!(link.sent, [frame(1)]);
         let mut got = 0;
-        detour.receive(Time(0), &frame(2), &mut |_| got += 1);
-        assert!(!detour.deliver_due(Time(0), &mut |_| {}));
+        detour.receive(Time(0), &frame(2), &mut |_, _| got += 1);
+        assert!(!detour.deliver_due(Time(0), &mut |_, _| {}));
         assert_eq!(got, 0);
     }
 
@@ -469,7 +498,7 @@ mod tests {
         link.room = 9;
         let mut got = Vec::new();
         assert!(send(&mut detour, &mut link, Time(0), 1));
-        detour.receive(Time(0), &frame(2), &mut |_| panic!("too early"));
+        detour.receive(Time(0), &frame(2), &mut |_, _| panic!("too early"));
         detour.impair(&spec("drop=100%"));
         assert!(send(&mut detour, &mut link, Time(1), 3));
         detour.impair(&impair::Spec::default());
@@ -479,13 +508,13 @@ mod tests {
         assert!(detour.send_due(Time(2), &mut link));
         assert_eq!(link.sent, [frame(4)]);
         assert!(detour.send_due(Time(1000), &mut link));
-        assert!(detour.deliver_due(Time(1000), &mut |frame| got.push(frame.to_vec())));
+        assert!(detour.deliver_due(Time(1000), &mut |frame, _| got.push(frame.to_vec())));
         assert_eq!(
             (&link.sent[1..], &got[..]),
             (&[frame(1)][..], &[frame(2)][..])
         );
         assert!(!detour.send_due(Time(1001), &mut link));
-        assert!(!detour.deliver_due(Time(1001), &mut |_| {}));
+        assert!(!detour.deliver_due(Time(1001), &mut |_, _| {}));
         assert!(detour.is_straight());
     }
 
@@ -494,7 +523,7 @@ mod tests {
         let (mut detour, mut link) = (detour("delay=1us"), Narrow::default());
         link.room = 9;
         assert!(send(&mut detour, &mut link, Time(0), 1));
-        let mut lost = |_: &[u8]| panic!("the wire is cut");
+        let mut lost = |_: &[u8], _: &mut NoWire<'_>| panic!("the wire is cut");
         detour.receive(Time(0), &frame(2), &mut lost);
         detour.set_cut(true);
         assert!(send(&mut detour, &mut link, Time(1), 3), "no back-pressure");

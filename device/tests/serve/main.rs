@@ -13,6 +13,8 @@
 //! * [`impair`]: a link that is bad on purpose;
 //! * [`control`], [`control_hostile`]: the control socket, and its bad clients;
 //! * [`policy`], [`quota`]: what an operator allows functions, while they work.
+//! * [`mirror`]: captures of functions; [`stations`]: the table of the switch;
+//! * [`control`], [`control_hostile`]: the control socket, and its bad clients.
 //!
 //! Support: [`process`] starts and ends processes, [`endpoint`] moves data with the driver,
 //! [`foreign`] runs the driver on the `vfio_user` crate's client, [`raw`] writes messages by hand,
@@ -37,6 +39,7 @@ mod frames;
 mod hostile;
 mod impair;
 mod lifecycle;
+mod mirror;
 mod modes;
 mod policy;
 mod process;

@@ -22,7 +22,8 @@ const PEER: &str = "vrnic-softroce";
 /// Our programs, built.
 pub(crate) struct Programs {
     init: PathBuf,
-    guest: PathBuf,
+    /// Drives a vrnic: in a guest, or on this machine at a socket.
+    pub guest: PathBuf,
     /// Does to a guest's RDMA device whatever a process may.
     pub torment: PathBuf,
     /// The RNIC itself.

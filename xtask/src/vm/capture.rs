@@ -1,16 +1,21 @@
 //! Captures, judged by a dissector that nobody here wrote.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::Prepared;
+use crate::guest::programs::Programs;
 use crate::host::lock::Lock;
 use crate::host::root::Roots;
 use crate::host::tools;
+use crate::process::Background;
 use crate::{paths, process};
 
 /// Dissectors that guess, from a few bytes, that a payload is theirs. Ours is random data: what they
@@ -33,6 +38,9 @@ const NO_CHECKSUM: &str = "udp.ignore_ipv6_zero_checksum:TRUE";
 
 /// RoCEv2 with anything in it that tshark calls malformed, or an error of its own.
 const BAD: &str = "_ws.malformed || _ws.expert.severity == error";
+
+/// How long a vrnic takes to make its sockets at most.
+const READY: Duration = Duration::from_secs(30);
 
 /// Opcodes of the reliable services: all but those that are reserved.
 const RELIABLE: [RangeInclusive<u8>; 3] = [0x00..=0x14, 0x16..=0x17, 0x1c..=0x1d];
@@ -86,6 +94,63 @@ pub(crate) fn every_opcode() -> Result<()> {
         ensure!(
             found == all_opcodes(),
             "{layer}: the dissector found {found:02x?}"
+        );
+    }
+    Ok(())
+}
+
+/// Two virtual functions of one process exchange data directly while what passes their ports is
+/// captured; looks whether tshark finds what each sent at the other one, and nothing malformed.
+pub(crate) fn functions(prepared: &Prepared) -> Result<()> {
+    let dir = paths::vm().join("run").join("capture-functions");
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir)?;
+    let Programs { vrnic, guest, .. } = &prepared.programs;
+    let command = |program: &Path, arguments: &str| {
+        let mut command = Command::new(program);
+        command.args(arguments.split(' ')).current_dir(&dir);
+        command
+    };
+    let ctl = |what: &str| process::output(&mut command(vrnic, &format!("ctl --control c {what}")));
+    let log = File::create(dir.join("vrnic.log"))?;
+    let mut serve = command(vrnic, "serve --vfs 2 --control c");
+    let mut serve = Background::start(serve.stderr(log))?;
+    serve.wait_for_file(&dir.join("c"), Instant::now() + READY)?;
+    ctl("capture start vfs.pcapng --function 1 --function 2")?;
+    let end = |role, number| {
+        let arguments = "--peer-channel peer --max-size 70000";
+        let arguments = format!("demo --socket vf{number}.sock --role {role} {arguments}");
+        command(guest, &arguments)
+    };
+    let mut other = Background::start(end("b", 1).stdout(Stdio::null()))?;
+    process::output(&mut end("a", 0))?;
+    let status = other.child().wait()?;
+    ensure!(status.success(), "vrnic-guest ended: {status}");
+    ctl("capture stop")?;
+    serve.terminate()?;
+    let file = dir.join("vfs.pcapng");
+    check(&file)?;
+    let tshark = tshark()?;
+    // In 1, out 2, as `epb_flags` say it.
+    let packets = |interface: &str, direction: u8| {
+        let filter = format!(
+            "infiniband && frame.interface_name == \"{interface}\" \
+             && frame.packet_flags_direction == {direction}"
+        );
+        list(
+            &tshark,
+            &file,
+            &filter,
+            &["-T", "fields", "-e", "infiniband.bth.psn"],
+        )
+    };
+    for (from, to) in [("vf0", "vf1"), ("vf1", "vf0")] {
+        let (sent, received) = (packets(from, 2)?, packets(to, 1)?);
+        ensure!(
+            !sent.is_empty() && sent == received,
+            "{from} sent {} packets, {to} got {}",
+            sent.lines().count(),
+            received.lines().count()
         );
     }
     Ok(())

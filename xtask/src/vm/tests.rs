@@ -47,6 +47,10 @@ pub(crate) const ALL: &[Test] = &[
     ("vm: demo, its capture without a malformed packet", demo),
     ("tshark reads every opcode of every service", every_opcode),
     (
+        "tshark reads a capture of functions that exchange data directly",
+        capture::functions,
+    ),
+    (
         "vm: Linux Soft-RoCE exchanges data with a vrnic",
         softroce::test,
     ),

@@ -108,6 +108,11 @@ enum CaptureCommand {
     Start {
         /// The file.
         file: PathBuf,
+        /// Instead, every frame that this function sends or gets, as it is in the network, also what
+        /// moves directly between functions. Can be given more than once: the file has an interface
+        /// for each.
+        #[arg(long = "function", value_name = "N")]
+        functions: Vec<u16>,
     },
     /// Complete the file.
     Stop,
@@ -305,9 +310,12 @@ impl<W: Write> Session<W> {
     fn capture(&mut self, command: Option<&CaptureCommand>) -> Result<(), Failure> {
         match command {
             None => self.print("query-capture", json!({}), show::capture),
-            Some(CaptureCommand::Start { file }) => {
-                let file = absolute(file)?;
-                self.print("capture-start", json!({"file": file}), show::nothing)
+            Some(CaptureCommand::Start { file, functions }) => {
+                let mut start = json!({"file": absolute(file)?});
+                if let (Value::Object(start), false) = (&mut start, functions.is_empty()) {
+                    start.insert("functions".to_owned(), json!(functions));
+                }
+                self.print("capture-start", start, show::nothing)
             }
             Some(CaptureCommand::Stop) => {
                 self.print("capture-stop", json!({}), show::ended_capture)

@@ -245,9 +245,12 @@ pub(super) fn link(answer: &Value) -> String {
 }
 
 pub(super) fn capture(answer: &Value) -> String {
-    match answer.get("file") {
-        Some(file) => format!("{}\n", plain(file)),
-        None => "no capture is being made\n".to_owned(),
+    match (answer.get("file"), answer.get("functions")) {
+        (Some(file), None) => format!("{}\n", plain(file)),
+        (Some(file), Some(functions)) => {
+            format!("{} of functions {}\n", plain(file), plain(functions))
+        }
+        (None, _) => "no capture is being made\n".to_owned(),
     }
 }
 
