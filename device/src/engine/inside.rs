@@ -6,6 +6,7 @@
 
 use vrnic_firmware::impair::{self, Impairment};
 use vrnic_firmware::nic::Nic;
+use vrnic_firmware::types::Time;
 
 use super::port::Detour;
 use super::recording::Recording;
@@ -20,6 +21,7 @@ pub struct Inside<'a> {
     pub(super) detour: &'a mut Option<Detour>,
     pub(super) enabled: &'a mut bool,
     pub(super) cut_off: u64,
+    pub(super) now: Time,
 }
 
 /// The port and its link.
@@ -40,6 +42,12 @@ pub struct PortState {
 }
 
 impl Inside<'_> {
+    /// The time, as the NIC has it.
+    #[must_use]
+    pub const fn now(&self) -> Time {
+        self.now
+    }
+
     /// The port and its link.
     #[must_use]
     pub fn port(&self) -> PortState {

@@ -483,6 +483,7 @@ impl Engine {
                 detour: &mut self.detour,
                 enabled: &mut self.enabled,
                 cut_off: self.cut_off,
+                now,
             }),
             Message::Observe(observer) => self.observer = Some(observer),
             Message::Stop => self.stopped = true,

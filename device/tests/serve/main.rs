@@ -45,4 +45,5 @@ mod policy;
 mod process;
 mod quota;
 mod raw;
+mod stations;
 mod traffic;

@@ -14,7 +14,7 @@ use super::route::{PathKey, Way};
 use super::stations::{PortName, Station, StationRefused};
 use super::{FunctionId, Nic};
 use crate::host::Host;
-use crate::types::Mac;
+use crate::types::{Mac, Time};
 use crate::wire::Received;
 
 impl<H: Host> Nic<H> {
@@ -115,7 +115,7 @@ impl<H: Host> Nic<H> {
     /// good: it is not learned elsewhere, and no function takes its address.
     ///
     /// # Errors
-    /// If there are too many, the address is that of a group, or there is no such port.
+    /// Why it cannot be there; nothing changes then.
     pub fn add_station(
         &mut self,
         vlan: u16,
@@ -128,7 +128,10 @@ impl<H: Host> Nic<H> {
             PortName::Link => true,
         };
         if !exists {
-            return Err(StationRefused);
+            return Err(StationRefused::Port);
+        }
+        if switch.is_own(mac) {
+            return Err(StationRefused::Own);
         }
         // Who may have an address depends on it.
         switch.ports.change();
@@ -142,9 +145,10 @@ impl<H: Host> Nic<H> {
         switch.stations.unfix(vlan, mac)
     }
 
-    /// The stations that the switch knows besides the functions' own addresses.
-    pub fn stations(&self) -> impl Iterator<Item = Station> + '_ {
-        self.shared.addresses.switch.stations.iter()
+    /// The stations that the switch knows besides the functions' own addresses, by address and VLAN, from
+    /// the first at or after `from` on.
+    pub fn stations(&self, now: Time, from: (Mac, u16)) -> impl Iterator<Item = Station> + '_ {
+        self.shared.addresses.switch.stations.walk(now, from)
     }
 
     /// Whether a packet from the link to function `to` has the source of a function, which counts it

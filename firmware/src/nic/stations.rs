@@ -11,6 +11,7 @@
 //! where those for unknown stations go.
 
 use alloc::collections::BTreeMap;
+use core::ops::RangeInclusive;
 
 use super::FunctionId;
 use crate::types::{Mac, Time};
@@ -44,15 +45,46 @@ pub struct Station {
     pub mac: Mac,
     /// The port that it stands behind.
     pub port: PortName,
-    /// The operator put it there.
-    pub fixed: bool,
-    /// When it was last seen, if it was learned.
-    pub seen: Time,
+    /// When it was last seen, if it was learned; the operator put it there otherwise.
+    pub seen: Option<Time>,
 }
 
-/// The operator's stations leave no room for one more, or the address is that of a group.
+impl Station {
+    /// Its place in the order of a walk.
+    #[must_use]
+    pub const fn key(&self) -> (Mac, u16) {
+        (self.mac, self.vlan)
+    }
+}
+
+/// Why the operator cannot put a station somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StationRefused;
+pub enum StationRefused {
+    /// The address is that of a group.
+    Group,
+    /// It is a function's own address, which stays where it is.
+    Own,
+    /// There are [`FIXED`] of them.
+    Full,
+    /// There is no such port.
+    Port,
+}
+
+impl core::fmt::Display for StationRefused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Group => f.write_str("the address is that of a group"),
+            Self::Own => f.write_str("the address is a function's own"),
+            Self::Full => write!(f, "there are {FIXED} static stations already"),
+            Self::Port => f.write_str("there is no such function"),
+        }
+    }
+}
+
+impl core::error::Error for StationRefused {}
+
+/// An address and its VLAN, in this order, so that an address is found in all of them.
+type Key = (Mac, u16);
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -63,8 +95,8 @@ struct Place {
 /// The table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stations {
-    learned: BTreeMap<(u16, Mac), Place>,
-    fixed: BTreeMap<(u16, Mac), PortName>,
+    learned: BTreeMap<Key, Place>,
+    fixed: BTreeMap<Key, PortName>,
     /// Learned stations of each port.
     counts: BTreeMap<PortName, usize>,
     now: Time,
@@ -80,7 +112,7 @@ impl Stations {
 
     /// The port that a station stands behind.
     pub(super) fn locate(&self, vlan: u16, mac: Mac) -> Option<PortName> {
-        let at = (vlan, mac);
+        let at = (mac, vlan);
         if let Some(port) = self.fixed.get(&at) {
             return Some(*port);
         }
@@ -90,19 +122,19 @@ impl Stations {
 
     /// Whether the operator has put an address behind another port.
     pub(super) fn is_fixed_elsewhere(&self, mac: Mac, port: PortName) -> bool {
-        let elsewhere = |((_, m), p): (&(u16, Mac), &PortName)| *m == mac && *p != port;
-        self.fixed.iter().any(elsewhere)
+        let mut fixed = self.fixed.range(everywhere(mac));
+        fixed.any(|(_, place)| *place != port)
     }
 
-    /// Whether an address stands behind another port in some VLAN. It is a search of the whole table.
+    /// Whether an address stands behind another port in some VLAN.
     pub(super) fn is_seen_elsewhere(&self, mac: Mac, port: PortName) -> bool {
-        let mut learned = self.learned.iter();
-        learned.any(|((_, m), place)| *m == mac && place.port != port && !self.is_aged(place))
+        let mut learned = self.learned.range(everywhere(mac));
+        learned.any(|(_, place)| place.port != port && !self.is_aged(place))
     }
 
     /// A frame of a station came from `port`.
     pub(super) fn learn(&mut self, vlan: u16, mac: Mac, port: PortName) {
-        let at = (vlan, mac);
+        let at = (mac, vlan);
         if mac.is_group() || self.fixed.contains_key(&at) {
             return;
         }
@@ -118,7 +150,7 @@ impl Stations {
         }
     }
 
-    fn insert(&mut self, at: (u16, Mac), port: PortName) {
+    fn insert(&mut self, at: Key, port: PortName) {
         if !self.has_room(port) {
             self.sweep();
             if !self.has_room(port) {
@@ -135,7 +167,7 @@ impl Stations {
         self.learned.len() < LEARNED && (port == PortName::Link || count < LEARNED_OF_FUNCTION)
     }
 
-    fn forget(&mut self, at: (u16, Mac)) {
+    fn forget(&mut self, at: Key) {
         let Some(place) = self.learned.remove(&at) else {
             return;
         };
@@ -168,7 +200,7 @@ impl Stations {
     }
 
     fn is_aged(&self, place: &Place) -> bool {
-        self.now.0.saturating_sub(place.seen.0) >= AGEING
+        is_aged(place, self.now)
     }
 
     /// Forgets what was learned from a port.
@@ -191,10 +223,12 @@ impl Stations {
         mac: Mac,
         port: PortName,
     ) -> Result<(), StationRefused> {
-        let at = (vlan, mac);
-        let full = self.fixed.len() >= FIXED && !self.fixed.contains_key(&at);
-        if full || mac.is_group() {
-            return Err(StationRefused);
+        let at = (mac, vlan);
+        if mac.is_group() {
+            return Err(StationRefused::Group);
+        }
+        if self.fixed.len() >= FIXED && !self.fixed.contains_key(&at) {
+            return Err(StationRefused::Full);
         }
         self.forget(at);
         self.fixed.insert(at, port);
@@ -203,38 +237,58 @@ impl Stations {
 
     /// Ends that; whether there was such a station.
     pub(super) fn unfix(&mut self, vlan: u16, mac: Mac) -> bool {
-        self.fixed.remove(&(vlan, mac)).is_some()
+        self.fixed.remove(&(mac, vlan)).is_some()
     }
 
-    /// All stations, the operator's first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Station> + '_ {
-        let fixed = self.fixed.iter().map(|((vlan, mac), port)| Station {
-            vlan: *vlan,
-            mac: *mac,
-            port: *port,
-            fixed: true,
-            seen: Time::default(),
-        });
-        let known = self
-            .learned
-            .iter()
-            .filter(|(_, place)| !self.is_aged(place));
-        fixed.chain(known.map(|((vlan, mac), place)| Station {
-            vlan: *vlan,
-            mac: *mac,
-            port: place.port,
-            fixed: false,
-            seen: place.seen,
-        }))
+    /// All stations at a time, by address and VLAN, from the first at or after `from` on. A walk over
+    /// the table can end anywhere and go on later: what stays in it is met once.
+    pub(super) fn walk(&self, now: Time, from: Key) -> impl Iterator<Item = Station> + '_ {
+        let fixed = self.fixed.range(from..);
+        let mut fixed = fixed.map(|(at, port)| station(*at, *port, None)).peekable();
+        let learned = self.learned.range(from..);
+        let learned = learned.filter(move |(_, place)| !is_aged(place, now));
+        let learned = learned.map(|(at, place)| station(*at, place.port, Some(place.seen)));
+        let mut learned = learned.peekable();
+        core::iter::from_fn(move || match (fixed.peek(), learned.peek()) {
+            (Some(one), Some(other)) if one.key() < other.key() => fixed.next(),
+            (_, Some(_)) => learned.next(),
+            (_, None) => fixed.next(),
+        })
+    }
+}
+
+/// An address in all VLANs.
+const fn everywhere(mac: Mac) -> RangeInclusive<Key> {
+    (mac, 0)..=(mac, u16::MAX)
+}
+
+fn is_aged(place: &Place, now: Time) -> bool {
+    now.0.saturating_sub(place.seen.0) >= AGEING
+}
+
+fn station((mac, vlan): Key, port: PortName, seen: Option<Time>) -> Station {
+    Station {
+        vlan,
+        mac,
+        port,
+        seen,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     const ONE: PortName = PortName::Function(FunctionId(1));
     const TWO: PortName = PortName::Function(FunctionId(2));
+
+    impl Stations {
+        fn count(&self) -> usize {
+            self.walk(self.now, (Mac([0; 6]), 0)).count()
+        }
+    }
 
     fn mac(n: usize) -> Mac {
         let [.., a, b] = (n as u32).to_be_bytes();
@@ -254,9 +308,9 @@ mod tests {
         assert_eq!(stations.locate(5, mac(1)), Some(PortName::Link));
         stations.set_time(Time(AGEING));
         assert_eq!(stations.locate(5, mac(1)), None);
-        assert_eq!(stations.iter().count(), 1);
+        assert_eq!(stations.count(), 1);
         stations.flush(ONE);
-        assert_eq!(stations.iter().count(), 0);
+        assert_eq!(stations.count(), 0);
     }
 
     #[test]
@@ -270,7 +324,10 @@ mod tests {
         assert_eq!(stations.locate(0, mac(1)), Some(ONE));
         assert!(stations.is_fixed_elsewhere(mac(1), TWO));
         assert!(!stations.is_fixed_elsewhere(mac(1), ONE));
-        assert_eq!(stations.fix(0, Mac::BROADCAST, ONE), Err(StationRefused));
+        assert_eq!(
+            stations.fix(0, Mac::BROADCAST, ONE),
+            Err(StationRefused::Group)
+        );
         assert!(stations.unfix(0, mac(1)) && !stations.unfix(0, mac(1)));
         stations.fix(0, mac(1), ONE).unwrap();
         stations.remove_port(ONE);
@@ -284,11 +341,11 @@ mod tests {
         for n in 0..2 * LEARNED_OF_FUNCTION {
             stations.learn(0, mac(n), ONE);
         }
-        assert_eq!(stations.iter().count(), LEARNED_OF_FUNCTION + 1);
+        assert_eq!(stations.count(), LEARNED_OF_FUNCTION + 1);
         for n in 10_000..10_000 + 2 * LEARNED {
             stations.learn(0, mac(n), PortName::Link);
         }
-        assert_eq!(stations.iter().count(), LEARNED);
+        assert_eq!(stations.count(), LEARNED);
         assert_eq!(stations.locate(0, mac(60_000)), Some(TWO));
         // A station that moves to a port without room is nowhere.
         stations.learn(0, mac(60_000), ONE);
@@ -296,7 +353,38 @@ mod tests {
         // There is room again when they have aged.
         stations.set_time(Time(AGEING));
         stations.learn(0, mac(3), ONE);
-        assert_eq!(stations.iter().count(), 1);
+        assert_eq!(stations.count(), 1);
         assert_eq!(stations.locate(0, mac(3)), Some(ONE));
+    }
+
+    #[test]
+    fn a_walk_in_portions_meets_every_station_once() {
+        let mut stations = Stations::default();
+        for n in 0..40 {
+            // VLANs and addresses in another order than that of the table.
+            let (vlan, mac) = ((n % 3) as u16, mac(977 * (40 - n) % 1000));
+            if n % 4 == 0 {
+                stations.fix(vlan, mac, TWO).unwrap();
+            } else {
+                stations.learn(vlan, mac, ONE);
+            }
+        }
+        let all: Vec<_> = stations.walk(Time(0), (Mac([0; 6]), 0)).collect();
+        assert_eq!(all.len(), 40);
+        assert!(all.is_sorted_by_key(Station::key));
+        let fixed = all.iter().filter(|station| station.seen.is_none());
+        assert_eq!(fixed.clone().count(), 10);
+        assert!(fixed.clone().all(|station| station.port == TWO));
+        let (mut from, mut found) = ((Mac([0; 6]), 0), Vec::new());
+        loop {
+            let mut walk = stations.walk(Time(0), from);
+            found.extend(walk.by_ref().take(7));
+            let Some(next) = walk.next() else { break };
+            from = next.key();
+        }
+        assert_eq!(found, all);
+        // Time has passed without a frame.
+        let later = stations.walk(Time(AGEING), (Mac([0; 6]), 0));
+        assert_eq!(later.count(), 10);
     }
 }

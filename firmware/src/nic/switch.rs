@@ -89,6 +89,11 @@ impl Switch {
             .remove_port(PortName::Function(FunctionId(owner)));
     }
 
+    /// Whether an address is a function's own.
+    pub(super) fn is_own(&self, mac: Mac) -> bool {
+        self.own.contains_key(&mac)
+    }
+
     /// The function that a unicast address belongs to.
     #[must_use]
     pub fn owner(&self, mac: Mac) -> Option<u16> {

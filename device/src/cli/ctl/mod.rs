@@ -9,6 +9,7 @@ mod client;
 mod policy;
 mod quota;
 mod show;
+mod stations;
 mod table;
 
 use std::io::{self, ErrorKind, Write};
@@ -21,6 +22,7 @@ use client::Client;
 pub(super) use client::Failure;
 use policy::PolicyArguments;
 use quota::QuotaArguments;
+use stations::StationCommand;
 
 /// Arguments of `vrnic ctl`.
 #[derive(Args, Debug)]
@@ -66,6 +68,13 @@ enum Command {
     Policy(PolicyArguments),
     /// Show what functions have of what they may have, or change what a function may have.
     Quota(QuotaArguments),
+    /// List the stations that the switch knows behind its ports, besides the functions themselves.
+    Stations,
+    /// Put a station behind a port for good, or end that.
+    Station {
+        #[command(subcommand)]
+        command: StationCommand,
+    },
     /// Show the link, or switch the port on or off.
     Link {
         /// What the port is to be.
@@ -190,6 +199,11 @@ impl<W: Write> Session<W> {
                 Some(change) => self.print("set-policy", change, show::nothing),
             },
             Command::Quota(quota) => self.quota(quota),
+            Command::Stations => self.stations(),
+            Command::Station { command } => {
+                let (name, arguments) = command.request();
+                self.print(name, arguments, show::nothing)
+            }
             Command::Link { state: None } => self.print("query-link", json!({}), show::link),
             Command::Link { state: Some(state) } => {
                 let up = matches!(state, UpDown::Up);
@@ -250,6 +264,27 @@ impl<W: Write> Session<W> {
             if !self.json {
                 self.out.write_all(show::objects(*kind, &all).as_bytes())?;
             }
+        }
+        Ok(())
+    }
+
+    fn stations(&mut self) -> Result<(), Failure> {
+        let mut all = Vec::new();
+        let mut query = json!({});
+        loop {
+            let answer = self.client.execute("query-stations", &query)?;
+            if self.json {
+                writeln!(self.out, "{}", answer.text)?;
+            } else if let Some(Value::Array(stations)) = answer.value.get("stations") {
+                all.extend_from_slice(stations);
+            }
+            match answer.value.get("next") {
+                Some(next) => query = json!({"from": next}),
+                None => break,
+            }
+        }
+        if !self.json {
+            self.out.write_all(show::stations(&all).as_bytes())?;
         }
         Ok(())
     }

@@ -240,6 +240,24 @@ pub(super) fn policy(answer: &Value) -> String {
     lines(&list)
 }
 
+/// The table of the switch.
+pub(super) fn stations(stations: &[Value]) -> String {
+    let mut table = Table::with(["MAC", "VLAN", "PORT", "KIND", "AGE"]);
+    for station in stations {
+        let cell = |at: &str| station.pointer(at).map_or_else(String::new, plain);
+        let port = match station.pointer("/port/function") {
+            Some(number) => format!("function {}", plain(number)),
+            None => cell("/port"),
+        };
+        let fixed = station.get("static").and_then(Value::as_bool) == Some(true);
+        let kind = if fixed { "static" } else { "learned" };
+        let age = station.get("age").map(|age| format!("{} s", plain(age)));
+        let row = [cell("/mac"), cell("/vlan"), port, kind.to_owned()];
+        table.row(row.into_iter().chain([age.unwrap_or_default()]));
+    }
+    table.text()
+}
+
 pub(super) fn link(answer: &Value) -> String {
     lines(&list(answer))
 }
@@ -378,6 +396,22 @@ QP  TYPE  STATE  ERROR           PEER             PEER-QP  PD  SEND-CQ  RECV-CQ
             "not_roce   1\nrx_frames  3\ntx_frames  0\n"
         );
         assert_eq!(counters(&json!({})), "");
+    }
+
+    #[test]
+    fn stations_are_a_table() {
+        let answer = [
+            json!({"mac": "02:00:00:00:00:01", "vlan": 0, "port": "link", "static": false,
+                "age": 7}),
+            json!({"mac": "02:00:00:00:00:02", "vlan": 12, "port": {"function": 3},
+                "static": true}),
+        ];
+        let text = "\
+MAC                VLAN  PORT        KIND     AGE
+02:00:00:00:00:01     0  link        learned  7 s
+02:00:00:00:00:02    12  function 3  static
+";
+        assert_eq!(stations(&answer), text);
     }
 
     #[test]

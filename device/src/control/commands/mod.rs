@@ -15,6 +15,7 @@ mod objects;
 mod policy;
 mod port;
 mod quota;
+mod stations;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +60,9 @@ pub(crate) enum Command {
     SetPolicy(policy::SetPolicy),
     QueryQuota(OneFunction),
     SetQuota(quota::SetQuota),
+    QueryStations(stations::QueryStations),
+    AddStation(stations::AddStation),
+    RemoveStation(stations::Name),
     QueryLink,
     SetLink(port::SetLink),
     QueryImpair,
@@ -110,6 +114,13 @@ const TABLE: &[(&str, Read)] = &[
     ("set-policy", |a| arguments(a).map(Command::SetPolicy)),
     ("query-quota", |a| arguments(a).map(Command::QueryQuota)),
     ("set-quota", |a| arguments(a).map(Command::SetQuota)),
+    ("query-stations", |a| {
+        arguments(a).map(Command::QueryStations)
+    }),
+    ("add-station", |a| arguments(a).map(Command::AddStation)),
+    ("remove-station", |a| {
+        arguments(a).map(Command::RemoveStation)
+    }),
     ("query-link", |a| none(a, Command::QueryLink)),
     ("set-link", |a| arguments(a).map(Command::SetLink)),
     ("query-impair", |a| none(a, Command::QueryImpair)),
@@ -178,6 +189,9 @@ impl Command {
             Self::SetPolicy(change) => policy::set(world, change, promise),
             Self::QueryQuota(which) => quota::show(world, &which, promise),
             Self::SetQuota(change) => quota::set(world, &change, promise),
+            Self::QueryStations(query) => stations::list(world, &query, promise),
+            Self::AddStation(station) => stations::add(world, &station, promise),
+            Self::RemoveStation(station) => stations::remove(world, station, promise),
             Self::QueryLink => port::show(world, promise),
             Self::SetLink(change) => port::set(world, &change, promise),
             Self::QueryImpair => port::show_impairment(world, promise),
