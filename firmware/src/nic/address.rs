@@ -3,7 +3,7 @@
 //! GIDs and multicast groups are kept by the VLAN of the network, which a function behind an access
 //! port does not know. What a policy does not allow is not in these tables, so whoever finds an
 //! address here needs to ask for no rule: a packet cannot reach a function in a VLAN that it is not
-//! in. When rules change, all of a function's addresses are registered anew.
+//! in. When rules change, all addresses are looked through again (`review`).
 
 use alloc::collections::BTreeMap;
 
@@ -24,7 +24,8 @@ pub struct Addresses {
     pub switch: Switch,
     /// Multicast groups.
     pub(super) groups: Groups,
-    owners: BTreeMap<(u16, Gid), (u16, Mac)>,
+    /// Owners of GIDs by VLAN of the network, with the Ethernet address.
+    pub(super) owners: BTreeMap<(u16, Gid), (u16, Mac)>,
 }
 
 /// What of an address or a frame a policy does not allow.
@@ -142,7 +143,7 @@ impl Addresses {
 
     /// Whether the operator has given an address to others than function `owner`, or put it behind
     /// another port.
-    fn is_reserved(&self, owner: u16, mac: Mac) -> bool {
+    pub(super) fn is_reserved(&self, owner: u16, mac: Mac) -> bool {
         let port = PortName::Function(FunctionId(owner));
         self.switch.ports.has_listed_mac(owner, mac)
             || self.switch.stations.is_fixed_elsewhere(mac, port)
@@ -160,7 +161,7 @@ impl Addresses {
         self.switch.ports.change();
     }
 
-    /// Registers all addresses and memberships of function `owner` anew, as rules have changed. What
+    /// Registers all GIDs and memberships of function `owner` anew, as its rules have changed. What
     /// they do not allow, or what another function has taken meanwhile, is left out.
     pub(super) fn register_again<'a>(
         &mut self,

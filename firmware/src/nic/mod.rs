@@ -27,6 +27,7 @@ mod policy;
 mod port;
 mod ports;
 mod quota;
+mod review;
 mod route;
 mod rules;
 mod stations;
@@ -188,6 +189,8 @@ impl<H: Host> Nic<H> {
         self.forget(id.0);
         self.shared.addresses.switch.remove_station(id.0);
         self.functions.get_mut(usize::from(id.0))?.take();
+        // Its lists keep nobody off any more.
+        self.review(None);
         self.hosts.get_mut(usize::from(id.0))?.take()
     }
 

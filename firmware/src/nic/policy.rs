@@ -27,16 +27,17 @@ pub struct Policy {
     /// Which of what the function says of itself is checked.
     pub checks: SpoofChecks,
     /// Addresses that it may send from besides its own, with [`SpoofChecks::mac`]. No function that
-    /// does not list it, too, gets one of them from now on.
+    /// does not list one of them, too, has it.
     pub macs: Vec<Mac>,
     /// Addresses that RoCEv2 packets may come from, with [`SpoofChecks::gid`]; without a list, a GID
-    /// belongs to the first function that sets it. As with addresses, a list keeps others off.
+    /// belongs to the first function that sets it. As with addresses, a list keeps others off, and takes
+    /// it from who has it.
     pub gids: Option<Vec<Gid>>,
     /// It may see what is not for it, and take further addresses, also for its GIDs. Without trust, a
     /// GID can have an address that the function has a filter for, and promiscuous and
     /// all-multicast filters are accepted but take only what the switch sends to the function
     /// anyway, as with mlx5 and ixgbe, so that they work as soon as trust comes, and there is room
-    /// for [`UNTRUSTED_ADDRESSES`] further addresses.
+    /// for [`UNTRUSTED_ADDRESSES`] further addresses; filters for more, set with trust, wait for it, too.
     pub trusted: bool,
     /// The operator has chosen the function's address: without trust it takes no other.
     pub mac_assigned: bool,

@@ -62,6 +62,8 @@ pub(super) struct Ports {
     functions: Vec<Option<Port>>,
     /// The GIDs in the lists of all policies.
     listed: BTreeSet<Gid>,
+    /// The same of Ethernet addresses.
+    listed_macs: BTreeSet<Mac>,
     /// Rules of the link.
     pub(super) uplink: UplinkPolicy,
     generation: u64,
@@ -102,9 +104,7 @@ impl Ports {
     /// Whether the operator has listed an address for another function, and not for `function`.
     pub(super) fn has_listed_mac(&self, function: u16, mac: Mac) -> bool {
         let own = self.get(function);
-        let mut ports = self.functions.iter().flatten();
-        !own.is_some_and(|port| port.policy.macs.contains(&mac))
-            && ports.any(|port| port.policy.macs.contains(&mac))
+        self.listed_macs.contains(&mac) && !own.is_some_and(|port| port.policy.macs.contains(&mac))
     }
 
     /// Whether the operator has listed a GID for another function, and not for `function`.
@@ -114,9 +114,11 @@ impl Ports {
     }
 
     fn index(&mut self) {
-        let lists = self.functions.iter().flatten();
-        let lists = lists.filter_map(|port| port.policy.gids.as_ref());
-        self.listed = lists.flatten().copied().collect();
+        let policies = || self.functions.iter().flatten().map(|port| &port.policy);
+        let gids = policies().filter_map(|policy| policy.gids.as_ref());
+        self.listed = gids.flatten().copied().collect();
+        let macs = policies().flat_map(|policy| &policy.macs);
+        self.listed_macs = macs.copied().collect();
     }
 
     /// Exchanges the rules of a port, if there is one.
@@ -159,11 +161,6 @@ impl Ports {
     /// Whether a function may see what is not for it.
     pub(super) fn is_trusted(&self, function: u16) -> bool {
         self.get(function).is_some_and(|port| port.policy.trusted)
-    }
-
-    /// Whether a function may use an address.
-    pub(super) fn allows_mac(&self, function: u16, mac: Mac) -> bool {
-        self.get(function).is_some_and(|port| port.allows_mac(mac))
     }
 
     /// How a function sees packets to addresses that are registered for it.

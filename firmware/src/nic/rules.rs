@@ -1,7 +1,7 @@
 //! The operator's side of the switch: policies of functions, the link, stations.
 //!
 //! Rules change between two steps and hold from the next PDU or frame on. What was sent before is on
-//! its way. A function's addresses are registered anew under its new rules; queue pairs know nothing
+//! its way. Addresses are looked through again under the new rules (`review`); queue pairs know nothing
 //! of rules, so a connection that they still allow goes on, and one that they do not runs into
 //! its timeouts, as if a switch on the way had changed.
 
@@ -37,11 +37,7 @@ impl<H: Host> Nic<H> {
         let old = addresses.switch.ports.set_policy(id.0, policy);
         old.ok_or(PolicyError::Function)?;
         addresses.switch.stations.flush(PortName::Function(id));
-        let function = self.functions.get(usize::from(id.0));
-        if let Some(Some(function)) = function {
-            let objects = &function.objects;
-            addresses.register_again(id.0, objects.gids.iter(), objects.memberships.iter());
-        }
+        self.review(Some(id));
         let sees_link = self.shared.sees_link(id.0);
         if sees_link != saw_link {
             self.report_link(usize::from(id.0), sees_link);
@@ -133,16 +129,18 @@ impl<H: Host> Nic<H> {
         if switch.is_own(mac) {
             return Err(StationRefused::Own);
         }
+        let fixed = switch.stations.fix(vlan, mac, port);
         // Who may have an address depends on it.
-        switch.ports.change();
-        switch.stations.fix(vlan, mac, port)
+        self.review(None);
+        fixed
     }
 
     /// Removes a station that [`Self::add_station`] has put somewhere; whether there was one.
     pub fn remove_station(&mut self, vlan: u16, mac: Mac) -> bool {
-        let switch = &mut self.shared.addresses.switch;
-        switch.ports.change();
-        switch.stations.unfix(vlan, mac)
+        let stations = &mut self.shared.addresses.switch.stations;
+        let was_there = stations.unfix(vlan, mac);
+        self.review(None);
+        was_there
     }
 
     /// The stations that the switch knows besides the functions' own addresses, by address and VLAN, from

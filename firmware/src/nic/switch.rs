@@ -1,8 +1,8 @@
 //! The embedded switch: which functions and queue pairs an Ethernet frame is for.
 //!
 //! The functions of the NIC and its link are the ports of a switch. A unicast address belongs to one
-//! function: its own Ethernet address always, others as soon as it has a filter for them and its
-//! policy allows that. Other addresses stand where the operator has put them or where they were seen
+//! function: its own Ethernet address always, others as soon as it has a filter for them, and as long as
+//! rules allow that. Other addresses stand where the operator has put them or where they were seen
 //! last (`stations`). A frame to a known address goes to its port and nowhere else; one to a group
 //! goes to all other functions and the link; one to an unknown unicast address goes to the link, and
 //! to functions that are promiscuous. A frame never goes back to the function that sent it. All of
@@ -17,7 +17,7 @@
 //!
 //! Looking up costs a few searches by address and a look at each filter that may match.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
@@ -63,6 +63,9 @@ pub struct Switch {
     own: BTreeMap<Mac, u16>,
     /// Filters by addresses and function.
     shares: BTreeMap<(Wanted, u16), Vec<Share>>,
+    /// Unicast addresses, and functions that have filters for them without effect: rules do not allow
+    /// it (`review`).
+    idle: BTreeSet<(Mac, u16)>,
 }
 
 /// Filters that are alike and share, or one that does not.
@@ -104,8 +107,22 @@ impl Switch {
         station.or_else(|| {
             let filters = self.shares.range(everywhere(Wanted::Address(mac)));
             let mut owners = filters.map(|((_, owner), _)| *owner);
-            owners.find(|owner| self.ports.allows_mac(*owner, mac))
+            owners.find(|owner| !self.is_idle(*owner, mac))
         })
+    }
+
+    /// Whether the filters that a function has for a unicast address are without effect.
+    pub(super) fn is_idle(&self, owner: u16, mac: Mac) -> bool {
+        self.idle.contains(&(mac, owner))
+    }
+
+    /// Takes the effect from them, or gives it.
+    pub(super) fn set_idle(&mut self, owner: u16, mac: Mac, idle: bool) {
+        if idle {
+            self.idle.insert((mac, owner));
+        } else {
+            self.idle.remove(&(mac, owner));
+        }
     }
 
     /// The function that a unicast address belongs to in a VLAN.
@@ -147,8 +164,11 @@ impl Switch {
         }
     }
 
-    /// Adds filter `number` of function `owner`.
+    /// Adds filter `number` of function `owner`, which may have its address.
     pub fn add_filter(&mut self, owner: u16, number: u32, filter: &Filter) {
+        if let Wanted::Address(mac) = filter.wanted {
+            self.set_idle(owner, mac, false);
+        }
         let shares = self.shares.entry((filter.wanted, owner)).or_default();
         let member = (number, filter.qpn);
         self.ports.change();
@@ -173,6 +193,9 @@ impl Switch {
         shares.retain(|share| !share.members.is_empty());
         if shares.is_empty() {
             self.shares.remove(&at);
+            if let Wanted::Address(mac) = filter.wanted {
+                self.set_idle(owner, mac, false);
+            }
         }
         self.ports.change();
     }
@@ -180,6 +203,7 @@ impl Switch {
     /// Removes all filters of function `owner`, and what was learned behind it.
     pub fn remove_filters(&mut self, owner: u16) {
         self.shares.retain(|(_, function), _| *function != owner);
+        self.idle.retain(|(_, function)| *function != owner);
         self.stations.flush(PortName::Function(FunctionId(owner)));
         self.ports.change();
     }
@@ -247,10 +271,10 @@ impl Switch {
     }
 
     /// Whether a function gets a frame to no address of its own by a filter, as far as it is trusted
-    /// and may have the filter's address.
+    /// and has the filter's address.
     fn has_effect(&self, wanted: Wanted, owner: u16, destination: Mac) -> bool {
         match wanted {
-            Wanted::Address(mac) => mac.is_group() || self.ports.allows_mac(owner, mac),
+            Wanted::Address(mac) => !self.is_idle(owner, mac),
             Wanted::Broadcast => true,
             Wanted::AllMulticast | Wanted::Promiscuous => {
                 destination == Mac::BROADCAST || self.ports.is_trusted(owner)

@@ -99,6 +99,21 @@ impl Filters {
         addresses
     }
 
+    /// The same in the order of the filters' numbers.
+    #[must_use]
+    pub fn claims(&self) -> Vec<Mac> {
+        let mut claims = Vec::new();
+        for (_, filter) in self.0.iter() {
+            match filter.wanted {
+                Wanted::Address(mac) if !mac.is_group() && !claims.contains(&mac) => {
+                    claims.push(mac);
+                }
+                _ => {}
+            }
+        }
+        claims
+    }
+
     /// The filters by their numbers.
     #[must_use]
     pub const fn table(&self) -> &Table<Filter> {

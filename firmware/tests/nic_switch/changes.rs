@@ -1,9 +1,11 @@
 //! Rules change under traffic: nothing of what they allow is lost.
 
 use vrnic_abi::counter::Counter;
-use vrnic_firmware::nic::{LinkMode, Policy, UplinkPolicy};
+use vrnic_firmware::nic::{LinkMode, Policy, PortName, UplinkPolicy};
+use vrnic_firmware::types::Mac;
 
-use super::nic_bench::{Node, Random, gid};
+use super::nic_bench::net::WAYS;
+use super::nic_bench::{Node, Random, gid, mac};
 use super::rules::*;
 
 /// Some rules; those for nodes of the connection allow what it does.
@@ -102,6 +104,74 @@ fn a_change_holds_at_once() {
             connection.set(0, trunk(&[0]));
             connection.recovers(0);
             assert_eq!(connection.nodes[1].hw().bytes(at, 5000), bytes);
+        }
+    }
+}
+
+/// Nothing arrives from node 0, which is as if its address were nobody's.
+#[track_caller]
+fn stops(connection: &mut Connection) {
+    let before = connection.counter(1, Counter::RxWriteRequests);
+    connection.post(0, 3000);
+    connection.net.run();
+    let after = connection.counter(1, Counter::RxWriteRequests);
+    assert_eq!(after, before, "{:?}", connection.way);
+}
+
+/// A GID that the rules of another function take from its owner is the owner's again as soon as they do
+/// not: nobody has to set it again.
+#[test]
+fn a_gid_comes_back_with_the_rule_that_took_it() {
+    for mut connection in Connection::each() {
+        let third = Node::new(connection.net.of(0), 3);
+        for _ in 0..2 {
+            connection.works(0);
+            let lists = Policy {
+                gids: Some(vec![gid(1)]),
+                ..Policy::default()
+            };
+            set(connection.net.of(0), third.driver.id, lists);
+            stops(&mut connection);
+            set(connection.net.of(0), third.driver.id, Policy::default());
+            connection.recovers(0);
+            connection.works(1);
+        }
+        // With its lister, too, it comes back.
+        let lists = Policy {
+            gids: Some(vec![gid(1)]),
+            ..Policy::default()
+        };
+        set(connection.net.of(0), third.driver.id, lists);
+        stops(&mut connection);
+        connection.net.of(0).nic.remove_function(third.driver.id);
+        connection.recovers(0);
+    }
+}
+
+/// The same of a GID whose Ethernet address is not the function's own: it goes with trust, and with a
+/// station that the operator puts elsewhere.
+#[test]
+fn a_gid_comes_back_with_its_ethernet_address() {
+    const FURTHER: Mac = Mac([2, 0, 0, 4, 0, 1]);
+    for way in WAYS {
+        let entries = [gid_entry(gid(1), FURTHER, 0), gid_entry(gid(2), mac(2), 0)];
+        let mut connection = Connection::with(way, entries);
+        for _ in 0..2 {
+            connection.works(0);
+            let untrusted = Policy {
+                trusted: false,
+                ..Policy::default()
+            };
+            connection.set(0, untrusted);
+            stops(&mut connection);
+            connection.set(0, Policy::default());
+            connection.recovers(0);
+            let bench = connection.net.of(0);
+            bench.nic.add_station(0, FURTHER, PortName::Link).unwrap();
+            stops(&mut connection);
+            assert!(connection.net.of(0).nic.remove_station(0, FURTHER));
+            connection.recovers(0);
+            connection.works(1);
         }
     }
 }

@@ -142,12 +142,13 @@ fn rdma_from_a_forged_vlan_or_gid_is_dropped() {
     }
 }
 
-/// The list of GIDs, and GIDs of another function.
+/// The list of GIDs, and GIDs of another function, which it keeps as they are in its list, too.
 #[test]
 fn a_forged_gid_cannot_be_set() {
     let mut bench = Bench::default();
     let mut one = Driver::ready(&mut bench, 1);
-    let _two = Driver::ready(&mut bench, 2);
+    let two = Driver::ready(&mut bench, 2);
+    set(&mut bench, two.id, gid_checked(Some(&[gid(2)])));
     set(
         &mut bench,
         one.id,

@@ -222,3 +222,87 @@ fn a_listed_address_is_kept_for_whom_it_is_listed() {
     two.driver.ok(&mut bench, AdminOpcode::SetGid, &entry);
     assert_eq!(claim(&mut bench, &mut two, further(1)), Status::Success);
 }
+
+/// Whether a frame to an address reaches a station.
+fn hears(bench: &mut Bench, station: &mut Station, to: Mac) -> bool {
+    arrive(bench, &ethernet(to, STRANGER, 0x88b5, &[1; 80]));
+    let received = station.received();
+    if let Some((queue, ..)) = &received {
+        station.repost(&[*queue]);
+    }
+    received.is_some()
+}
+
+/// What a function took while it was trusted is not its own without trust, but for as many addresses as
+/// it could have taken then, and is again with trust, if nobody else has it.
+#[test]
+fn addresses_taken_with_trust_go_and_come_with_it() {
+    const MORE: usize = UNTRUSTED_ADDRESSES + 4;
+    let mut bench = Bench::default();
+    let mut one = Station::listening(&mut bench, 1);
+    let mut two = Station::listening(&mut bench, 2);
+    // It was in use on the link.
+    arrive(&mut bench, &ethernet(mac(2), further(1), 0x88b5, &[1; 80]));
+    assert!(two.received().is_some());
+    for n in 0..MORE {
+        assert_eq!(claim(&mut bench, &mut one, further(n)), Status::Success);
+    }
+    let has = |bench: &mut Bench, one: &mut Station| -> Vec<usize> {
+        (0..MORE)
+            .filter(|n| hears(bench, one, further(*n)))
+            .collect()
+    };
+    let all: Vec<_> = (0..MORE).collect();
+    assert_eq!(has(&mut bench, &mut one), all);
+    let first: Vec<_> = (0..=UNTRUSTED_ADDRESSES).filter(|n| *n != 1).collect();
+    for _ in 0..2 {
+        set(&mut bench, one.driver.id, untrusted());
+        assert_eq!(has(&mut bench, &mut one), first);
+        // Rules of others change nothing of that.
+        set(&mut bench, two.driver.id, trunk(&[0]));
+        assert_eq!(has(&mut bench, &mut one), first);
+        set(&mut bench, one.driver.id, Policy::default());
+        assert_eq!(has(&mut bench, &mut one), all);
+    }
+    set(&mut bench, one.driver.id, untrusted());
+    assert_eq!(
+        claim(&mut bench, &mut one, further(MORE)),
+        Status::NoResources
+    );
+    let taken = MORE - 1;
+    assert_eq!(claim(&mut bench, &mut two, further(taken)), Status::Success);
+    set(&mut bench, one.driver.id, Policy::default());
+    assert_eq!(has(&mut bench, &mut one), all[..taken]);
+    assert!(two.received().is_some(), "it stays where it is");
+    while two.received().is_some() {}
+    // It is free again when the rules of its owner forbid it.
+    let assigned = Policy {
+        mac_assigned: true,
+        ..untrusted()
+    };
+    set(&mut bench, two.driver.id, assigned);
+    assert_eq!(has(&mut bench, &mut one), all);
+    assert!(two.received().is_none());
+    // A list keeps others off what they have, too, and so does a station.
+    let lists = Policy {
+        macs: vec![further(3)],
+        ..Policy::default()
+    };
+    set(&mut bench, two.driver.id, lists);
+    let port = PortName::Function(two.driver.id);
+    bench.nic.add_station(0, further(5), port).unwrap();
+    let others: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|n| ![3, 5].contains(n))
+        .collect();
+    assert_eq!(has(&mut bench, &mut one), others);
+    assert_eq!(claim(&mut bench, &mut two, further(3)), Status::Success);
+    assert!(hears(&mut bench, &mut two, further(3)));
+    set(&mut bench, two.driver.id, Policy::default());
+    assert!(bench.nic.remove_station(0, further(5)));
+    let others: Vec<_> = all.iter().copied().filter(|n| *n != 3).collect();
+    assert_eq!(has(&mut bench, &mut one), others, "it is two's now");
+    bench.nic.remove_function(two.driver.id);
+    assert_eq!(has(&mut bench, &mut one), all);
+}
