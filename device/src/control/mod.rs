@@ -7,10 +7,11 @@
 //! * `session`: one connection without its socket;
 //! * `commands`: what can be asked for, one file a subject, and the [`World`] that it is done to;
 //! * `promise`: answers that come from the engine's thread; `events`: what is told without a request;
+//! * `rota`: whose turn it is;
 //! * [`Roster`], [`Recorder`]: the functions that are served, the capture that is being made.
 //!
 //! [`Control`] has the sockets. It lives in the control thread's loop beside those of guests, so it
-//! never waits, and does a bounded amount in a turn. Clients are hostile: there are at most
+//! never waits, and a turn takes [`TURN_TIME`]. Clients are hostile: there are at most
 //! [`MAX_CLIENTS`], each has a bounded message, a bounded output and one request under way.
 
 mod commands;
@@ -21,6 +22,7 @@ mod promise;
 mod protocol;
 mod recorder;
 mod roster;
+mod rota;
 mod session;
 
 use std::io::{ErrorKind, Read, Write};
@@ -28,6 +30,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mio::event::Event as Readiness;
 use mio::unix::SourceFd;
@@ -42,6 +45,7 @@ use promise::{ClientId, Promises};
 use protocol::Error;
 pub use recorder::Recorder;
 pub use roster::{Roster, Station};
+use rota::Rota;
 use session::{Next, Session};
 
 /// Clients at a time.
@@ -50,8 +54,12 @@ pub const MAX_CLIENTS: usize = 16;
 /// Tokens that [`Control`] needs: the listener's, and one a client.
 pub const TOKENS: usize = 1 + MAX_CLIENTS;
 
-/// Requests of a client, and new clients, that are handled in one turn.
-const TURN: usize = 8;
+/// New clients that are taken in one turn.
+const TURN_ACCEPTS: usize = 8;
+
+/// How long clients are served before guests on the same thread get their turn: this, and what one
+/// message of a client takes.
+const TURN_TIME: Duration = Duration::from_millis(1);
 
 /// Bytes read at once.
 const PORTION: usize = 16 << 10;
@@ -73,12 +81,14 @@ pub struct Control {
     first: usize,
     waker: Arc<Waker>,
     clients: [Option<Client>; MAX_CLIENTS],
+    rota: Rota<MAX_CLIENTS>,
     generation: u64,
     promises: Promises,
     notices: Notices,
     /// Clients may wait to be accepted.
     knocking: bool,
-    /// One could not be, for lack of descriptors or memory, which may have passed in the next turn.
+    /// One could not be, for lack of descriptors or memory, which may have passed in the next turn. The
+    /// log says it once.
     retry: bool,
 }
 
@@ -117,6 +127,7 @@ impl Control {
             first,
             waker,
             clients: Default::default(),
+            rota: Rota::default(),
             generation: 0,
             promises: Promises::new(wake),
             notices,
@@ -150,26 +161,29 @@ impl Control {
     pub fn turn(&mut self, world: &mut World<'_>) {
         self.accept();
         self.report(world);
-        let mut busy = true;
-        for _ in 0..TURN {
-            busy = self.take_answers();
-            for index in 0..MAX_CLIENTS {
-                busy |= self.serve(index, world);
-                busy |= self.flush(index);
-            }
-            if !busy {
-                break;
-            }
-        }
-        if busy || self.knocking {
+        let start = Instant::now();
+        let mut rota = std::mem::take(&mut self.rota);
+        let is_over = || start.elapsed() >= TURN_TIME;
+        let more = rota.turn(is_over, |slot| self.step(slot, world));
+        self.rota = rota;
+        if more || self.knocking {
             let _ = self.waker.wake();
         }
     }
 
+    /// Passes one answer on, to whomever, and does one thing for a client; returns whether there may be
+    /// more to do at once.
+    fn step(&mut self, slot: usize, world: &mut World<'_>) -> bool {
+        let answered = self.take_answer();
+        let served = self.serve(slot, world);
+        let goes_on = self.flush(slot);
+        answered || served || goes_on
+    }
+
     /// Takes new clients; those for whom there is no room are told so.
     fn accept(&mut self) {
-        self.knocking |= std::mem::take(&mut self.retry);
-        for _ in 0..TURN {
+        self.knocking |= self.retry;
+        for _ in 0..TURN_ACCEPTS {
             if !self.knocking {
                 return;
             }
@@ -177,13 +191,15 @@ impl Control {
                 Ok(socket) => UnixStream::from(socket),
                 Err(errno) => {
                     self.knocking = false;
-                    if errno != rustix::io::Errno::AGAIN {
-                        self.retry = true;
+                    let refused = errno != rustix::io::Errno::AGAIN;
+                    if refused && !self.retry {
                         log::warn!("cannot accept a control client: {errno}");
                     }
+                    self.retry = refused;
                     return;
                 }
             };
+            self.retry = false;
             if let Err(error) = self.admit(socket) {
                 log::warn!("cannot watch a control client: {error}");
             }
@@ -228,17 +244,16 @@ impl Control {
         }
     }
 
-    /// Passes answers on; returns whether there were any.
-    fn take_answers(&mut self) -> bool {
-        let mut any = false;
-        while let Some((id, outcome)) = self.promises.take() {
-            any = true;
-            let client = self.clients.get_mut(id.slot).and_then(Option::as_mut);
-            if let Some(client) = client.filter(|client| client.generation == id.generation) {
-                client.session.reply(&outcome);
-            }
+    /// Passes an answer on; returns whether there was one.
+    fn take_answer(&mut self) -> bool {
+        let Some((id, outcome)) = self.promises.take() else {
+            return false;
+        };
+        let client = self.clients.get_mut(id.slot).and_then(Option::as_mut);
+        if let Some(client) = client.filter(|client| client.generation == id.generation) {
+            client.session.reply(&outcome);
         }
-        any
+        true
     }
 
     /// Handles one message of a client, or reads a portion of its input; returns whether there may be

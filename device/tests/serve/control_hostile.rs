@@ -377,3 +377,27 @@ fn random_bytes_are_answered_with_json_or_the_end() {
     }
     world.stop();
 }
+
+#[test]
+fn without_descriptors_clients_wait_and_the_log_says_so_once() {
+    let world = World::new();
+    let mut first = Client::connect(&world.path());
+    for times in 1..3 {
+        world.nic.starve(true);
+        let waiting = connect(&world.path());
+        // Each is a turn in which it could be accepted.
+        for _ in 0..100 {
+            first.execute("query-link", json!({}));
+        }
+        let log = world.nic.log();
+        let said = log.matches("cannot accept a control client").count();
+        assert_eq!(said, times, "{log}");
+        world.nic.starve(false);
+        first.execute("query-link", json!({}));
+        let mut greeting = [0; 6];
+        (&waiting).read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"{\"QMP\"");
+    }
+    drop(first);
+    world.stop();
+}

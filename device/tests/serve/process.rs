@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, prlimit,
+};
 use tempfile::TempDir;
 
 /// Nothing in these tests takes longer, unless it hangs.
@@ -160,6 +162,16 @@ impl Nic {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Leaves the process no further descriptor, or as many as it could have before.
+    #[track_caller]
+    pub(crate) fn starve(&self, starve: bool) {
+        let pid = Some(Pid::from_child(&self.child));
+        let own = getrlimit(Resource::Nofile);
+        let current = if starve { Some(3) } else { own.maximum };
+        let limit = Rlimit { current, ..own };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
     /// Kills the process as nothing can refuse.

@@ -63,6 +63,8 @@ struct Slot<D> {
     // The next client could not be accepted; to be tried in whatever turn
     // comes next, when the lack of descriptors or memory may have passed.
     retry: bool,
+    // The log says so, and need not say it in every turn.
+    refused: bool,
 }
 
 /// See the module's documentation. Dropping it detaches the devices.
@@ -113,6 +115,7 @@ impl<D: Device> Server<D> {
             connection: None,
             again: true,
             retry: false,
+            refused: false,
         };
         match self.slots.get_mut(index) {
             Some(room) => *room = Some(slot),
@@ -244,11 +247,16 @@ impl<D: Device> Server<D> {
         };
         let socket = match slot.listener.accept() {
             Ok(socket) => socket,
-            Err(Errno::AGAIN) => return false,
+            Err(Errno::AGAIN) => {
+                slot.refused = false;
+                return false;
+            }
             Err(errno) => {
-                log::warn!("cannot accept a client: {}", io::Error::from(errno));
                 slot.again = matches!(errno, Errno::CONNABORTED | Errno::INTR);
                 slot.retry = !slot.again;
+                if slot.retry && !std::mem::replace(&mut slot.refused, true) {
+                    log::warn!("cannot accept a client: {}", io::Error::from(errno));
+                }
                 return false;
             }
         };
@@ -262,6 +270,7 @@ impl<D: Device> Server<D> {
             slot.retry = true;
             return false;
         }
+        slot.refused = false;
         self.next_generation += 1;
         slot.device.connected(connection.as_fd());
         slot.connection = Some(connection);
