@@ -173,9 +173,10 @@ u64 vrnic_bar_address(struct pci_dev *pdev, int bar)
 	return pci_resource_start(pdev, bar);
 }
 
+/* 0 for a BAR that was given no place on the bus. */
 u64 vrnic_bar_bus_address(struct pci_dev *pdev, int bar)
 {
-	return pci_bus_address(pdev, bar);
+	return pdev->resource[bar].parent ? pci_bus_address(pdev, bar) : 0;
 }
 
 u64 vrnic_bar_length(struct pci_dev *pdev, int bar)

@@ -203,6 +203,10 @@ impl Function {
             self.log(Level::Error, format_args!("{error}"));
             Errno::from(error)
         })?;
+        // For a reset of its bus. Each time, as the kernel uses up what was saved when it resets the
+        // function by itself.
+        // SAFETY: it is a device, and answers.
+        Errno::check(unsafe { bindings::pci_save_state(self.pdev) })?;
         let nic = Arc::new(Nic {
             driver,
             pdev: self.pdev,
@@ -506,12 +510,15 @@ unsafe extern "C" fn vrnic_error_detected(
     }
 }
 
-/// After the bus was reset.
+/// After the bus was reset. Unlike with other resets, configuration space is the driver's to restore
+/// (Documentation/PCI/pci-error-recovery.rst, step 4), with SR-IOV, before virtual functions.
 ///
 /// # Safety
 /// As for [`vrnic_error_detected`], after which it comes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_slot_reset(pdev: *mut bindings::pci_dev) -> bindings::pci_ers_result_t {
+    // SAFETY: as above. What was saved when the function was brought up last.
+    unsafe { bindings::pci_restore_state(pdev) };
     // SAFETY: as above.
     let result = match unsafe { function(pdev) } {
         Some(function) => {

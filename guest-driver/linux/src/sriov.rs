@@ -17,7 +17,7 @@ use vrnic_driver::abi::pci;
 
 use crate::bindings;
 use crate::kernel::Errno;
-use crate::kernel::errno::{EIO, ENODEV, EOPNOTSUPP};
+use crate::kernel::errno::{EIO, ENODEV, ENOMEM, EOPNOTSUPP};
 
 /// The BARs of a function, by the first of their two registers.
 const BARS: [u8; 3] = [pci::BAR_REGISTERS, pci::BAR_DOORBELLS, pci::BAR_MSIX];
@@ -147,8 +147,13 @@ impl Places {
         })
     }
 
-    /// Says in each virtual function where its BARs are, and that accesses get there.
+    /// Says in each virtual function where its BARs are, and that accesses get there. Nothing is
+    /// written if the bus had no room for them, as accesses to what else is there would get to them.
     fn map_bars(&self) -> Result<(), Errno> {
+        let missing = |(address, length): &(u64, u64)| *address == 0 || *length == 0;
+        if self.bars.iter().any(missing) {
+            return Err(ENOMEM);
+        }
         for number in 0..self.count {
             for (bar, (address, length)) in BARS.iter().zip(self.bars) {
                 let address = address + u64::from(number) * length;
