@@ -57,6 +57,9 @@ pub const TOKENS: usize = 1 + MAX_CLIENTS;
 /// New clients that are taken in one turn.
 const TURN_ACCEPTS: usize = 8;
 
+/// Notices of the engine that are passed on in one turn.
+const TURN_NOTICES: usize = 64;
+
 /// How long clients are served before guests on the same thread get their turn: this, and what one
 /// message of a client takes.
 const TURN_TIME: Duration = Duration::from_millis(1);
@@ -160,13 +163,13 @@ impl Control {
     /// Does what there is to do, a portion of it. To be called after each batch of events.
     pub fn turn(&mut self, world: &mut World<'_>) {
         self.accept();
-        self.report(world);
+        let told_all = self.report(world);
         let start = Instant::now();
         let mut rota = std::mem::take(&mut self.rota);
         let is_over = || start.elapsed() >= TURN_TIME;
         let more = rota.turn(is_over, |slot| self.step(slot, world));
         self.rota = rota;
-        if more || self.knocking {
+        if more || self.knocking || !told_all {
             let _ = self.waker.wake();
         }
     }
@@ -230,18 +233,18 @@ impl Control {
         Ok(())
     }
 
-    /// Tells clients what has happened.
-    fn report(&mut self, world: &mut World<'_>) {
+    /// Tells clients what has happened; returns whether that was all.
+    fn report(&mut self, world: &mut World<'_>) -> bool {
         let (clients, notices) = (&mut self.clients, &self.notices);
         let mut tell = |event: &Event<'_>| tell(clients, event);
         world.roster.watch(world.server, &mut tell);
-        while let Some(notice) = notices.take() {
-            tell(&notice.into());
-        }
+        let taken = (0..TURN_NOTICES).map_while(|_| notices.take());
+        let told = taken.map(|notice| tell(&notice.into())).count();
         let count = notices.take_lost();
         if count > 0 {
             tell(&Event::EventsLost { count });
         }
+        told < TURN_NOTICES
     }
 
     /// Passes an answer on; returns whether there was one.

@@ -169,7 +169,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Waits for the interface and the RDMA device, and gives the interface its address.
-    fn set_up(&self) -> Result<()> {
+    pub(super) fn set_up(&self) -> Result<()> {
         let Self {
             a,
             device,

@@ -1,8 +1,9 @@
-//! Tests of a device that comes and goes by its slot, or whose vrnic is stopped or killed.
+//! Tests of a device that comes and goes by its slot, whose bus is reset because of an error, or whose
+//! vrnic is stopped or killed.
 //!
 //! Unlike in [`life`](super::life), nobody in the guest asked for it. What a guest may rely on: a
 //! device that does not answer for a while is waited for; one that is gone is taken from its users
-//! as by a removal, and its port's peer sees the link go down.
+//! as by a removal, and its port's peer sees the link go down; one whose bus was reset comes back.
 //!
 //! QEMU's part is tested as far as it goes. Of QEMU 11.1, `qemu-configs/README.md` says where that
 //! ends.
@@ -89,6 +90,38 @@ pub(crate) fn killed(prepared: &Prepared) -> Result<()> {
             "timeout 60 sh -c 'cd /sys/bus/pci && echo 1 > devices/{function}/remove && \
              echo 1 > rescan && [ ! -e devices/{function} ]'"
         ))?;
+        Ok(())
+    })
+}
+
+/// The port above a function reports fatal errors under traffic. The kernel resets the bus, which
+/// leaves the function's configuration space as after power-on; it comes back, each time.
+pub(crate) fn bus_errors(prepared: &Prepared) -> Result<()> {
+    let plan = Plan {
+        name: "life-bus-errors",
+        ..Plan::default()
+    };
+    on(prepared, &plan, |cluster| {
+        let pair = Pair::new(cluster)?;
+        let Pair { a, b, .. } = pair;
+        let _server = b.start(&format!("rping -s -P -a {}", b.address))?;
+        let mut kernel = a.start("stdbuf -oL dmesg -w")?;
+        kernel.wait_for(UP)?;
+        pair.exchange()?;
+        let error = json!({ "command-line": "pcie_aer_inject_error slot1 SDN" });
+        for round in 1..=2 {
+            let traffic = pair.traffic()?;
+            a.qmp()?.execute("human-monitor-command", &error)?;
+            let up = kernel.wait_for(UP);
+            up.with_context(|| format!("after bus error {round}"))?;
+            for program in traffic {
+                program.signal(Signal::TERM)?;
+                program.finish()?;
+            }
+            pair.set_up()?;
+            pair.exchange()?;
+            a.forgive(&[])?;
+        }
         Ok(())
     })
 }

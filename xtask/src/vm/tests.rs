@@ -98,6 +98,10 @@ pub(crate) const ALL: &[Test] = &[
     ),
     ("vm: a vrnic is killed under traffic", plug::killed),
     (
+        "vm: a function comes back after bus errors",
+        plug::bus_errors,
+    ),
+    (
         "vm: a function is plugged in and, where QEMU can, unplugged",
         plug::plugged,
     ),
