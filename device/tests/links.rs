@@ -158,6 +158,56 @@ fn a_full_link_pushes_back_and_loses_nothing() {
     }
 }
 
+/// Sends until there is no room, then flushes and receives until nothing is on its way:
+/// how many frames that were. The end that was refused has not slept in between.
+#[track_caller]
+fn fill_and_drain(a: &mut BoxedLink, b: &mut BoxedLink) -> u64 {
+    let mut sent = 0;
+    while try_send(a, sent, 4175) {
+        sent += 1;
+        assert!(sent < 100_000, "never pushes back");
+    }
+    let mut received = 0;
+    while received < sent {
+        a.flush().unwrap();
+        for (number, _) in take(b, 64) {
+            assert_eq!(number, received);
+            received += 1;
+        }
+    }
+    sent
+}
+
+#[test]
+fn room_that_a_flush_made_is_not_slept_through() {
+    for kind in PUSH_BACK {
+        println!("{kind}");
+        let place = Place::new();
+        let (mut a, mut b) = place.pair(kind);
+        let sent = fill_and_drain(&mut a, &mut b);
+        sleep(&mut a);
+        assert!(try_send(&mut a, sent, 4175), "{kind}: no room");
+        a.flush().unwrap();
+        assert_eq!(take_all(&mut b, 1), [(sent, 4175)], "{kind}");
+        assert!(a.prepare_sleep(), "{kind}: nothing to do, and no sleep");
+        a.wake();
+    }
+}
+
+#[test]
+fn whoever_gives_up_a_refused_frame_can_sleep() {
+    for kind in PUSH_BACK {
+        println!("{kind}");
+        let place = Place::new();
+        let (mut a, mut b) = place.pair(kind);
+        fill_and_drain(&mut a, &mut b);
+        assert!(!a.prepare_sleep(), "{kind}: nobody is told of room");
+        a.wake();
+        assert!(a.prepare_sleep(), "{kind}: nothing to do, and no sleep");
+        a.wake();
+    }
+}
+
 // Two threads
 
 /// Sends `count` frames; sleeps when there is no room.

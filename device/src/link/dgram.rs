@@ -57,6 +57,9 @@ pub struct DgramLink {
     received: Box<[u8]>,
     /// The kernel had no room, or the batch had none.
     blocked: bool,
+    /// The length of a frame for which there was no room, until there is or its sender
+    /// is told.
+    refused: Option<usize>,
     counters: LinkCounters,
     _file: Option<SocketPath>,
 }
@@ -113,6 +116,7 @@ impl DgramLink {
             batch: Batch::new(),
             received: vec![0; MAX_FRAME].into(),
             blocked: false,
+            refused: None,
             counters: LinkCounters::default(),
             _file: file,
         })
@@ -168,9 +172,11 @@ impl Link for DgramLink {
         }
         if !self.batch.has_room(len) {
             self.blocked = true;
+            self.refused = Some(len);
             self.counters.tx_blocked += 1;
             return None;
         }
+        self.refused = None;
         self.batch.reserve(len)
     }
 
@@ -214,6 +220,12 @@ impl Link for DgramLink {
     }
 
     fn prepare_sleep(&mut self) -> bool {
+        // A flush since the refusal may have made the room that the sender waits for; then
+        // nothing is left whose leaving would wake it.
+        if self.refused.is_some_and(|len| self.batch.has_room(len)) {
+            self.refused = None;
+            return false;
+        }
         if self.blocked && self.remote.is_some() {
             set_timer(&self.timer, ROOM_DELAY);
         } else if self.blocked {

@@ -88,7 +88,9 @@ pub trait Link: Send {
     fn wake_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// Makes the peer, or the kernel, signal `wake_fd` from now on. Returns
-    /// `false`, and takes that back, if there is something to do already.
+    /// `false`, and takes that back, if there is something to do already: frames
+    /// that came, or room for a reservation that was refused, whatever made it (the
+    /// caller's own `flush` may have). Room is told of once.
     fn prepare_sleep(&mut self) -> bool;
 
     /// Ends the sleep, and attends to whatever made `wake_fd` readable. Harmless

@@ -36,6 +36,9 @@ pub struct StreamLink {
     /// The kernel takes no more for now.
     full: bool,
     waits_for_room: bool,
+    /// The length of a frame for which there was no room, until there is or its sender
+    /// is told.
+    refused: Option<usize>,
     /// The peer takes no more frames; what it sent may still be coming.
     mute: bool,
     pacer: Pacer,
@@ -68,6 +71,7 @@ impl StreamLink {
             rx: Incoming::new(),
             full: false,
             waits_for_room: false,
+            refused: None,
             mute: false,
             pacer: Pacer::default(),
             counters: LinkCounters::default(),
@@ -149,9 +153,11 @@ impl Link for StreamLink {
         }
         if !self.tx.has_room(len) {
             self.full = true;
+            self.refused = Some(len);
             self.counters.tx_blocked += 1;
             return None;
         }
+        self.refused = None;
         self.tx.reserve(len)
     }
 
@@ -204,6 +210,12 @@ impl Link for StreamLink {
 
     fn prepare_sleep(&mut self) -> bool {
         if self.rx.has_frame() {
+            return false;
+        }
+        // A flush since the refusal may have made the room that the sender waits for; then
+        // there is nothing left that the kernel would tell of.
+        if self.refused.is_some_and(|len| self.tx.has_room(len)) {
+            self.refused = None;
             return false;
         }
         if let (Some(peer), true) = (&self.peer, self.full != self.waits_for_room) {

@@ -96,7 +96,7 @@ struct Peer {
     phase: Phase,
     tx: Producer,
     rx: Consumer,
-    /// The last reservation found no room.
+    /// The last reservation found no room, and its sender has not been told of any since.
     blocked: bool,
     /// Something was pushed since we last looked whether the peer sleeps.
     pushed: bool,
@@ -408,8 +408,10 @@ impl Peer {
             Relaxed,
         );
         fence(SeqCst);
-        let idle = self.rx.is_empty(&self.memory)?
-            && !(self.blocked && self.tx.half_free(&self.memory)?);
+        let room = self.blocked && self.tx.half_free(&self.memory)?;
+        // Told once: who was refused may have given up, and must be able to sleep.
+        self.blocked &= !room;
+        let idle = self.rx.is_empty(&self.memory)? && !room;
         if !idle {
             word.store(0, Relaxed);
         }
