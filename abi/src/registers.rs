@@ -131,6 +131,9 @@ codes! {
         EventsLost = 5,
         /// The device gave the function up after an internal error.
         Internal = 6,
+        /// The operator has taken the function out of service. It can be reset, but fails with this
+        /// code whenever a driver enables it, until the operator puts it back.
+        Disabled = 7,
     }
 }
 

@@ -44,6 +44,13 @@ pub struct Fault {
     pub address: u64,
 }
 
+/// Of a function that the operator has taken out of service.
+pub const DISABLED: Fault = Fault {
+    code: HealthCode::Disabled,
+    object: 0,
+    address: 0,
+};
+
 /// What a register write asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -75,6 +82,8 @@ pub struct Registers {
     pub admin_queue: u32,
     /// What the health registers say.
     fault: Option<Fault>,
+    /// The operator has taken the function out of service, which no reset changes.
+    disabled: bool,
 }
 
 impl Registers {
@@ -90,6 +99,7 @@ impl Registers {
             completion: 0,
             admin_queue: 0,
             fault: None,
+            disabled: false,
         }
     }
 
@@ -114,7 +124,21 @@ impl Registers {
     /// The values after one more reset.
     #[must_use]
     pub const fn after_reset(&self) -> Self {
-        Self::new(self.number, self.resets.wrapping_add(1))
+        Self {
+            disabled: self.disabled,
+            ..Self::new(self.number, self.resets.wrapping_add(1))
+        }
+    }
+
+    /// Whether the operator lets a driver enable the function.
+    #[must_use]
+    pub const fn is_allowed(&self) -> bool {
+        !self.disabled
+    }
+
+    /// The operator puts the function into service, or takes it out; that alone changes no state.
+    pub const fn allow(&mut self, allowed: bool) {
+        self.disabled = !allowed;
     }
 
     /// Publishes every register that can be read; the state comes last, as drivers wait for it.
@@ -206,8 +230,12 @@ impl Registers {
     /// Entries of the admin queue and its vector if it has one, as the driver wrote them.
     ///
     /// # Errors
-    /// The fault that the function has if they are not acceptable to one with this `quota`.
+    /// The fault that the function has if they are not acceptable to one with this `quota`, or it is
+    /// out of service.
     pub fn admin_shape(&self, quota: &Quota) -> Result<(u32, Option<u16>), Fault> {
+        if self.disabled {
+            return Err(DISABLED);
+        }
         let log = abi::admin_queue::LOG_ENTRIES.get(self.admin_queue);
         let vector = low_half(abi::admin_queue::VECTOR.get(self.admin_queue));
         let interrupts = abi::admin_queue::INTERRUPT.get(self.admin_queue) == 1;

@@ -53,6 +53,11 @@ impl LoopedQueue {
         self.queue.pop_front()
     }
 
+    /// Drops all frames from a function that is no more: its number may get a new owner.
+    pub(super) fn purge(&mut self, function: u16) {
+        self.queue.retain(|(from, _)| from.function != function);
+    }
+
     /// Reuses a buffer.
     pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
         if self.spare.len() < MAX_FRAMES && buffer.capacity() > 0 {

@@ -18,6 +18,7 @@
 mod address;
 mod admission;
 mod egress;
+mod enabling;
 mod group;
 mod ingress;
 mod inspect;
@@ -184,9 +185,12 @@ impl<H: Host> Nic<H> {
         Some(id)
     }
 
-    /// Removes a function and returns its surroundings. Nothing of it is in flight afterwards.
+    /// Removes a function and returns its surroundings. Nothing of it is in flight afterwards, and
+    /// nothing is left of its addresses, stations and rules; a function that is added later may get
+    /// its name.
     pub fn remove_function(&mut self, id: FunctionId) -> Option<H> {
         self.forget(id.0);
+        self.shared.looped.purge(id.0);
         self.shared.addresses.switch.remove_station(id.0);
         self.functions.get_mut(usize::from(id.0))?.take();
         // Its lists keep nobody off any more.
