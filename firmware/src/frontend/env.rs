@@ -119,8 +119,11 @@ pub trait Port<M> {
     /// Sends an Ethernet frame whose payload lies in `memory`.
     fn transmit_frame(&mut self, memory: &M, frame: &OutgoingFrame<'_>) -> Transmit;
 
-    /// Most packets that a PDU along `path` may stand for.
-    fn burst(&self, path: &Path) -> u32;
+    /// Most packets of `mtu` that a PDU along `path` may stand for.
+    fn burst(&self, path: &Path, mtu: Mtu) -> u32;
+
+    /// Whether the payload of a PDU along `path` is read after the call.
+    fn defers(&self, path: &Path) -> bool;
 
     /// What is sent from now on comes from queue pair `qpn`.
     fn set_sender(&mut self, qpn: u32) {
@@ -154,8 +157,12 @@ impl<M> Port<M> for NoPort {
         Transmit::NoRoom
     }
 
-    fn burst(&self, _: &Path) -> u32 {
+    fn burst(&self, _: &Path, _: Mtu) -> u32 {
         1
+    }
+
+    fn defers(&self, _: &Path) -> bool {
+        false
     }
 }
 
@@ -545,8 +552,12 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
         sent
     }
 
-    fn burst(&self, path: &Path) -> u32 {
-        self.port.burst(path)
+    fn burst(&self, path: &Path, mtu: Mtu) -> u32 {
+        self.port.burst(path, mtu)
+    }
+
+    fn defers(&self, path: &Path) -> bool {
+        self.port.defers(path)
     }
 
     #[inline]

@@ -165,27 +165,31 @@ impl Function {
         self.mtu.saturating_add(HEADERS) as usize
     }
 
-    /// Whether something can be done now.
+    /// Whether something can be done now that is no queue pair's turn.
     #[must_use]
-    pub fn has_work(&self) -> bool {
+    pub fn has_chores(&self) -> bool {
         self.is_ready()
-            && (!self.ready.is_empty()
-                || !self.doomed.is_empty()
+            && (!self.doomed.is_empty()
                 || !self.creating.is_empty()
                 || self.admin.as_ref().is_some_and(AdminQueue::has_command))
     }
 
-    /// How soon to look again, in nanoseconds, for what announces itself only by being there: room
-    /// in the port, or in an event queue whose driver neither arms it nor frees it with a mark.
+    /// Whether a queue pair waits for its turn.
     #[must_use]
-    pub fn retry_after(&self) -> Option<u64> {
-        if !self.is_ready() {
-            None
-        } else if !self.blocked.is_empty() {
-            Some(100_000)
-        } else {
-            self.objects.events_held.then_some(10_000_000)
-        }
+    pub fn has_senders(&self) -> bool {
+        self.is_ready() && !self.ready.is_empty()
+    }
+
+    /// Whether a queue pair waits for room in the port.
+    #[must_use]
+    pub fn has_blocked(&self) -> bool {
+        self.is_ready() && !self.blocked.is_empty()
+    }
+
+    /// Whether an event waits for room in its queue.
+    #[must_use]
+    pub fn holds_events(&self) -> bool {
+        self.is_ready() && self.objects.events_held
     }
 
     /// Resets everything: all objects are gone.

@@ -24,6 +24,7 @@ mod ingress;
 mod inspect;
 mod local;
 mod looped;
+mod meter;
 mod policy;
 mod port;
 mod ports;
@@ -31,6 +32,7 @@ mod quota;
 mod review;
 mod route;
 mod rules;
+mod shares;
 mod stations;
 mod switch;
 
@@ -50,11 +52,12 @@ pub use group::Groups;
 use local::LocalPdu;
 use looped::Sender;
 pub use policy::{
-    LAST_VLAN, LinkMode, Policy, PolicyError, SpoofChecks, UNTRUSTED_ADDRESSES, UplinkPolicy,
-    VlanMode, VlanSet, Vlans,
+    DEFAULT_WEIGHT, LAST_VLAN, LinkMode, Policy, PolicyError, SpoofChecks, UNTRUSTED_ADDRESSES,
+    UplinkPolicy, VlanMode, VlanSet, Vlans,
 };
 use port::{FunctionPort, Shared, Tally};
 use ports::Sight;
+use shares::Shares;
 pub use stations::{
     AGEING, FIXED, LEARNED, LEARNED_OF_FUNCTION, PortName, Station, StationRefused,
 };
@@ -69,6 +72,12 @@ const BUDGET: u32 = 16;
 const TIMERS: u32 = 64;
 /// PDUs between functions that are handled at once: more than can be queued.
 const LOCAL_PDUS: u32 = 1024;
+/// How soon to look again, in nanoseconds, for what announces itself only by being there: room in
+/// the port.
+const ROOM_AFTER: u64 = 100_000;
+/// The same for room in an event queue whose driver neither arms it nor frees it with a mark.
+const EVENTS_AFTER: u64 = 10_000_000;
+
 /// Properties of a NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NicConfig {
@@ -135,6 +144,8 @@ pub struct Nic<H> {
     /// changes.
     functions: Vec<Option<Function>>,
     shared: Shared,
+    /// What each function may use of the port and of the engine.
+    shares: Shares,
     drops: PortDrops,
     /// Scratch: who a frame goes to.
     receivers: Receivers,
@@ -156,6 +167,7 @@ impl<H: Host> Nic<H> {
                 link_up: config.link_up,
                 ..Shared::default()
             },
+            shares: Shares::default(),
             drops: PortDrops::default(),
             receivers: Receivers::default(),
             now: Time::default(),
@@ -182,6 +194,7 @@ impl<H: Host> Nic<H> {
         *self.hosts.get_mut(index)? = Some(host);
         *self.functions.get_mut(index)? = Some(function);
         self.shared.addresses.switch.add_station(id.0, config.mac);
+        self.shares.add(index);
         Some(id)
     }
 
@@ -400,10 +413,15 @@ impl<H: Host> Nic<H> {
     fn turn<W: Wire>(&mut self, index: usize, now: Time, wire: &mut W) -> Option<Poll> {
         let host = self.hosts.get(index)?.as_ref()?;
         let function = self.functions.get_mut(index)?.as_mut()?;
+        if !function.has_senders() {
+            return None;
+        }
         let owner = u16::try_from(index).ok()?;
-        let mut port = FunctionPort::new(&mut self.shared, wire, owner);
+        let allowance = self.shares.allowance(index, now)?;
+        let mut port = FunctionPort::new(&mut self.shared, wire, owner).metered(allowance);
         let outcome = function.poll_ready(host, now, &mut port, BUDGET);
         let tally = port.tally;
+        self.shares.charge(index, tally.metered);
         add(function, tally);
         outcome
     }
@@ -477,21 +495,32 @@ impl<H: Host> Nic<H> {
     /// When [`Self::step`] has something to do at the latest, as things stand.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        let functions = self.functions.iter().flatten();
-        let ready = functions.filter(|function| function.is_ready());
+        let functions = self.functions.iter().enumerate();
+        let functions = functions.filter_map(|(index, function)| Some((index, function.as_ref()?)));
+        let ready = functions.filter(|(_, function)| function.is_ready());
         ready
-            .filter_map(|function| {
-                let timer = function.next_timeout();
-                if function.has_work() {
-                    Some(self.now)
-                } else if let Some(nanos) = function.retry_after() {
-                    let soon = Time(self.now.0.saturating_add(nanos));
-                    Some(timer.map_or(soon, |timer| timer.min(soon)))
-                } else {
-                    timer
+            .filter_map(|(index, function)| {
+                if self.has_work(index, function) {
+                    return Some(self.now);
                 }
+                let after = |nanos| Time(self.now.0.saturating_add(nanos));
+                let held = self.shares.held_until(index, self.now);
+                let sends = match held {
+                    Some(until) if function.has_senders() || function.has_blocked() => Some(until),
+                    Some(_) => None,
+                    None => function.has_blocked().then(|| after(ROOM_AFTER)),
+                };
+                let events = function.holds_events().then(|| after(EVENTS_AFTER));
+                let all = [function.next_timeout(), sends, events];
+                all.into_iter().flatten().min()
             })
             .min()
+    }
+
+    /// Whether something can be done now for a function.
+    fn has_work(&self, index: usize, function: &Function) -> bool {
+        function.has_chores()
+            || function.has_senders() && self.shares.held_until(index, self.now).is_none()
     }
 
     /// Announces in all doorbell pages that the engine is going to sleep, and looks at all of them
@@ -499,7 +528,12 @@ impl<H: Host> Nic<H> {
     /// is followed by a kick. If not, there is work, and the pages say that the engine is awake.
     pub fn prepare_sleep(&mut self) -> bool {
         let in_flight = !self.shared.local.is_empty() || !self.shared.looped.is_empty();
-        if in_flight || self.functions.iter().flatten().any(Function::has_work) {
+        let mut functions = self.functions.iter().enumerate();
+        let busy = functions.any(|(index, function)| {
+            let function = function.as_ref();
+            function.is_some_and(|function| self.has_work(index, function))
+        });
+        if in_flight || busy {
             return false;
         }
         self.publish_asleep(true);

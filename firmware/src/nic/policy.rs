@@ -43,10 +43,20 @@ pub struct Policy {
     pub mac_assigned: bool,
     /// Whether the function sees a link.
     pub link: LinkMode,
+    /// How fast the function may send, in Mbit/s: all that leaves its port, requests, responses and
+    /// raw Ethernet frames, to the link and to neighbours, as Ethernet frames without their frame
+    /// check sequences; on the direct path what these frames would have been. Not 0.
+    pub max_rate: Option<u32>,
+    /// The function's part, among those of all functions that have something to send, of the link
+    /// and of the engine's time. Not 0.
+    pub weight: u8,
 }
 
 /// Further unicast addresses that a function without trust can have filters for.
 pub const UNTRUSTED_ADDRESSES: usize = 16;
+
+/// The weight of a function for which the operator has chosen none: others can have less or more.
+pub const DEFAULT_WEIGHT: u8 = 10;
 
 impl Default for Policy {
     fn default() -> Self {
@@ -58,6 +68,8 @@ impl Default for Policy {
             trusted: true,
             mac_assigned: false,
             link: LinkMode::Auto,
+            max_rate: None,
+            weight: DEFAULT_WEIGHT,
         }
     }
 }
@@ -107,6 +119,12 @@ impl Policy {
         if self.macs.iter().any(|mac| mac.is_group()) {
             return Err(PolicyError::Mac);
         }
+        if self.max_rate == Some(0) {
+            return Err(PolicyError::MaxRate);
+        }
+        if self.weight == 0 {
+            return Err(PolicyError::Weight);
+        }
         Ok(())
     }
 }
@@ -122,6 +140,10 @@ pub enum PolicyError {
     Priority,
     /// An allowed address is that of a group.
     Mac,
+    /// The maximal rate is 0.
+    MaxRate,
+    /// The weight is 0.
+    Weight,
 }
 
 impl core::fmt::Display for PolicyError {
@@ -131,6 +153,8 @@ impl core::fmt::Display for PolicyError {
             Self::Vlan => "a VLAN identifier is 1 to 4094",
             Self::Priority => "a priority is 0 to 7",
             Self::Mac => "an allowed address is that of a group",
+            Self::MaxRate => "a maximal rate is at least 1 Mbit/s; without one there is no limit",
+            Self::Weight => "a weight is 1 to 255",
         })
     }
 }
@@ -363,5 +387,14 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(group.validate(), Err(PolicyError::Mac));
+        let sends = |max_rate, weight| Policy {
+            max_rate,
+            weight,
+            ..Policy::default()
+        };
+        assert_eq!(sends(Some(1), 1).validate(), Ok(()));
+        assert_eq!(sends(Some(u32::MAX), 255).validate(), Ok(()));
+        assert_eq!(sends(Some(0), 1).validate(), Err(PolicyError::MaxRate));
+        assert_eq!(sends(None, 0).validate(), Err(PolicyError::Weight));
     }
 }

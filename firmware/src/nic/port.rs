@@ -6,16 +6,21 @@ use super::FunctionId;
 use super::address::{Addresses, Breach};
 use super::local::LocalQueue;
 use super::looped::{LoopedQueue, Sender};
+use super::meter::Allowance;
 use super::route::{PathKey, Route, Routes, Way};
 use crate::frontend::env::{OutgoingFrame, Port};
 use crate::frontend::payload::copy_payload;
 use crate::host::{Memory, MirrorSide, Wire};
 use crate::pdu::Pdu;
 use crate::transport::{Path, Payload, Transmit};
-use crate::wire::{emit_headers, frame_length};
+use crate::types::Mtu;
+use crate::wire::frame::tag;
+use crate::wire::{SHORTEST_FRAME, burst_length, emit_headers, frame_length};
 
 /// Most packets that one PDU between two functions stands for.
 const BURST: u32 = 64;
+/// Most bytes of data that it has.
+const LONGEST: u32 = 256 << 10;
 
 /// What all functions share.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +50,9 @@ pub(super) struct Tally {
     pub(super) multicast: u64,
     /// Packets and frames that a policy did not let out, by the number of the [`Breach`].
     pub(super) forged: [u64; 3],
+    /// Octets of all frames, also of those that PDUs on the direct path would have been, if the
+    /// function's rate is limited.
+    pub(super) metered: u64,
 }
 
 impl Tally {
@@ -68,6 +76,10 @@ pub(super) struct FunctionPort<'a, W> {
     /// Queue pair of the function.
     pub(super) sender: u32,
     pub(super) tally: Tally,
+    /// Bytes that may be sent, if that is limited.
+    allowance: Option<u64>,
+    /// Bytes of data that a PDU on the direct path may have.
+    longest: u32,
     /// The last path looked up, and where it leads.
     last: Cell<Option<(PathKey, Route)>>,
 }
@@ -80,8 +92,32 @@ impl<'a, W> FunctionPort<'a, W> {
             function,
             sender: 0,
             tally: Tally::default(),
+            allowance: None,
+            longest: LONGEST,
             last: Cell::new(None),
         }
+    }
+
+    /// The same for a function that may send `allowance` bytes.
+    pub(super) fn metered(mut self, allowance: Option<Allowance>) -> Self {
+        if let Some(allowance) = allowance {
+            self.allowance = Some(allowance.bytes);
+            self.longest = self.longest.min(allowance.longest);
+        }
+        self
+    }
+
+    /// Whether all that may be sent in this call was.
+    #[inline]
+    fn is_exhausted(&self) -> bool {
+        let allowance = self.allowance;
+        allowance.is_some_and(|allowance| self.tally.metered >= allowance)
+    }
+
+    /// Whether PDUs to where a path leads move without frames.
+    #[inline]
+    fn is_direct(&self, route: &Route) -> bool {
+        self.shared.direct && matches!(route.way, Way::Function(_))
     }
 
     /// Where a path leads. No rule changes while this port is there.
@@ -101,25 +137,47 @@ impl<'a, W> FunctionPort<'a, W> {
 
 impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
     fn transmit(&mut self, memory: &M, path: &Path, pdu: &Pdu, payload: Payload<'_>) -> Transmit {
-        let route = self.route(path);
-        if route.is_mirrored() {
-            return self.transmit_mirrored(memory, &route, path, pdu, payload);
+        if self.is_exhausted() {
+            return Transmit::NoRoom;
         }
-        self.transmit_along(memory, &route, path, pdu, payload)
+        let route = self.route(path);
+        let sent = if route.is_mirrored() {
+            self.transmit_mirrored(memory, &route, path, pdu, payload)
+        } else {
+            self.transmit_along(memory, &route, path, pdu, payload)
+        };
+        if self.allowance.is_some() && sent == Transmit::Sent {
+            self.tally.metered += burst_length(path, pdu) as u64;
+        }
+        sent
     }
 
     fn transmit_frame(&mut self, memory: &M, frame: &OutgoingFrame<'_>) -> Transmit {
-        self.transmit_raw(memory, frame)
+        if self.is_exhausted() {
+            return Transmit::NoRoom;
+        }
+        let sent = self.transmit_raw(memory, frame);
+        if self.allowance.is_some() && sent == Transmit::Sent {
+            let tag = frame.offload.vlan_tag.map_or(0, |_| tag::LENGTH);
+            let length = frame.length as usize + frame.headers.len() + tag;
+            self.tally.metered += length.max(SHORTEST_FRAME) as u64;
+        }
+        sent
     }
 
-    fn burst(&self, path: &Path) -> u32 {
+    fn burst(&self, path: &Path, mtu: Mtu) -> u32 {
         let route = self.route(path);
         // What is shown is packets.
-        let direct = self.shared.direct && !route.is_mirrored();
-        match route.way {
-            Way::Function(_) if direct => BURST,
-            _ => 1,
+        if self.is_direct(&route) && !route.is_mirrored() {
+            let packets = self.longest >> mtu.bytes().trailing_zeros();
+            packets.clamp(1, BURST)
+        } else {
+            1
         }
+    }
+
+    fn defers(&self, path: &Path) -> bool {
+        self.is_direct(&self.route(path))
     }
 
     fn set_sender(&mut self, qpn: u32) {

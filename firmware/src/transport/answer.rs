@@ -401,7 +401,7 @@ fn next_part<E: Env>(
     sent: u32,
 ) -> Part {
     let left = packets.saturating_sub(sent);
-    let count = left.min(env.burst(&link.path).max(1));
+    let count = left.min(env.burst(&link.path, link.path_mtu).max(1));
     let mtu = link.path_mtu.bytes();
     let offset = sent.saturating_mul(mtu);
     let rest = source.length.saturating_sub(offset);

@@ -145,8 +145,12 @@ pub trait Env {
     /// Sends an Ethernet frame with a part of that segment's data behind its headers.
     fn transmit_part(&mut self, offload: Offload, part: &Part, payload: Payload<'_>) -> Transmit;
 
-    /// Most packets that a PDU along `path` may stand for: 1 on the wire, more on the direct path.
-    fn burst(&self, path: &Path) -> u32;
+    /// Most packets of `mtu` that a PDU along `path` may stand for: 1 on the wire, more on the direct
+    /// path.
+    fn burst(&self, path: &Path, mtu: Mtu) -> u32;
+
+    /// Whether the payload of a PDU along `path` is read only when that is handled, after this call.
+    fn defers(&self, path: &Path) -> bool;
 
     /// What the port does about congestion.
     fn congestion(&self) -> &Congestion {

@@ -55,6 +55,8 @@ pub struct Qp {
     draining: bool,
     /// Report when they are.
     sqd_notify: bool,
+    /// Answers have used up the room that there was: requests go first when there is some again.
+    overtaken: bool,
     /// In an error state, or since state SQE, the work queues may still hold requests to flush.
     flushing: bool,
 }
@@ -194,6 +196,7 @@ impl Qp {
             established: false,
             draining: false,
             sqd_notify: false,
+            overtaken: false,
             flushing: false,
         }
     }
@@ -472,7 +475,8 @@ impl Qp {
         if !self.notifier.poll(env, &self.attributes) {
             return Poll::Blocked;
         }
-        if self.pace.favours_requests() && self.sends() && !self.flushing {
+        let overtaken = core::mem::take(&mut self.overtaken) || self.pace.favours_requests();
+        if overtaken && self.sends() && !self.flushing {
             let _ = self.poll_sender(env, &mut 1, false);
         }
         let mut share = budget.div_ceil(2);
@@ -488,11 +492,12 @@ impl Qp {
                 if self.state == State::Error {
                     self.flush(env, &mut left);
                 }
+                self.overtaken = !overtaken;
                 return Poll::Blocked;
             }
             Poll::More | Poll::Idle => left += share,
         }
-        let answered = left < budget;
+        let (answered, before) = (left < budget, left);
         let requests = match self.state {
             State::Rts | State::Sqd if self.flushing => self.resume(env, &mut left),
             State::Rts | State::Sqd => self.poll_sender(env, &mut left, answered),
@@ -500,6 +505,7 @@ impl Qp {
             State::Sqe => self.flush_send_queue(env, &mut left),
             _ => Poll::Idle,
         };
+        self.overtaken = answered && requests == Poll::Blocked && left == before;
         if requests == Poll::Idle {
             self.poll_answers(env, &mut left)
         } else {

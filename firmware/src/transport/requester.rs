@@ -72,6 +72,8 @@ pub(super) struct Requester {
     eager: u32,
     /// Packets sent since an acknowledgement was last asked for.
     unrequested: u32,
+    /// After the last sequence number for which one was asked for.
+    asked: Psn,
     /// Retries left before the queue pair fails.
     pub(super) retries: u8,
     /// RNR retries left.
@@ -108,6 +110,7 @@ impl Requester {
     pub(super) fn start_at(&mut self, link: &Attributes) {
         self.unacked = link.send_psn;
         self.high = link.send_psn;
+        self.asked = link.send_psn;
         self.next = link.send_psn;
         self.window = WINDOW;
         self.eager = MAX_WINDOW;
@@ -317,7 +320,7 @@ impl Requester {
         if self.extend(psn.plus(packets)) < packets {
             env.count(Counter::TxRetransmits, 1);
         }
-        self.arm(env, link);
+        self.arm(env, link, psn.plus(packets));
         self.unrequested = 0;
         self.skip();
         Step::Sent
@@ -379,7 +382,7 @@ impl Requester {
         if room == 0 {
             return None;
         }
-        let most = room.min(env.burst(&link.path).max(1));
+        let most = room.min(env.burst(&link.path, link.path_mtu).max(1));
         Some(message.run(self.cursor.packet, most, link.path_mtu))
     }
 
@@ -430,7 +433,9 @@ impl Requester {
         } else {
             self.cursor.packet += run.packets;
         }
-        self.arm(env, link);
+        if pdu.ack_request {
+            self.arm(env, link, pdu.psn.plus(run.packets));
+        }
     }
 
     /// Lets responses name everything before `end`; returns how many sequence numbers are new.
@@ -443,11 +448,20 @@ impl Requester {
         fresh
     }
 
-    /// Starts the ack timer if it does not run.
-    fn arm<E: Env>(&mut self, env: &E, link: &Attributes) {
+    /// A response to everything before `end` was asked for: starts the ack timer if it does not run.
+    /// Nobody answers packets that do not ask for it, and the next one that does may have to wait
+    /// for room in the port (IBTA volume 1, 9.7.6.1.3).
+    fn arm<E: Env>(&mut self, env: &E, link: &Attributes, end: Psn) {
+        self.asked = end;
         if self.ack_deadline.is_none() {
             self.ack_deadline = ack_timeout(link.timeout).map(|after| env.now().after(after));
         }
+    }
+
+    /// Whether a response that was asked for is still to come.
+    pub(super) fn awaits_response(&self) -> bool {
+        let asked = distance(self.unacked, self.asked);
+        asked != 0 && asked <= distance(self.unacked, self.high)
     }
 
     /// The data of the packet with sequence number `psn` that was sent cannot be read: its request
@@ -591,7 +605,7 @@ fn admit<E: Env>(
         SendOperation::Invalid(outcome) => return Err(outcome),
         SendOperation::SendSegmented(_) => return Err(Outcome::LocalQpOperation),
         SendOperation::Send(_) | SendOperation::Write { .. } => {
-            if !work.inline.is_empty() || packets <= env.burst(&link.path) {
+            if !work.inline.is_empty() || packets <= env.burst(&link.path, link.path_mtu) {
                 // Checked where it is sent, as one.
                 return Ok(packets);
             }

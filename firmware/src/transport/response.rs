@@ -102,10 +102,10 @@ impl Requester {
         self.rnr_retries = link.rnr_retry;
         self.recovering = false;
         self.rnr_deadline = None;
-        self.ack_deadline = if self.unacked == self.high {
-            None
-        } else {
+        self.ack_deadline = if self.awaits_response() {
             ack_timeout(link.timeout).map(|after| env.now().after(after))
+        } else {
+            None
         };
         self.widen(packets);
     }

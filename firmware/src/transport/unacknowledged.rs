@@ -200,8 +200,12 @@ impl Unacknowledged {
             Target::Peer | Target::Frame(_) | Target::Segmented(..) => &link.path,
         };
         let burst = match target {
-            Target::Frame(_) | Target::Segmented(..) => 1,
-            _ => env.burst(path).max(1),
+            Target::Peer => env.burst(path, link.path_mtu).max(1),
+            _ => 1,
+        };
+        let copied = match target {
+            Target::Frame(_) | Target::Segmented(..) => true,
+            _ => !env.defers(path),
         };
         let run = match target {
             Target::Peer => message.run(message.acked, burst, link.path_mtu),
@@ -217,7 +221,7 @@ impl Unacknowledged {
             Transmit::Sent => {
                 pace.sent(env, Half::Requests, run.packets, run.length);
                 if run.ends {
-                    self.finish(env, burst == 1);
+                    self.finish(env, copied);
                 } else if let Some((message, _)) = &mut self.current {
                     message.acked += run.packets;
                 }

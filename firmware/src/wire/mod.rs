@@ -45,4 +45,4 @@ mod tests;
 pub use ethernet::SHORTEST_FRAME;
 pub use network::{ROUTE_HEADER_LENGTH, route_header};
 pub use receive::{DropReason, Received, parse};
-pub use transmit::{EmitError, Headers, emit, emit_headers, frame_length};
+pub use transmit::{EmitError, Headers, burst_length, emit, emit_headers, frame_length};

@@ -240,13 +240,17 @@ impl Operation {
 
     /// Length of the headers between base transport header and payload.
     pub(super) const fn extension(self, service: &Service) -> usize {
-        let of_service = match service {
+        self.service_extension(service) + self.own_extension()
+    }
+
+    /// The part of it that all packets of a message have.
+    pub(super) const fn service_extension(self, service: &Service) -> usize {
+        match service {
             Service::Reliable | Service::Unreliable => 0,
             Service::Datagram { .. } => deth::LENGTH,
             Service::Extended { .. } if self.is_request() => xrceth::LENGTH,
             Service::Extended { .. } => 0,
-        };
-        of_service + self.own_extension()
+        }
     }
 
     /// The part of it that is alike in all transport services.

@@ -37,6 +37,19 @@ pub fn frame_length(path: &Path, pdu: &Pdu) -> usize {
     padded(network_length(path).saturating_add(datagram_length(pdu)))
 }
 
+/// Length of all frames that a PDU stands for; the headers of an operation count once.
+#[must_use]
+pub fn burst_length(path: &Path, pdu: &Pdu) -> usize {
+    let first = frame_length(path, pdu);
+    let more = pdu.packets.saturating_sub(1) as usize;
+    if more == 0 {
+        return first;
+    }
+    let of_service = Operation::of(&pdu.body).service_extension(&pdu.service);
+    let headers = network_length(path) + udp::LENGTH + bth::LENGTH + of_service + icrc::LENGTH;
+    first.saturating_add(more.saturating_mul(headers))
+}
+
 fn padded(length: usize) -> usize {
     length.max(ethernet::SHORTEST_FRAME)
 }

@@ -434,8 +434,12 @@ impl Env for Side<'_> {
         Transmit::Sent
     }
 
-    fn burst(&self, _path: &Path) -> u32 {
+    fn burst(&self, _path: &Path, _mtu: Mtu) -> u32 {
         self.node.burst
+    }
+
+    fn defers(&self, _path: &Path) -> bool {
+        self.node.burst > 1
     }
 
     fn congestion(&self) -> &Congestion {

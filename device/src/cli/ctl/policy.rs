@@ -31,6 +31,13 @@ pub(super) struct PolicyArguments {
     /// Whether it sees a link: as the port does, always, or never.
     #[arg(long, value_enum)]
     link: Option<Link>,
+    /// How fast it may send, Ethernet and RDMA, requests and responses together: none, or Mbit/s.
+    #[arg(long, value_parser = rate, value_name = "MBIT/S")]
+    max_rate: Option<Value>,
+    /// Its part of the link and of the engine's time while others want them too: 1 to 255, 10
+    /// unless something else was set.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+    weight: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,6 +91,8 @@ impl PolicyArguments {
             ("trusted", on(self.trust)),
             ("mac_assigned", on(self.mac_assigned)),
             ("link", link),
+            ("max_rate", self.max_rate.clone()),
+            ("weight", self.weight.map(Value::from)),
         ];
         let mut change = self.which();
         let object = change.as_object_mut()?;
@@ -107,6 +116,15 @@ fn any_or_list(text: &str) -> Result<Value, String> {
         "any" => Ok(Value::Null),
         other => list(other),
     }
+}
+
+fn rate(text: &str) -> Result<Value, String> {
+    if text == "none" {
+        return Ok(Value::Null);
+    }
+    let rate = text.parse::<u32>().ok().filter(|rate| *rate > 0);
+    let wrong = || format!("'{text}' is neither none nor a number of Mbit/s");
+    rate.map(Value::from).ok_or_else(wrong)
 }
 
 fn vlan(text: &str) -> Result<Value, String> {
@@ -154,6 +172,15 @@ mod tests {
             "access:1:x",
         ] {
             assert!(vlan(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_or_none() {
+        assert_eq!(rate("none"), Ok(Value::Null));
+        assert_eq!(rate("25000"), Ok(json!(25_000)));
+        for wrong in ["", "0", "-1", "1.5", "4294967296", "1g"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
         }
     }
 

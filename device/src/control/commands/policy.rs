@@ -60,6 +60,8 @@ struct Rules {
     trusted: bool,
     mac_assigned: bool,
     link: Link,
+    max_rate: Option<u32>,
+    weight: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -85,6 +87,10 @@ pub(crate) struct SetPolicy {
     trusted: Option<bool>,
     mac_assigned: Option<bool>,
     link: Option<Link>,
+    /// `null` is no limit.
+    #[serde(default, deserialize_with = "given")]
+    max_rate: Option<Option<u32>>,
+    weight: Option<u8>,
 }
 
 /// A value that is there, `null` included.
@@ -156,6 +162,8 @@ impl Rules {
             trusted: policy.trusted,
             mac_assigned: policy.mac_assigned,
             link: policy.link.into(),
+            max_rate: policy.max_rate,
+            weight: policy.weight,
         }
     }
 }
@@ -199,6 +207,8 @@ impl SetPolicy {
         policy.trusted = self.trusted.unwrap_or(policy.trusted);
         policy.mac_assigned = self.mac_assigned.unwrap_or(policy.mac_assigned);
         policy.link = self.link.map_or(policy.link, LinkMode::from);
+        policy.max_rate = self.max_rate.unwrap_or(policy.max_rate);
+        policy.weight = self.weight.unwrap_or(policy.weight);
     }
 }
 
