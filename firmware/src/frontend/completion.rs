@@ -9,8 +9,6 @@
 //! what is added after the request), and take an event for a completion that they have not seen:
 //! what the last event was about must not make another one.
 
-use alloc::vec::Vec;
-
 use vrnic_abi::cqe::{CompletionEntry, CompletionStatus};
 use vrnic_abi::doorbell;
 
@@ -41,8 +39,8 @@ pub struct CompletionQueue {
     pub ring: EntryRing,
     /// Event queue.
     pub eq: u32,
-    /// Queue pairs that complete here, once for each of their work queues.
-    pub users: Vec<u32>,
+    /// Work queues of queue pairs that complete here.
+    pub users: u32,
     /// Shared receive queues that complete here; each finds out by itself when this one has failed.
     pub shared_users: u32,
     /// Set while an event of the queue waits for room in the event queue.
@@ -68,7 +66,7 @@ impl CompletionQueue {
             number,
             ring,
             eq,
-            users: Vec::new(),
+            users: 0,
             shared_users: 0,
             event_held: false,
             notifier: Notifier::new(moderation),
@@ -83,7 +81,7 @@ impl CompletionQueue {
     /// Whether nothing completes here.
     #[must_use]
     pub fn is_unused(&self) -> bool {
-        self.users.is_empty() && self.shared_users == 0
+        self.users == 0 && self.shared_users == 0
     }
 
     /// Whether the queue has failed.

@@ -41,6 +41,8 @@ pub struct EventQueue {
     held: VecDeque<EventEntry>,
     /// Asynchronous events among those held.
     held_async: usize,
+    /// Events among those held whose completion queues are gone.
+    forgotten: usize,
 }
 
 /// Room for held events that a queue keeps when none are left.
@@ -59,6 +61,7 @@ impl EventQueue {
             armed: false,
             held: VecDeque::new(),
             held_async: 0,
+            forgotten: 0,
         }
     }
 
@@ -77,7 +80,7 @@ impl EventQueue {
     /// Number of events that wait for room.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.held.len().saturating_sub(self.forgotten)
     }
 
     /// Whether the driver waits for the vector.
@@ -105,35 +108,47 @@ impl EventQueue {
         Ok(Posted::Held)
     }
 
-    /// Writes events that were held back while there is room, and tells `written` about each.
+    /// Takes up to `most` events that were held back, while there is room, and writes them. Those of
+    /// a completion queue only if `still` says that it waits for one. Returns how many it took.
     ///
     /// # Errors
     /// As [`Self::post`].
     pub fn release<H: Host>(
         &mut self,
         host: &H,
-        mut written: impl FnMut(&EventEntry),
-    ) -> Result<(), Fault> {
-        while !self.held.is_empty() && self.has_room(host) {
+        most: u32,
+        mut still: impl FnMut(u32) -> bool,
+    ) -> Result<u32, Fault> {
+        let mut taken = 0;
+        while taken < most && !self.held.is_empty() && self.has_room(host) {
             let Some(entry) = self.held.pop_front() else {
                 break;
             };
+            taken += 1;
             if entry.event != EventType::Completion.raw() {
                 self.held_async -= 1;
+            } else if !still(entry.object) {
+                self.forgotten = self.forgotten.saturating_sub(1);
+                continue;
             }
             self.write(host, entry)?;
-            written(&entry);
         }
         if self.held.is_empty() {
             self.held.shrink_to(KEPT_ROOM);
         }
-        Ok(())
+        Ok(taken)
     }
 
-    /// Forgets a held completion event of completion queue `cqn`, which is going away.
-    pub fn forget(&mut self, cqn: u32) {
-        self.held
-            .retain(|entry| entry.event != EventType::Completion.raw() || entry.object != cqn);
+    /// A completion queue that is gone has an event here that is held back. It is passed over when
+    /// its turn comes, and taken out before such events become more than others: that costs nothing on
+    /// average. `still` says whether a completion queue waits for an event.
+    pub fn forget(&mut self, still: impl Fn(u32) -> bool) {
+        self.forgotten += 1;
+        if self.forgotten > self.held.len() / 2 + KEPT_ROOM {
+            self.held
+                .retain(|entry| entry.event != EventType::Completion.raw() || still(entry.object));
+            self.forgotten = 0;
+        }
     }
 
     /// Takes the value of the queue's doorbell slot; `false` if it makes no sense.

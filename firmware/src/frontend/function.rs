@@ -9,16 +9,18 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use vrnic_abi::counter::Counter;
-use vrnic_abi::doorbell::{GROUPS, PAGES, SLOTS_PER_GROUP};
+use vrnic_abi::doorbell::{GROUPS, KERNEL_PAGE, SLOTS_PER_GROUP};
 use vrnic_abi::eqe::EventType;
 use vrnic_abi::registers::DeviceState;
 
 use super::admin::{AdminQueue, PendingCreate};
+use super::completion::CompletionQueue;
 use super::env::{Incoming, NoPort, Origin, Port, QpEnv};
 use super::frame::ReceivedFrame;
 use super::objects::Objects;
-use super::queue_pairs::{QueuePair, QueuePairs};
+use super::queue_pairs::{GSI, QueuePair, QueuePairs};
 use super::registers::{Action, Fault, Registers};
+use super::remains::Remains;
 use super::ring::Rung;
 use crate::host::{Host, TraceEvent};
 use crate::pdu::Pdu;
@@ -28,8 +30,10 @@ use crate::types::{Mac, State, Time};
 
 /// Longest time between two heartbeats while an answer is awaited, in nanoseconds.
 const HEARTBEAT: u64 = 1_000_000_000;
-/// Queue pairs that are failed in one step because of their completion queues.
-const DOOMED_A_STEP: u32 = 4;
+/// Queue pairs that are looked at in one step for failed completion queues of theirs.
+const SWEEP_A_STEP: u32 = 64;
+/// Entries of queue pairs that are gone which are taken off a list in one turn.
+const STALE_A_TURN: u32 = 16;
 
 /// What identifies a function on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +78,14 @@ pub struct Function {
     ready: VecDeque<u32>,
     /// Queue pairs that are to fail because a completion queue of theirs has.
     doomed: VecDeque<u32>,
+    /// The slot up to which queue pairs were looked at since a completion queue has failed.
+    sweep: Option<u32>,
     /// Queue pairs for which the port had no room.
     blocked: Vec<u32>,
     timers: BinaryHeap<Reverse<(Time, TimerOf)>>,
     last_beat: Time,
+    /// What is gone and not freed yet.
+    pub(super) remains: Remains,
 }
 
 impl Function {
@@ -100,9 +108,11 @@ impl Function {
             creating: VecDeque::new(),
             ready: VecDeque::new(),
             doomed: VecDeque::new(),
+            sweep: None,
             blocked: Vec::new(),
             timers: BinaryHeap::new(),
             last_beat: Time::default(),
+            remains: Remains::default(),
         };
         function.set_quota(quota);
         function
@@ -168,10 +178,12 @@ impl Function {
     /// Whether something can be done now that is no queue pair's turn.
     #[must_use]
     pub fn has_chores(&self) -> bool {
-        self.is_ready()
-            && (!self.doomed.is_empty()
-                || !self.creating.is_empty()
-                || self.admin.as_ref().is_some_and(AdminQueue::has_command))
+        !self.remains.is_empty()
+            || self.is_ready()
+                && (!self.doomed.is_empty()
+                    || self.sweep.is_some()
+                    || !self.creating.is_empty()
+                    || self.admin.as_ref().is_some_and(AdminQueue::has_command))
     }
 
     /// Whether a queue pair waits for its turn.
@@ -192,13 +204,19 @@ impl Function {
         self.is_ready() && self.objects.events_held
     }
 
-    /// Resets everything: all objects are gone.
+    /// Resets everything: all objects are gone. Of the doorbell pages, only the driver's own exists
+    /// afterwards; the others are cleared when they are allocated.
     pub fn reset<H: Host>(&mut self, host: &H) {
-        for page in 0..PAGES {
-            host.clear_doorbells(page);
-        }
-        *self = Self::with(self.identity, self.registers.after_reset(), self.quota);
+        host.clear_doorbells(KERNEL_PAGE);
+        let new = Self::with(self.identity, self.registers.after_reset(), self.quota);
+        let old = core::mem::replace(self, new);
+        self.remains.add_life(old);
         self.registers.publish(host);
+    }
+
+    /// Frees a little of what is gone; returns whether there was anything.
+    pub fn free_remains(&mut self) -> bool {
+        self.remains.step()
     }
 
     /// Takes a register write; returns true if the function is to be reset.
@@ -264,9 +282,12 @@ impl Function {
         }
         self.ready.clear();
         self.doomed.clear();
+        self.sweep = None;
         self.blocked.clear();
         self.timers.clear();
-        self.creating.clear();
+        for mut pending in self.creating.drain(..) {
+            self.remains.add_segments(pending.clear());
+        }
     }
 
     /// Shows the driver, now and then, that the function is served.
@@ -402,15 +423,30 @@ impl Function {
         }
     }
 
-    /// Takes a queue pair that has been removed out of all lists: its number may be given out again.
-    pub(super) fn unlist(&mut self, qpn: u32, qp: &QueuePair) {
-        if qp.scheduled {
-            self.ready.retain(|ready| *ready != qpn);
-            self.blocked.retain(|blocked| *blocked != qpn);
+    /// A queue pair has been removed that may stand in lists. What it leaves there is passed over,
+    /// and, before it becomes more than half of a list, taken out: that costs nothing on average.
+    pub(super) fn unlist(&mut self, qp: &QueuePair) {
+        let most = 2 * self.qps.len() as usize + 64;
+        let qps = &self.qps;
+        if qp.scheduled && self.ready.len() > most {
+            let stays = |qpn: &u32| qps.get(*qpn).is_some_and(|qp| qp.scheduled);
+            self.ready.retain(stays);
         }
-        if qp.doomed {
-            self.doomed.retain(|doomed| *doomed != qpn);
+        if qp.doomed && self.doomed.len() > most {
+            let stays = |qpn: &u32| qps.get(*qpn).is_some_and(|qp| qp.doomed);
+            self.doomed.retain(stays);
         }
+    }
+
+    /// The queue pair that has waited longest for its turn.
+    fn next_ready(&mut self) -> Option<u32> {
+        for _ in 0..STALE_A_TURN {
+            let qpn = self.ready.pop_front()?;
+            if self.qps.get(qpn).is_some_and(|qp| qp.scheduled) {
+                return Some(qpn);
+            }
+        }
+        None
     }
 
     /// Gives queue pairs that the port had no room for another try.
@@ -429,7 +465,7 @@ impl Function {
         if !self.is_ready() {
             return None;
         }
-        let qpn = self.ready.pop_front()?;
+        let qpn = self.next_ready()?;
         let mut outcome = Poll::Idle;
         self.call(host, now, qpn, port, Incoming::none(), |qp, env| {
             outcome = qp.poll(env, budget);
@@ -632,8 +668,8 @@ impl Function {
         while let Some(cqn) = self.objects.moderated_cqs.pop() {
             self.update_cq_timer(cqn);
         }
-        if !self.objects.failed_cqs.is_empty() {
-            self.doom_users_of_failed_cqs();
+        if core::mem::take(&mut self.objects.cq_failed) {
+            self.sweep = Some(0);
         }
         if self.objects.fault.is_some() {
             self.check_fault(host, now);
@@ -685,17 +721,6 @@ impl Function {
         });
     }
 
-    /// Queue pairs that complete into a failed queue fail too (IBTA volume 1, 10.8.6), in turn: there
-    /// can be many, each with much to flush, which makes further queues fail.
-    fn doom_users_of_failed_cqs(&mut self) {
-        while let Some(cqn) = self.objects.failed_cqs.pop() {
-            let cq = self.objects.cqs.get(cqn);
-            for qpn in cq.map_or_else(Vec::new, |cq| cq.users.clone()) {
-                self.doom(qpn);
-            }
-        }
-    }
-
     fn doom(&mut self, qpn: u32) {
         if let Some(qp) = self.qps.get_mut(qpn) {
             let failed = matches!(qp.transport.state(), State::Error | State::Reset);
@@ -705,25 +730,52 @@ impl Function {
         }
     }
 
-    /// Fails some of the queue pairs whose completion queues have failed; returns whether there were
-    /// any.
+    /// Queue pairs that complete into a failed queue fail too (IBTA volume 1, 10.8.6), in turn: there
+    /// can be many, each with much to flush, which makes further queues fail. Those that have
+    /// something to complete find out by themselves, the others are looked for among all. Returns
+    /// whether there was anything to do.
     pub fn fail_doomed<H: Host>(&mut self, host: &H, now: Time) -> bool {
-        let mut any = false;
-        for _ in 0..DOOMED_A_STEP {
+        let any = self.sweep.is_some() || !self.doomed.is_empty();
+        self.sweep_failed_cqs();
+        for _ in 0..STALE_A_TURN {
             let Some(qpn) = self.doomed.pop_front() else {
                 break;
             };
-            any = true;
-            let Some(qp) = self.qps.get_mut(qpn) else {
+            let Some(qp) = self.qps.get_mut(qpn).filter(|qp| qp.doomed) else {
                 continue;
             };
             qp.doomed = false;
             // It may have been reset since.
             if !matches!(qp.transport.state(), State::Error | State::Reset) {
                 self.fail_qp(host, now, qpn);
+                break;
             }
         }
         any
+    }
+
+    /// Looks at some queue pairs whether a completion queue of theirs has failed.
+    fn sweep_failed_cqs(&mut self) {
+        let Some(start) = self.sweep else {
+            return;
+        };
+        let end = start.saturating_add(SWEEP_A_STEP);
+        let table = self.qps.table();
+        self.sweep = (end < table.slots()).then_some(end);
+        let has_failed = |cqn| {
+            let cq = self.objects.cqs.get(cqn);
+            cq.is_some_and(CompletionQueue::has_failed)
+        };
+        let gsi = self.qps.get(GSI).filter(|_| start == 0);
+        let looked_at = gsi.map(|qp| (GSI, qp)).into_iter();
+        let found: Vec<u32> = looked_at
+            .chain(table.part(start..end))
+            .filter(|(_, qp)| has_failed(qp.queues.send_cq) || has_failed(qp.queues.receive_cq))
+            .map(|(qpn, _)| qpn)
+            .collect();
+        for qpn in found {
+            self.doom(qpn);
+        }
     }
 
     fn check_fault<H: Host>(&mut self, host: &H, now: Time) {

@@ -11,8 +11,8 @@
 //! * [`ring`], [`shared_receive`], [`work`]: the queues that the driver writes; [`address`],
 //!   [`keys`]: what requests and commands say in common;
 //! * [`mod@env`], [`frame`], [`payload`]: all of that as a queue pair of the transport sees it;
-//! * [`objects`], [`queue_pairs`], [`function`]: where everything lives; [`inspect`]: how somebody
-//!   beside the driver looks at it.
+//! * [`objects`], [`queue_pairs`], [`function`]: where everything lives, `remains`: and ends;
+//!   [`inspect`]: how somebody beside the driver looks at it.
 //!
 //! Whatever the driver writes is fetched once, checked, and used from the copy. What is wrong with
 //! a command is a status, with a work request a completion and the queue pair's error state, with a
@@ -34,6 +34,7 @@ pub mod objects;
 pub mod payload;
 pub mod queue_pairs;
 pub mod registers;
+mod remains;
 pub mod ring;
 pub mod shared_receive;
 pub mod work;

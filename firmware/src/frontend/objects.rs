@@ -2,7 +2,7 @@
 //!
 //! Kept apart from the queue pairs so that one of them can be called with all this at hand. A
 //! failure that concerns more than the caller is only noted here ([`Objects::fault`],
-//! [`Objects::failed_cqs`]) and acted upon after the call.
+//! [`Objects::cq_failed`]) and acted upon after the call.
 
 use alloc::vec::Vec;
 
@@ -25,6 +25,11 @@ use crate::types::Time;
 
 /// Number of counters.
 pub const COUNTERS: usize = Counter::ALL.len();
+
+/// Events that were held back and are written in one step.
+const EVENTS_A_STEP: u32 = 64;
+/// What a look at an event queue counts among them.
+const LOOK: u32 = 4;
 
 /// Completion queues: an event of one that is gone does not name its successor.
 const CQ_NUMBERS: Numbering = Numbering {
@@ -97,8 +102,8 @@ pub struct Objects {
     pub page_entries: u32,
     /// How many there may be.
     page_limit: u32,
-    /// Completion queues that have failed and whose queue pairs have not been told yet.
-    pub failed_cqs: Vec<u32>,
+    /// A completion queue has failed, and its queue pairs have not been looked for yet.
+    pub cq_failed: bool,
     /// Completion queues whose events are put off and that need a timer.
     pub moderated_cqs: Vec<u32>,
     /// A completion was lost, as its queue has failed.
@@ -107,6 +112,8 @@ pub struct Objects {
     pub unreadable: bool,
     /// Event queues hold events back.
     pub events_held: bool,
+    /// The event queue, by its slot, that is the first to be rid of held events.
+    pub next_held: u32,
     /// What ends the function, if anything.
     pub fault: Option<Fault>,
 }
@@ -130,11 +137,12 @@ impl Default for Objects {
             counters: [0; COUNTERS],
             page_entries: 0,
             page_limit: limits::PAGE_LIST_ENTRIES,
-            failed_cqs: Vec::new(),
+            cq_failed: false,
             moderated_cqs: Vec::new(),
             dropped: false,
             unreadable: false,
             events_held: false,
+            next_held: 0,
             fault: None,
         }
     }
@@ -190,7 +198,7 @@ impl Objects {
             Pushed::Failed => {
                 // XRC targets do not stand among its users.
                 self.dropped = true;
-                self.failed_cqs.push(cqn);
+                self.cq_failed = true;
                 self.asynchronous(host, now, EventType::CqError, cqn);
             }
         }
@@ -290,31 +298,48 @@ impl Objects {
         }
     }
 
-    /// Writes events that were held back, as far as there is room now.
+    /// Writes events that were held back, as far as there is room now and a step goes.
     pub fn release_events<H: Host>(&mut self, host: &H) {
         if !self.events_held {
             return;
         }
-        self.events_held = false;
-        let holding: Vec<u32> = self
-            .eqs
-            .iter()
-            .filter_map(|(number, eq)| eq.holds_events().then_some(number))
-            .collect();
-        for eqn in holding {
-            let cqs = &mut self.cqs;
-            let Some(eq) = self.eqs.get_mut(eqn) else {
-                continue;
-            };
-            let result = eq.release(host, |entry| {
-                if entry.event == EventType::Completion.raw() {
-                    if let Some(cq) = cqs.get_mut(entry.object) {
-                        cq.event_held = false;
-                    }
-                }
-            });
-            self.events_held |= eq.holds_events();
-            self.note(result.err());
+        let slots = self.eqs.slots();
+        let mut held = false;
+        let mut left = EVENTS_A_STEP;
+        for _ in 0..slots {
+            let slot = self.next_held.checked_rem(slots).unwrap_or(0);
+            let found = self.eqs.part(slot..slot.saturating_add(1)).next();
+            if let Some(eqn) = found.and_then(|(eqn, eq)| eq.holds_events().then_some(eqn)) {
+                held = true;
+                // Even a look costs something.
+                left = left
+                    .saturating_sub(LOOK)
+                    .saturating_sub(self.release(host, eqn, left));
+            }
+            self.next_held = slot.wrapping_add(1);
+            if left == 0 {
+                return;
+            }
+        }
+        self.events_held = held;
+    }
+
+    /// Writes up to `most` events that event queue `eqn` holds back; returns how many.
+    fn release<H: Host>(&mut self, host: &H, eqn: u32, most: u32) -> u32 {
+        let cqs = &mut self.cqs;
+        let Some(eq) = self.eqs.get_mut(eqn) else {
+            return 0;
+        };
+        let result = eq.release(host, most, |cqn| {
+            let cq = cqs.get_mut(cqn);
+            cq.is_some_and(|cq| core::mem::take(&mut cq.event_held))
+        });
+        match result {
+            Ok(released) => released,
+            Err(fault) => {
+                self.note(Some(fault));
+                most
+            }
         }
     }
 

@@ -147,6 +147,12 @@ impl QueuePairs {
         &self.table
     }
 
+    /// As [`Table::dismantle`].
+    pub fn dismantle(&mut self, slots: usize, gone: impl FnMut(QueuePair)) -> usize {
+        self.gsi = None;
+        self.table.dismantle(slots, gone)
+    }
+
     /// All queue pairs with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &QueuePair)> {
         let gsi = self.gsi.as_deref().map(|qp| (GSI, qp));

@@ -69,7 +69,7 @@ const TURNS: u32 = 8;
 /// PDUs that a queue pair may send in one turn.
 const BUDGET: u32 = 16;
 /// Timers of a function that are handled in one step.
-const TIMERS: u32 = 64;
+const TIMERS: u32 = 16;
 /// PDUs between functions that are handled at once: more than can be queued.
 const LOCAL_PDUS: u32 = 1024;
 /// How soon to look again, in nanoseconds, for what announces itself only by being there: room in
@@ -249,8 +249,9 @@ impl<H: Host> Nic<H> {
     }
 
     /// Resets a function, whatever it is doing: function level reset, reset by its client, client
-    /// gone. When this returns, none of its PDUs is queued, all its doorbell pages are clear, and
-    /// nothing accesses its memory.
+    /// gone. When this returns, none of its PDUs is queued, its driver's doorbell page is clear (others
+    /// do not exist until they are allocated, and cleared, again), and nothing accesses its memory.
+    /// The NIC's own memory for its objects is freed in the steps that follow.
     pub fn reset(&mut self, id: FunctionId) {
         self.forget(id.0);
         let index = usize::from(id.0);
@@ -263,7 +264,11 @@ impl<H: Host> Nic<H> {
 
     fn forget(&mut self, function: u16) {
         self.shared.local.purge(function);
-        self.shared.addresses.remove_all(function);
+        let state = self.functions.get(usize::from(function));
+        // The tables of addresses are those of all functions, and this one may be reset all the time.
+        if !state.is_some_and(|state| state.as_ref().is_none_or(Function::is_blank)) {
+            self.shared.addresses.remove_all(function);
+        }
     }
 
     /// Takes a received frame.
@@ -386,11 +391,12 @@ impl<H: Host> Nic<H> {
         let (Some(host), Some(function)) = (host, function) else {
             return false;
         };
+        let mut busy = function.free_remains();
         if !function.is_ready() {
-            return false;
+            return busy;
         }
         function.beat(host, now);
-        let mut busy = function.poll_doorbells(host, now);
+        busy |= function.poll_doorbells(host, now);
         function.release_events(host, now);
         let owner = u16::try_from(index).unwrap_or(u16::MAX);
         let link_up = self.shared.sees_link(owner);

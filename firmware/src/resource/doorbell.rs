@@ -34,9 +34,9 @@ pub enum PageError {
 }
 
 /// Groups of one page that are looked at in one step.
-const GROUPS_OF_A_PAGE: u32 = 16;
-/// Groups of all pages of a function that are looked at in one step.
-pub const GROUPS_A_STEP: u32 = 64;
+const GROUPS_OF_A_PAGE: u32 = 8;
+/// Groups of all pages of a function that are looked at in one step: 128 slots.
+pub const GROUPS_A_STEP: u32 = 16;
 
 /// The doorbell pages that exist.
 #[derive(Clone, Debug)]
@@ -278,7 +278,7 @@ mod tests {
             }
         }
         assert_eq!(seen[0], 0);
-        assert!(seen[1..].iter().all(|times| *times == 16), "{seen:?}");
+        assert!(seen[1..].iter().all(|times| *times == 8), "{seen:?}");
         assert!(pages.keeps_marks(0));
         assert_eq!(pages.share(0, 0, 3).count_ones(), 3);
         while pages.share(0, 0, 64) != 0 {}

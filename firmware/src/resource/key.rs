@@ -131,6 +131,11 @@ impl Keys {
         self.windows
     }
 
+    /// As [`Table::dismantle`].
+    pub fn dismantle(&mut self, slots: usize, gone: impl FnMut(MemoryKey)) -> usize {
+        self.table.dismantle(slots, gone)
+    }
+
     /// Regions and windows by their numbers, which are bits 31:8 of their keys.
     #[must_use]
     pub const fn table(&self) -> &Table<MemoryKey> {

@@ -28,7 +28,7 @@ pub use filter::{Filter, Filters, Wanted};
 pub use gid::{GidEntry, GidTable};
 pub use key::{KeyError, KeyUser, Keys, MemoryKey};
 pub use membership::{Group, Memberships};
-pub use pages::{PageMap, append};
+pub use pages::{PageList, PageMap, SEGMENT, Segment, append};
 pub use quota::{Quota, QuotaError, Resource};
 pub use region::{FastRegion, Region, RegionOptions, Registration};
 pub use table::{Numbering, Table};

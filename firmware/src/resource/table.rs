@@ -145,6 +145,22 @@ impl<T> Table<T> {
         value
     }
 
+    /// Takes up to `slots` slots off a table that nobody uses any more, and hands their objects to
+    /// `gone`. Returns how many there were; the memory goes with them.
+    pub fn dismantle(&mut self, slots: usize, mut gone: impl FnMut(T)) -> usize {
+        let rest = self.entries.len().saturating_sub(slots);
+        let mut taken = 0;
+        for entry in self.entries.drain(rest..) {
+            taken += 1;
+            if let Some(value) = entry.value {
+                self.len = self.len.saturating_sub(1);
+                gone(value);
+            }
+        }
+        self.entries.shrink_to_fit();
+        taken
+    }
+
     /// All objects with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let numbering = self.numbering;
@@ -268,6 +284,23 @@ mod tests {
         assert_eq!(part(4..6), []);
         assert_eq!(part(u32::MAX..u32::MAX), []);
         assert_eq!(part(10..u32::MAX), []);
+    }
+
+    #[test]
+    fn a_table_is_dismantled_in_portions() {
+        let mut table = Table::new(NUMBERS, 100);
+        let numbers: Vec<u32> = (0..10)
+            .map(|_| table.insert_with(|number| number).unwrap())
+            .collect();
+        table.remove(numbers[8]).unwrap();
+        let mut gone = Vec::new();
+        assert_eq!(table.dismantle(3, |number| gone.push(number)), 3);
+        assert_eq!((gone.len(), table.len()), (2, 7));
+        assert_eq!(table.dismantle(100, |number| gone.push(number)), 7);
+        assert_eq!(table.dismantle(100, |number| gone.push(number)), 0);
+        gone.sort_unstable();
+        assert!(gone.iter().eq(numbers.iter().filter(|n| **n != numbers[8])));
+        assert!(table.is_empty() && table.slots() == 0);
     }
 
     #[test]

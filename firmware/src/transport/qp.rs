@@ -19,7 +19,7 @@ use crate::types::{Outcome, Qpn, State, Time};
 use vrnic_abi::counter::Counter;
 
 /// Work requests flushed at once when a queue pair breaks; the rest follows when polled.
-const FLUSH_AT_ONCE: u32 = 256;
+const FLUSH_AT_ONCE: u32 = 32;
 
 /// What a queue pair is created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,11 +57,14 @@ pub struct Ram {
     /// A range of DMA addresses that is not mapped.
     pub hole: RefCell<Option<Range<u64>>>,
     pub accesses: Cell<u64>,
+    /// Bytes of all accesses.
+    pub moved: Cell<u64>,
 }
 
 impl Ram {
     fn at(&self, address: u64, length: usize) -> Result<usize, DmaError> {
         self.accesses.set(self.accesses.get() + 1);
+        self.moved.set(self.moved.get() + length as u64);
         let error = DmaError { address };
         let start = address.checked_sub(BASE).ok_or(error)?;
         let end = start.checked_add(length as u64).ok_or(error)?;
@@ -151,6 +154,7 @@ impl Hardware {
                 bytes: RefCell::new(vec![PATTERN; SIZE]),
                 hole: RefCell::new(None),
                 accesses: Cell::new(0),
+                moved: Cell::new(0),
             },
             slots: RefCell::new(vec![[0; doorbell::END_SLOT as usize]; pages]),
             marks: RefCell::new(vec![0; pages]),

@@ -6,10 +6,7 @@ use vrnic_abi::admin::{Buffer, Status};
 
 use super::command::Refusal;
 use crate::host::Memory;
-use crate::resource::{PageMap, limits};
-
-/// Entries that are read at a time.
-const SLICE: usize = 512;
+use crate::resource::{PageList, PageMap, SEGMENT, Segment, limits};
 
 /// A buffer whose description holds.
 #[derive(Debug)]
@@ -53,7 +50,7 @@ pub(super) fn check(buffer: &Buffer, needed: u64, at: u32) -> Result<Pages, Refu
                 pages: buffer.pages,
                 shift,
                 address_at: at + address_at,
-                list: Vec::new(),
+                list: PageList::new(shift),
             }))
         }
         0 | 1 => Err(bad(address_at)),
@@ -65,7 +62,7 @@ fn list_end(buffer: &Buffer) -> Option<u64> {
     buffer.address.checked_add(u64::from(buffer.pages) * 8)
 }
 
-/// Reads a page list, a slice at a time.
+/// Reads a page list, a segment at a time.
 #[derive(Clone, Debug)]
 pub(super) struct ListReader {
     address: u64,
@@ -73,7 +70,16 @@ pub(super) struct ListReader {
     shift: u8,
     /// Byte offset of the list's address in the command.
     address_at: u32,
-    list: Vec<u64>,
+    list: PageList,
+}
+
+/// How far a page list has been read.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// There is more.
+    More,
+    /// This far: the pages, or why there are none; and segments to be freed.
+    Done(Result<PageMap, Refusal>, Vec<Segment>),
 }
 
 impl ListReader {
@@ -83,42 +89,39 @@ impl ListReader {
         self.pages
     }
 
-    /// Reads the next slice; returns the pages when the list is complete.
-    ///
-    /// # Errors
-    /// If the list cannot be read, or has an entry that is no page.
-    pub(super) fn read<M: Memory>(&mut self, memory: &M) -> Result<Option<PageMap>, Refusal> {
-        let done = self.list.len();
-        let rest = (self.pages as usize).saturating_sub(done);
-        let mut slice = [0u64; SLICE];
-        let slice = slice.get_mut(..rest.min(SLICE)).unwrap_or_default();
-        let address = self.address.wrapping_add(done as u64 * 8);
-        memory
-            .read(address, bytemuck::cast_slice_mut(slice))
-            .map_err(|_| Refusal::new(Status::DmaFailed, self.address_at))?;
-        self.list.extend_from_slice(slice);
-        if self.list.len() < self.pages as usize {
-            return Ok(None);
+    /// Reads the next segment.
+    pub(super) fn read<M: Memory>(&mut self, memory: &M) -> Reading {
+        let done = self.list.entries();
+        let rest = u64::from(self.pages).saturating_sub(done);
+        let mut segment = [0u64; SEGMENT];
+        let length = usize::try_from(rest).map_or(SEGMENT, |rest| rest.min(SEGMENT));
+        let segment = segment.get_mut(..length).unwrap_or_default();
+        let address = self.address.wrapping_add(done.wrapping_mul(8));
+        if memory
+            .read(address, bytemuck::cast_slice_mut(segment))
+            .is_err()
+        {
+            let segments = self.clear();
+            let refusal = Refusal::new(Status::DmaFailed, self.address_at);
+            return Reading::Done(Err(refusal), segments);
         }
-        let mut list = core::mem::take(&mut self.list);
-        list.shrink_to_fit();
-        self.finish(list).map(Some)
+        self.list.push(segment);
+        if self.list.entries() < self.pages.into() {
+            return Reading::More;
+        }
+        let (map, segments) = self.take().finish();
+        let bad = Refusal::new(Status::BadArgument, self.address_at);
+        Reading::Done(map.ok_or(bad), segments)
     }
 
-    /// The pages; as one range if they are one, so that nothing needs to be kept.
-    fn finish(&self, list: Vec<u64>) -> Result<PageMap, Refusal> {
-        let bad = Refusal::new(Status::BadArgument, self.address_at);
-        let size = 1u64 << self.shift;
-        let first = list.first().copied().unwrap_or_default();
-        let bytes = u64::from(self.pages) << self.shift;
-        let contiguous = list
-            .windows(2)
-            .all(|pair| matches!(pair, [a, b] if a.checked_add(size) == Some(*b)));
-        let map = if contiguous && first % size == 0 {
-            PageMap::contiguous(first, bytes)
-        } else {
-            PageMap::list(list, self.shift)
-        };
-        map.ok_or(bad)
+    /// Gives up what was read, to be freed.
+    pub(in crate::frontend) fn clear(&mut self) -> Vec<Segment> {
+        let (map, mut segments) = self.take().finish();
+        segments.append(&mut map.map_or_else(Vec::new, PageMap::into_segments));
+        segments
+    }
+
+    fn take(&mut self) -> PageList {
+        core::mem::replace(&mut self.list, PageList::new(self.shift))
     }
 }

@@ -1,24 +1,29 @@
 //! Carrying out admin commands.
 //!
 //! A command is checked completely before anything changes. Commands that bring an object's pages in
-//! a list wait in [`PendingCreate`] while the list is read in slices, and are checked again when
+//! a list wait in [`PendingCreate`] while the list is read in segments, and are checked again when
 //! it is complete, as other commands may have been carried out in between.
+
+use alloc::vec::Vec;
 
 use vrnic_abi::admin::{
     Buffer, CommandHeader, Completion, CreateCq, CreateEq, CreateMr, CreateQp, CreateSrq,
     ReregisterMr, ResizeCq, Status,
 };
 
-use super::buffer::{self, ListReader, Pages};
+use super::buffer::{self, ListReader, Pages, Reading};
 use super::command::{Create, Refusal, Reply, Request, argument, bad, parse};
 use crate::frontend::function::Function;
 use crate::host::Host;
 use crate::nic::Addresses;
-use crate::resource::PageMap;
+use crate::resource::{PageMap, Segment};
 use crate::types::Time;
 
 /// Commands that are carried out in one step.
-const COMMANDS_A_STEP: u32 = 16;
+///
+/// A neighbour's latency is a few microseconds, and so is what they take: an engine that has nothing
+/// else to do comes back soon.
+const COMMANDS_A_STEP: u32 = 2;
 
 /// What a command needs besides its function.
 #[derive(Debug)]
@@ -43,6 +48,13 @@ pub(in crate::frontend) struct PendingCreate {
     header: CommandHeader,
     create: Create,
     reader: ListReader,
+}
+
+impl PendingCreate {
+    /// Gives up what was read of the list, to be freed.
+    pub(in crate::frontend) fn clear(&mut self) -> Vec<Segment> {
+        self.reader.clear()
+    }
 }
 
 /// What became of a command.
@@ -87,27 +99,20 @@ impl Function {
         self.step_page_lists(cx) || busy
     }
 
-    /// Reads one slice of the page list that has waited longest.
+    /// Reads one segment of the page list that has waited longest.
     fn step_page_lists<H: Host>(&mut self, cx: &mut Context<'_, H>) -> bool {
         let Some(mut pending) = self.creating.pop_front() else {
             return false;
         };
         let entries = pending.reader.entries();
-        let result = match pending.reader.read(cx.host.memory()) {
-            Ok(None) => {
-                self.creating.push_back(pending);
-                return true;
-            }
-            Ok(Some(pages)) => {
-                // What the list takes was set aside; what is kept of it counts with the object.
-                self.objects.page_entries -= entries;
-                self.create(cx, &pending.create, pages)
-            }
-            Err(refusal) => {
-                self.objects.page_entries -= entries;
-                Err(refusal)
-            }
+        let Reading::Done(pages, rest) = pending.reader.read(cx.host.memory()) else {
+            self.creating.push_back(pending);
+            return true;
         };
+        // What the list takes was set aside; what is kept of it counts with the object.
+        self.objects.page_entries = self.objects.page_entries.saturating_sub(entries);
+        self.remains.add_segments(rest);
+        let result = pages.and_then(|pages| self.create(cx, &pending.create, pages));
         self.complete(cx, pending.header, result);
         true
     }
@@ -243,7 +248,10 @@ impl Function {
         create: &Create,
         pages: PageMap,
     ) -> Result<Reply, Refusal> {
-        self.check_create(create)?;
+        if let Err(refusal) = self.check_create(create) {
+            self.remains.add_segments(pages.into_segments());
+            return Err(refusal);
+        }
         let entries = pages.list_entries();
         let reply = match create {
             Create::Mr(body) => self.create_mr(body, pages),
@@ -258,10 +266,12 @@ impl Function {
         Ok(reply)
     }
 
-    pub(super) fn forget_pages(&mut self, pages: &PageMap) {
+    /// Gives up the pages of an object that is gone.
+    pub(super) fn forget_pages(&mut self, pages: PageMap) {
         self.objects.page_entries = self
             .objects
             .page_entries
             .saturating_sub(pages.list_entries());
+        self.remains.add_segments(pages.into_segments());
     }
 }

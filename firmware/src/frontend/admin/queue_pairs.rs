@@ -99,8 +99,8 @@ impl Function {
             new_qp(qpn, kind, body, pages, slots)
         });
         for cqn in [body.send_cq, body.receive_cq] {
-            if let (Some(cq), Some(qpn)) = (self.objects.cqs.get_mut(cqn), made) {
-                cq.users.push(qpn);
+            if let (Some(cq), Some(_)) = (self.objects.cqs.get_mut(cqn), made) {
+                cq.users = cq.users.saturating_add(1);
             }
         }
         self.use_pd(body.pd, true);
@@ -151,11 +151,11 @@ impl Function {
         let mut qp = self.qps.remove(qpn).ok_or(no_such(at))?;
         self.objects.keys.unbind_all(&mut qp.queues.windows);
         self.forget_receiver(cx, qpn);
-        self.unlist(qpn, &qp);
+        self.unlist(&qp);
         let queues = &qp.queues;
         for cqn in [queues.send_cq, queues.receive_cq] {
             if let Some(cq) = self.objects.cqs.get_mut(cqn) {
-                cq.users.retain(|user| *user != qpn);
+                cq.users = cq.users.saturating_sub(1);
             }
         }
         for (page, slot) in queues.doorbells() {
@@ -167,7 +167,7 @@ impl Function {
         self.use_pd(queues.pd, false);
         self.use_srq(queues.srq.unwrap_or(0), false);
         self.use_xrcd(queues.xrcd.unwrap_or(0), false);
-        self.forget_pages(&queues.pages);
+        self.forget_pages(qp.queues.pages);
         Ok(Reply::default())
     }
 }

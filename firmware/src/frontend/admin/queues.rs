@@ -15,6 +15,7 @@ use crate::frontend::entry_ring::EntryRing;
 use crate::frontend::event::EventQueue;
 use crate::frontend::function::Function;
 use crate::frontend::moderation::Moderation;
+use crate::frontend::objects::Objects;
 use crate::host::Host;
 use crate::resource::{Owner, PageMap, limits};
 use crate::types::Time;
@@ -60,7 +61,7 @@ impl Function {
         self.objects
             .doorbells
             .free_slot(eq.ring.doorbell.0, eq.ring.doorbell.1);
-        self.forget_pages(&eq.ring.pages);
+        self.forget_pages(eq.ring.pages);
         Ok(Reply::default())
     }
 
@@ -146,7 +147,7 @@ impl Function {
         let cq = cq.ok_or(no_such(argument!(ResizeCq, cq)))?;
         let old = cq.ring.replace(pages, body.log_entries);
         let base = cq.ring.base();
-        self.forget_pages(&old);
+        self.forget_pages(old);
         Ok(Reply::number(base))
     }
 
@@ -175,16 +176,17 @@ impl Function {
             return Err(Refusal::new(Status::Busy, at));
         }
         let cq = self.objects.cqs.remove(cqn).ok_or(no_such(at))?;
-        if let Some(eq) = self.objects.eqs.get_mut(cq.eq) {
+        let Objects { cqs, eqs, .. } = &mut self.objects;
+        if let Some(eq) = eqs.get_mut(cq.eq) {
             eq.users = eq.users.saturating_sub(1);
             if cq.event_held {
-                eq.forget(cqn);
+                eq.forget(|cqn| cqs.get(cqn).is_some_and(|cq| cq.event_held));
             }
         }
         self.objects
             .doorbells
             .free_slot(cq.ring.doorbell.0, cq.ring.doorbell.1);
-        self.forget_pages(&cq.ring.pages);
+        self.forget_pages(cq.ring.pages);
         Ok(Reply::default())
     }
 }

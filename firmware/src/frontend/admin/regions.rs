@@ -154,7 +154,7 @@ impl Function {
         let old = replaced.map_err(|error| refused_key(error, argument!(ReregisterMr, key)))?;
         self.use_pd(body.pd, true);
         self.use_pd(old.pd, false);
-        self.forget_pages(&old.pages);
+        self.forget_pages(old.pages);
         Ok(Reply::default())
     }
 
@@ -182,13 +182,18 @@ impl Function {
         let at = argument!(ObjectReference, object);
         let removed = self.objects.keys.remove_region(key);
         let removed = removed.map_err(|error| refused_key(error, at))?;
-        let (pd, entries) = match &removed {
-            MemoryKey::Region(region) => (region.pd, region.pages.list_entries()),
-            MemoryKey::Fast(fast) => (fast.pd, fast.max_pages),
-            MemoryKey::Window(window) => (window.pd, 0),
-        };
-        self.use_pd(pd, false);
-        self.objects.page_entries = self.objects.page_entries.saturating_sub(entries);
+        match removed {
+            MemoryKey::Region(region) => {
+                self.use_pd(region.pd, false);
+                self.forget_pages(region.pages);
+            }
+            MemoryKey::Fast(fast) => {
+                self.use_pd(fast.pd, false);
+                self.objects.page_entries =
+                    self.objects.page_entries.saturating_sub(fast.max_pages);
+            }
+            MemoryKey::Window(window) => self.use_pd(window.pd, false),
+        }
         Ok(Reply::default())
     }
 }

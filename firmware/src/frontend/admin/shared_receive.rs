@@ -155,7 +155,7 @@ impl Function {
         self.objects.doorbells.free_slot(page, slot);
         self.use_pd(srq.domain.pd, false);
         self.use_extended(srq.extended, false);
-        self.forget_pages(&srq.pages);
+        self.forget_pages(srq.pages);
         Ok(Reply::default())
     }
 
