@@ -16,7 +16,7 @@ use vrnic_abi::admin::{
 };
 use vrnic_abi::object::DeviceAttributes;
 use vrnic_abi::registers::{self as reg, DeviceState, HealthCode};
-use vrnic_firmware::resource::{Quota, QuotaError, Resource};
+use vrnic_firmware::resource::{Quota, QuotaError, Resource, limits};
 
 /// Everything but vectors, which no command takes.
 fn countable() -> impl Iterator<Item = Resource> {
@@ -459,6 +459,46 @@ fn vectors_change_only_while_nobody_has_seen_them() {
     bench.nic.reset(driver.id);
     bench.nic.set_quota(driver.id, few).unwrap();
     assert_eq!(driver.hw.vectors.get(), 2);
+}
+
+/// Reports so many asynchronous events to all functions.
+fn report(bench: &mut Bench, events: usize) {
+    for _ in 0..events {
+        let up = bench.nic.is_link_up();
+        bench.nic.set_link(!up);
+    }
+}
+
+/// The memory for what waits is bounded by what the objects of the quota can report.
+#[test]
+fn events_that_wait_are_bounded_by_the_quota() {
+    let mut bench = Bench::default();
+    let ready = u32::from(DeviceState::Ready.raw());
+    let nodes = [1, 2, 3].map(|n| Node::new(&mut bench, n));
+    let few = Quota {
+        queue_pairs: 10,
+        completion_queues: 5,
+        shared_receive_queues: 0,
+        ..Quota::default()
+    };
+    bench.nic.set_quota(nodes[0].driver.id, few).unwrap();
+    let entries = 1 << nodes[0].eq.log_entries;
+    let most = entries + limits::held_events(10, 0, 5);
+    report(&mut bench, most);
+    assert_eq!(nodes[0].driver.state(), ready);
+    // What waits already is no fault of a quota that comes then.
+    bench.nic.set_quota(nodes[1].driver.id, few).unwrap();
+    report(&mut bench, 1);
+    assert_eq!(nodes[0].driver.state(), u32::from(DeviceState::Error.raw()));
+    let code = nodes[0].driver.hw.register(&reg::HEALTH_CODE);
+    assert_eq!(code, u32::from(HealthCode::EventsLost.raw()));
+    report(&mut bench, limits::held_events(10, 0, 5) - 1);
+    for node in &nodes[1..] {
+        assert_eq!(node.driver.state(), ready);
+    }
+    report(&mut bench, 1);
+    let states = nodes.map(|node| node.driver.state() == ready);
+    assert_eq!(states, [false, false, true]);
 }
 
 #[test]

@@ -14,7 +14,6 @@ use vrnic_abi::registers::HealthCode;
 use super::Fault;
 use super::entry_ring::EntryRing;
 use crate::host::{Host, TraceEvent};
-use crate::resource::limits;
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,17 +88,28 @@ impl EventQueue {
         self.armed
     }
 
-    /// Writes an event or holds it back.
+    /// Number of asynchronous events that wait for room.
+    #[must_use]
+    pub const fn held_asynchronous(&self) -> usize {
+        self.held_async
+    }
+
+    /// Writes an event or holds it back, with at most `most` asynchronous ones.
     ///
     /// # Errors
     /// The fault that the function has if the ring cannot be written or too many events wait.
-    pub fn post<H: Host>(&mut self, host: &H, entry: EventEntry) -> Result<Posted, Fault> {
+    pub fn post<H: Host>(
+        &mut self,
+        host: &H,
+        entry: EventEntry,
+        most: usize,
+    ) -> Result<Posted, Fault> {
         if self.held.is_empty() && self.has_room(host) {
             self.write(host, entry)?;
             return Ok(Posted::Written);
         }
         if entry.event != EventType::Completion.raw() {
-            if self.held_async >= limits::HELD_EVENTS {
+            if self.held_async >= most {
                 return Err(self.fault(HealthCode::EventsLost, 0));
             }
             self.held_async += 1;

@@ -125,9 +125,9 @@ impl Function {
     }
 
     /// Changes what it may have, from the next command on. What it has stays.
-    pub const fn set_quota(&mut self, quota: Quota) {
+    pub fn set_quota(&mut self, quota: Quota) {
         self.quota = quota;
-        self.objects.set_quota(&quota);
+        self.objects.set_quota(&quota, self.qps.len());
         self.qps.set_limit(quota.queue_pairs);
     }
 

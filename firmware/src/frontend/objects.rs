@@ -102,6 +102,8 @@ pub struct Objects {
     pub page_entries: u32,
     /// How many there may be.
     page_limit: u32,
+    /// How many asynchronous events may wait for room.
+    held_limit: usize,
     /// A completion queue has failed, and its queue pairs have not been looked for yet.
     pub cq_failed: bool,
     /// Completion queues whose events are put off and that need a timer.
@@ -137,6 +139,7 @@ impl Default for Objects {
             counters: [0; COUNTERS],
             page_entries: 0,
             page_limit: limits::PAGE_LIST_ENTRIES,
+            held_limit: 0,
             cq_failed: false,
             moderated_cqs: Vec::new(),
             dropped: false,
@@ -149,8 +152,16 @@ impl Default for Objects {
 }
 
 impl Objects {
-    /// Changes how many objects there may be. Those beyond stay.
-    pub const fn set_quota(&mut self, quota: &Quota) {
+    /// Changes how many objects there may be beside `queue_pairs`. Those beyond stay, and what they
+    /// report still has room, as has what waits for it now.
+    pub fn set_quota(&mut self, quota: &Quota, queue_pairs: u32) {
+        let asynchronous = self.async_eq.and_then(|eqn| self.eqs.get(eqn));
+        let waits = asynchronous.map_or(0, EventQueue::held_asynchronous);
+        self.held_limit = waits.saturating_add(limits::held_events(
+            quota.queue_pairs.max(queue_pairs),
+            quota.shared_receive_queues.max(self.srqs.len()),
+            quota.completion_queues.max(self.cqs.len()),
+        ));
         self.pds.set_limit(quota.protection_domains);
         self.keys.set_limits(quota.regions, quota.windows);
         self.cqs.set_limit(quota.completion_queues);
@@ -349,7 +360,7 @@ impl Objects {
         let Some(eq) = self.async_eq.and_then(|eqn| self.eqs.get_mut(eqn)) else {
             return;
         };
-        let posted = eq.post(host, event_entry(event, object, now));
+        let posted = eq.post(host, event_entry(event, object, now), self.held_limit);
         self.events_held |= eq.holds_events();
         self.note(posted.err());
     }
@@ -365,7 +376,8 @@ impl Objects {
         let Some(eq) = self.eqs.get_mut(cq.eq) else {
             return;
         };
-        match eq.post(host, event_entry(EventType::Completion, cqn, now)) {
+        let entry = event_entry(EventType::Completion, cqn, now);
+        match eq.post(host, entry, self.held_limit) {
             Ok(Posted::Written) => {}
             Ok(Posted::Held) => {
                 cq.event_held = true;

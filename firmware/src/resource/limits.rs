@@ -83,7 +83,8 @@ pub const LOG_ADMIN_ENTRIES: core::ops::RangeInclusive<u32> = 1..=10;
 /// READ and atomic operations a queue pair has in flight, as either side.
 pub const READ_DEPTH: u8 = 64;
 
-/// Asynchronous events that wait for room in an event queue. More are a fatal error.
+/// Asynchronous events that wait for room in an event queue while the function has so many objects.
+/// More are a fatal error.
 ///
 /// A user can let all of its objects fail at the same time, and that must not let the function fail,
 /// which is others' too. So there is room for all that every object can report without a command:
@@ -91,10 +92,10 @@ pub const READ_DEPTH: u8 = 64;
 /// that its last request was consumed, and that an answer which was still queued has failed; a shared
 /// receive queue its limit and that it has failed; a completion queue that it has failed. A driver
 /// consumes events when its commands complete.
-pub const HELD_EVENTS: usize = 5 * QUEUE_PAIRS as usize
-    + 2 * SHARED_RECEIVE_QUEUES as usize
-    + COMPLETION_QUEUES as usize
-    + 4096;
+#[must_use]
+pub const fn held_events(queue_pairs: u32, shared_receive_queues: u32, cqs: u32) -> usize {
+    5 * queue_pairs as usize + 2 * shared_receive_queues as usize + cqs as usize + 4096
+}
 
 #[cfg(test)]
 mod tests {
