@@ -12,6 +12,7 @@ use vrnic_abi::registers::{self as reg, DeviceState, HealthCode};
 use vrnic_abi::wqe::WqeOpcode;
 use vrnic_firmware::frontend::env::Trouble;
 use vrnic_firmware::frontend::inspect::{Object, ObjectKind};
+use vrnic_firmware::nic::{FunctionConfig, FunctionId};
 use vrnic_firmware::transport::QpEvent;
 use vrnic_firmware::types::{Outcome, State};
 
@@ -43,6 +44,33 @@ fn functions_are_listed_until_they_are_removed() {
     let ids: Vec<_> = found.iter().map(|(id, _)| (*id, id.index())).collect();
     assert_eq!(ids, [(drivers[0].id, 0), (drivers[2].id, 2)]);
     assert_eq!(found[1].1.identity.mac, mac(3));
+}
+
+#[test]
+fn names_can_be_chosen() {
+    let mut bench = Bench::default();
+    let first = Driver::add(&mut bench, 1);
+    let config = |n| FunctionConfig {
+        number: u16::from(n),
+        mac: mac(n),
+        mtu: 4200,
+    };
+    let mut add = |index, n| {
+        let host = TestHost(Hardware::new());
+        let added = bench
+            .nic
+            .add_function_as(FunctionId::new(index), host, config(n));
+        added.is_ok()
+    };
+    assert!(add(5, 2) && add(2, 3));
+    assert!(!add(5, 4) && !add(first.id.index(), 4));
+    let found = bench.nic.functions();
+    let found: Vec<_> = found.map(|(id, f)| (id.index(), f.identity.mac)).collect();
+    assert_eq!(found, [(0, mac(1)), (2, mac(3)), (5, mac(2))]);
+    // What is between is free.
+    assert_eq!(Driver::add(&mut bench, 5).id.index(), 1);
+    assert!(bench.nic.remove_function(FunctionId::new(5)).is_some());
+    Driver::ready(&mut bench, 6);
 }
 
 #[test]

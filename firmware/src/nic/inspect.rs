@@ -4,6 +4,12 @@ use super::{FunctionId, Nic};
 use crate::frontend::Function;
 
 impl FunctionId {
+    /// The name with this number, for [`Nic::add_function_as`].
+    #[must_use]
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
     /// The number behind the name: unique among the functions that the NIC has, and given again
     /// once the function is gone.
     #[must_use]

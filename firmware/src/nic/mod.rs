@@ -180,6 +180,27 @@ impl<H: Host> Nic<H> {
         let vacant = self.hosts.iter().position(Option::is_none);
         let index = vacant.unwrap_or(self.hosts.len());
         let id = FunctionId(u16::try_from(index).ok()?);
+        self.add_function_as(id, host, config).ok().map(|()| id)
+    }
+
+    /// Adds a function whose name was chosen before, and publishes its registers.
+    ///
+    /// # Errors
+    /// If another one has that name; it stays, and the surroundings come back.
+    pub fn add_function_as(
+        &mut self,
+        id: FunctionId,
+        host: H,
+        config: FunctionConfig,
+    ) -> Result<(), H> {
+        let index = usize::from(id.0);
+        let end = self.hosts.len().max(index + 1);
+        self.hosts.resize_with(end, || None);
+        self.functions.resize_with(end, || None);
+        let places = (self.hosts.get_mut(index), self.functions.get_mut(index));
+        let (Some(room @ None), Some(place)) = places else {
+            return Err(host);
+        };
         let function = Function::new(Identity {
             number: config.number,
             mac: config.mac,
@@ -187,15 +208,11 @@ impl<H: Host> Nic<H> {
         });
         function.registers.publish(&host);
         function.set_asleep(&host, false);
-        if vacant.is_none() {
-            self.hosts.push(None);
-            self.functions.push(None);
-        }
-        *self.hosts.get_mut(index)? = Some(host);
-        *self.functions.get_mut(index)? = Some(function);
+        *room = Some(host);
+        *place = Some(function);
         self.shared.addresses.switch.add_station(id.0, config.mac);
         self.shares.add(index);
-        Some(id)
+        Ok(())
     }
 
     /// Removes a function and returns its surroundings. Nothing of it is in flight afterwards, and
