@@ -21,6 +21,7 @@
 //! Clauses: PCI Express Base 6.0, sections 9.2.1.2 and 9.3.3.3.1 (VF Enable), 9.3.4.1 (IDs).
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
@@ -108,7 +109,8 @@ pub struct Family(Rc<RefCell<State>>);
 struct State {
     /// The physical function's client.
     owner: Option<Process>,
-    virtual_functions: Vec<VirtualFunction>,
+    /// Those that are served, by number.
+    virtual_functions: BTreeMap<u16, VirtualFunction>,
 }
 
 #[derive(Debug)]
@@ -126,17 +128,26 @@ impl VirtualFunction {
 }
 
 impl Family {
-    /// Adds the next virtual function, and says which it is.
+    /// Adds the virtual function `number`, counted from 0; there is none of that number.
     #[must_use]
-    pub fn add(&self, restart: Restart) -> Member {
-        let functions = &mut self.0.borrow_mut().virtual_functions;
-        let number = u16::try_from(functions.len()).unwrap_or(u16::MAX);
-        functions.push(VirtualFunction {
+    pub fn add(&self, number: u16, restart: Restart) -> Member {
+        let function = VirtualFunction {
             client: None,
             restart,
             reset: false,
-        });
+        };
+        let functions = &mut self.0.borrow_mut().virtual_functions;
+        functions.insert(number, function);
         Member::Virtual(number)
+    }
+
+    /// A function is no more. Nothing of the family asks the engine for anything about it from now on.
+    pub fn remove(&self, member: Member) {
+        let mut state = self.0.borrow_mut();
+        match member {
+            Member::Physical => state.owner = None,
+            Member::Virtual(number) => drop(state.virtual_functions.remove(&number)),
+        }
     }
 
     /// A client attached to a function, or left it. It finds, or leaves, one after power-on.
@@ -145,7 +156,7 @@ impl Family {
         match member {
             Member::Physical => state.owner = client,
             Member::Virtual(number) => {
-                if let Some(function) = state.virtual_functions.get_mut(usize::from(number)) {
+                if let Some(function) = state.virtual_functions.get_mut(&number) {
                     function.client = client;
                     function.reset = false;
                 }
@@ -160,20 +171,21 @@ impl Family {
         match member {
             Member::Physical => false,
             Member::Virtual(number) => {
-                let function = state.virtual_functions.get(usize::from(number));
+                let function = state.virtual_functions.get(&number);
                 function.is_some_and(|function| !function.is_of(state.owner))
             }
         }
     }
 
-    /// Resets those of the first `count` virtual functions that the physical function's client has,
+    /// Resets those of the first `count` virtual functions, as far as they are served, that the physical function's client has,
     /// but for any that nobody has used since it was reset: a client cannot make work for the engine
     /// by enabling and disabling alone. What waits there counts as a request of the physical function.
     pub fn reset(&self, count: u16, tickets: &Tickets) {
         let mut state = self.0.borrow_mut();
         let owner = state.owner;
-        let enabled = state.virtual_functions.iter_mut().take(count.into());
-        for function in enabled.filter(|f| f.is_of(owner) && !f.reset) {
+        let enabled = state.virtual_functions.range_mut(..count);
+        let functions = enabled.map(|(_, function)| function);
+        for function in functions.filter(|f| f.is_of(owner) && !f.reset) {
             function.restart.begin(tickets.take(), || ());
             function.reset = true;
         }
@@ -187,7 +199,7 @@ impl Family {
             return false;
         };
         let functions = &mut self.0.borrow_mut().virtual_functions;
-        let function = functions.get_mut(usize::from(number));
+        let function = functions.get_mut(&number);
         function.is_some_and(|function| std::mem::take(&mut function.reset))
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! Resets: a function level reset, a vfio-user reset and the loss of the client all send
 //! [`Message::Reset`] to the engine, which answers when nothing is in flight any more. A client
-//! that comes later finds a function after power-on. A physical function resets the virtual ones that
+//! that comes later finds a function after power-on. A function that is dropped is removed from the
+//! engine. A physical function resets the virtual ones that
 //! it disables; see [`crate::family`] for which.
 
 use std::io;
@@ -17,7 +18,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use vrnic_abi::registers::{DEVICE_STATUS, DeviceState, HEALTH_CODE, HealthCode, device_status};
 use vrnic_abi::{doorbell, pci as abi};
+use vrnic_firmware::frontend::registers;
+use vrnic_firmware::host::Host as _;
 use vrnic_firmware::nic::{FunctionConfig, FunctionId};
 use vrnic_firmware::resource::Quota;
 use vrnic_vfio_user::device::RegionAccess;
@@ -87,9 +91,11 @@ pub struct Attachment {
 /// How a function is to look.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Its name on the engine, which no other function has.
+    pub id: FunctionId,
     /// What log lines and captures call it.
     pub name: String,
-    /// Physical, or the next virtual function of its family.
+    /// Physical or virtual.
     pub kind: Kind,
     /// The functions that belong together; a family of its own for one without virtual functions.
     pub family: Family,
@@ -105,7 +111,7 @@ impl Function {
     /// A function after power-on, served by `engine`.
     ///
     /// # Errors
-    /// If the host refuses memory or descriptors, or the engine has ended.
+    /// If the host refuses memory or descriptors.
     pub fn new(engine: EngineHandle, options: Options) -> io::Result<Self> {
         let description = match options.kind {
             Kind::Physical { vfs } => {
@@ -128,7 +134,9 @@ impl Function {
             Arc::clone(&registers),
             msix.handle(),
         );
-        let id = engine.add_function(host, options.config, options.quota)?;
+        let id = options.id;
+        show_new(&host, &options);
+        engine.add_function(id, host, options.config, options.quota);
         let restart = Restart {
             engine: engine.clone(),
             function: id,
@@ -137,7 +145,10 @@ impl Function {
         };
         let member = match options.kind {
             Kind::Physical { .. } => Member::Physical,
-            Kind::Virtual => options.family.add(restart.clone()),
+            Kind::Virtual => {
+                let number = options.config.number.saturating_sub(1);
+                options.family.add(number, restart.clone())
+            }
         };
         Ok(Self {
             engine,
@@ -190,6 +201,17 @@ impl Function {
     pub fn reset_by_operator(&self, done: impl FnOnce() + Send + 'static) {
         log::info!("{}: reset by the operator", self.name);
         self.reset_engine(done);
+    }
+
+    /// The operator is about to put the function into service ([`vrnic_firmware::nic::Nic::set_enabled`]):
+    /// if it was out, the engine will reset it, and what the driver has written is gone from here on.
+    pub fn prepare_enabling(&self) {
+        let status = device_status::STATE.get(self.registers.get(DEVICE_STATUS.offset));
+        let failed = status == u32::from(DeviceState::Error.raw());
+        let code = self.registers.get(HEALTH_CODE.offset);
+        if failed && code == u32::from(HealthCode::Disabled.raw()) {
+            self.registers.begin_reset();
+        }
     }
 
     /// Resets everything but configuration space, and calls `done` then.
@@ -337,6 +359,22 @@ impl Function {
         let handle = self.msix.handle();
         vectors.for_each(|vector| handle.raise(vector));
     }
+}
+
+impl Drop for Function {
+    /// The engine serves it no longer: its name is free for whatever is sent there from now on.
+    fn drop(&mut self) {
+        self.family.remove(self.member);
+        let function = self.id;
+        self.engine.send(Message::RemoveFunction { function });
+    }
+}
+
+/// Lets the first client see what the engine, which may be busy when it comes, has yet to say.
+fn show_new(host: &FunctionHost, options: &Options) {
+    registers::Registers::new(options.config.number, 0).publish(host);
+    let vectors = u16::try_from(options.quota.vectors).unwrap_or(u16::MAX);
+    host.set_vectors(vectors);
 }
 
 /// An EUI-64 from an Ethernet address (IEEE guidelines for EUI-64).

@@ -26,3 +26,4 @@ pub mod link;
 pub mod memory;
 pub mod pci;
 pub mod registers;
+pub mod slots;

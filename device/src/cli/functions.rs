@@ -1,9 +1,9 @@
 //! Which functions a process serves, on which sockets, and what they are.
 //!
-//! In: the command line's `--socket`, `--vfs`, `--dir` and `--mac`. Out: a [`Plan`], whose sockets are
-//! bound first, so that clients can come before the link is open, and whose functions are then made.
-//! A process has either physical functions without virtual ones, one a socket, or one physical
-//! function and its virtual ones.
+//! In: the command line's `--socket`, `--vfs`, `--max-vfs`, `--dir` and `--mac`. Out: a [`Plan`], whose
+//! sockets are bound first, so that clients can come before the link is open, and whose functions are
+//! then made. A process has either physical functions without virtual ones, one a socket, or one
+//! physical function and its virtual ones, of which more can be served later ([`Slots`]).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, anyhow};
 use clap::Args;
-use vrnic_firmware::nic::FunctionConfig;
+use vrnic_firmware::nic::FunctionId;
 use vrnic_firmware::resource::Quota;
 use vrnic_firmware::types::Mac;
 use vrnic_vfio_user::{Listener, Server};
@@ -22,11 +22,9 @@ use crate::control::Roster;
 use crate::control::names::Text;
 use crate::engine::EngineThread;
 use crate::family::Family;
-use crate::function::{Function, Options};
+use crate::function::Function;
 use crate::pci::{Kind, MAX_VFS};
-
-/// Ethernet payload until a driver changes it: room for a path MTU of 4096.
-const MTU: u32 = 4200;
+use crate::slots::{Planned, Slots, count_up};
 
 /// Addresses that a derived one leaves free behind it, at least.
 const ADDRESSES: u32 = 64;
@@ -46,6 +44,13 @@ pub struct FunctionArguments {
     #[arg(long, value_name = "N", conflicts_with = "socket")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_VFS)))]
     vfs: Option<u16>,
+
+    /// Virtual functions that there can be, as the physical function says to its driver (TotalVFs).
+    /// Those that --vfs does not serve can be added while the process runs (`vrnic ctl add-vf`). As
+    /// many as --vfs by default.
+    #[arg(long, value_name = "M", conflicts_with = "socket")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_VFS)))]
+    max_vfs: Option<u16>,
 
     /// How much each virtual function may have, for example qps=64,mrs=1024,vectors=4: of qps, cqs,
     /// srqs, eqs, pds, xrcds, mrs, mws, ahs, pages (entries of page lists), uars (doorbell pages) and
@@ -81,51 +86,41 @@ impl FromStr for MacArgument {
     }
 }
 
-/// One function to be served.
-#[derive(Debug)]
-struct Planned {
-    socket: PathBuf,
-    name: String,
-    kind: Kind,
-    /// Which function of its family: 0 is the physical one.
-    number: u16,
-}
-
-/// The functions of a process, in the order of their addresses.
+/// The functions of a process.
 #[derive(Debug)]
 pub(super) struct Plan {
     functions: Vec<Planned>,
-    mac: Mac,
-    /// What each virtual function may have.
-    vf_quota: Quota,
+    /// Of a process with virtual functions, or that can have some.
+    slots: Option<Slots>,
+    map_doorbells: bool,
     /// The sockets in one line.
     summary: String,
 }
 
 impl Plan {
-    /// What the command line asks for; fails if it contradicts itself.
-    pub(super) fn new(arguments: &FunctionArguments) -> Result<Self, Failure> {
+    /// What the command line asks for, with clients that may map doorbell pages or not; fails if it
+    /// contradicts itself.
+    pub(super) fn new(arguments: &FunctionArguments, map_doorbells: bool) -> Result<Self, Failure> {
         if arguments.dir.is_some() && arguments.vfs.is_none() {
             return Err(Failure::Usage(anyhow!(
                 "--dir is the folder of the sockets of --vfs, which is not given"
             )));
         }
-        let dir = arguments.dir.as_deref().unwrap_or(Path::new(""));
-        let functions = match arguments.vfs {
-            Some(vfs) => family(dir, vfs),
-            None => separate(&arguments.socket),
+        let slots = arguments.slots(map_doorbells)?;
+        let functions = match (&slots, arguments.vfs) {
+            (Some(slots), Some(vfs)) => {
+                let virtual_ones = (0..vfs).filter_map(|vf| slots.virtual_function(vf));
+                std::iter::once(slots.physical())
+                    .chain(virtual_ones)
+                    .collect()
+            }
+            _ => separate(&arguments.socket, arguments.mac),
         };
-        let first = functions.first().map(|function| function.socket.as_path());
-        let first = first.unwrap_or(Path::new(""));
-        let mac = arguments.mac.map_or_else(
-            || derive_mac(first, u32::try_from(functions.len()).unwrap_or(u32::MAX)),
-            |mac| mac.0,
-        );
         Ok(Self {
             summary: summary(&functions),
             functions,
-            mac,
-            vf_quota: arguments.vf_quota.clone().unwrap_or_default().quota(),
+            slots,
+            map_doorbells,
         })
     }
 
@@ -148,67 +143,63 @@ impl Plan {
     }
 
     /// Makes the functions and serves them on `listeners`, those of [`Plan::listen`]; puts them on
-    /// the roster.
+    /// the roster. Returns the slots of virtual functions, if there are any.
     pub(super) fn serve(
         self,
         engine: &EngineThread,
         server: &mut Server<Function>,
         roster: &mut Roster,
         listeners: Vec<Listener>,
-        map_doorbells: bool,
-    ) -> Result<(), Error> {
-        let mut family = Family::default();
-        for (index, (planned, listener)) in (0..).zip(self.functions.into_iter().zip(listeners)) {
-            if planned.number == 0 {
-                family = Family::default();
-            }
-            let options = Options {
-                name: planned.name,
-                kind: planned.kind,
-                family: family.clone(),
-                config: FunctionConfig {
-                    number: planned.number,
-                    mac: count_up(self.mac, index),
-                    mtu: MTU,
-                },
-                quota: match planned.kind {
-                    Kind::Physical { .. } => Quota::default(),
-                    Kind::Virtual => self.vf_quota,
-                },
-                map_doorbells,
+    ) -> Result<Option<Slots>, Error> {
+        for (planned, listener) in self.functions.into_iter().zip(listeners) {
+            let function = match &self.slots {
+                Some(slots) => slots.make(engine.handle(), &planned),
+                None => planned.make(engine.handle(), &Family::default(), self.map_doorbells),
             };
-            let function = Function::new(engine.handle().clone(), options);
             let function = function.context("cannot create a function")?;
-            let id = function.id();
             let socket = server.add(listener, function);
-            roster.add(id, socket.context("cannot serve a socket")?, planned.socket);
+            roster.add(planned, socket.context("cannot serve a socket")?);
         }
-        Ok(())
+        Ok(self.slots)
+    }
+}
+
+impl FunctionArguments {
+    /// The virtual functions that there can be, if --vfs is given.
+    fn slots(&self, map_doorbells: bool) -> Result<Option<Slots>, Failure> {
+        let Some(vfs) = self.vfs else {
+            return Ok(None);
+        };
+        let count = self.max_vfs.unwrap_or(vfs);
+        if count < vfs {
+            return Err(Failure::Usage(anyhow!(
+                "--vfs {vfs} are more than the --max-vfs {count} that there can be"
+            )));
+        }
+        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+        let derived = || derive_mac(&dir.join("pf0.sock"), 1 + u32::from(count));
+        let mac = self.mac.map_or_else(derived, |mac| mac.0);
+        let quota = self.vf_quota.clone().unwrap_or_default().quota();
+        let slots = Slots::new(dir, mac, count, map_doorbells);
+        Ok(Some(slots.with_quota(quota)))
     }
 }
 
 /// A physical function on each of `sockets`.
-fn separate(sockets: &[PathBuf]) -> Vec<Planned> {
-    let planned = sockets.iter().enumerate().map(|(index, socket)| Planned {
+fn separate(sockets: &[PathBuf], mac: Option<MacArgument>) -> Vec<Planned> {
+    let first = sockets.first().map_or(Path::new(""), PathBuf::as_path);
+    let count = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
+    let mac = mac.map_or_else(|| derive_mac(first, count), |mac| mac.0);
+    let planned = (0..=u16::MAX).zip(sockets).map(|(index, socket)| Planned {
         socket: socket.clone(),
         name: format!("function {index}"),
         kind: Kind::Physical { vfs: 0 },
         number: 0,
+        id: FunctionId::new(index),
+        mac: count_up(mac, index),
+        quota: Quota::default(),
     });
     planned.collect()
-}
-
-/// A physical function with `vfs` virtual ones, their sockets in `dir`.
-fn family(dir: &Path, vfs: u16) -> Vec<Planned> {
-    let planned = |name: String, kind, number| Planned {
-        socket: dir.join(format!("{name}.sock")),
-        name,
-        kind,
-        number,
-    };
-    let physical = planned("pf0".into(), Kind::Physical { vfs }, 0);
-    let virtual_ones = (0..vfs).map(|n| planned(format!("vf{n}"), Kind::Virtual, n + 1));
-    std::iter::once(physical).chain(virtual_ones).collect()
 }
 
 /// The sockets by name; of many, the first and the last.
@@ -239,14 +230,6 @@ fn derive_mac(socket: &Path, count: u32) -> Mac {
     Mac([0x02, 0x56, a, b, c, d])
 }
 
-/// The address `number` after `first`.
-fn count_up(first: Mac, number: u16) -> Mac {
-    let [a, b, tail @ ..] = first.0;
-    let tail = u32::from_be_bytes(tail).wrapping_add(number.into());
-    let [c, d, e, f] = tail.to_be_bytes();
-    Mac([a, b, c, d, e, f])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,10 +257,6 @@ mod tests {
 
     #[test]
     fn functions_have_addresses_of_their_own() {
-        assert_eq!(
-            count_up(Mac([2, 0, 0, 0, 0, 0xff]), 1).0,
-            [2, 0, 0, 0, 1, 0]
-        );
         let derived = derive_mac(Path::new("/tmp/a"), 1);
         assert_eq!(derived, derive_mac(Path::new("/tmp/a"), 64));
         assert_ne!(derived, derive_mac(Path::new("/tmp/b"), 1));
@@ -288,17 +267,24 @@ mod tests {
     }
 
     #[test]
-    fn a_family_is_numbered_from_its_physical_function() {
-        let functions = family(Path::new("/run/x"), 256);
-        assert_eq!(functions.len(), 257);
-        let socket = |n: usize| functions[n].socket.to_str().unwrap_or_default();
-        assert_eq!((socket(0), functions[0].number), ("/run/x/pf0.sock", 0));
-        assert_eq!((socket(1), functions[1].number), ("/run/x/vf0.sock", 1));
-        assert_eq!(socket(256), "/run/x/vf255.sock");
-        assert_eq!(functions[256].number, 256);
+    fn sockets_are_named_in_one_line() {
+        let arguments = FunctionArguments {
+            socket: Vec::new(),
+            vfs: Some(256),
+            max_vfs: None,
+            dir: Some("/run/x".into()),
+            mac: None,
+            vf_quota: None,
+        };
+        let plan = Plan::new(&arguments, true).ok();
         assert_eq!(
-            summary(&functions),
-            "/run/x/pf0.sock, /run/x/vf0.sock to /run/x/vf255.sock"
+            plan.as_ref().map(Plan::summary),
+            Some("/run/x/pf0.sock, /run/x/vf0.sock to /run/x/vf255.sock")
         );
+        let fewer = FunctionArguments {
+            max_vfs: Some(255),
+            ..arguments
+        };
+        assert!(Plan::new(&fewer, true).is_err());
     }
 }

@@ -25,6 +25,7 @@ use crate::control::{self, Control, Recorder, Roster, World};
 use crate::engine::{Cable, EngineThread, Message, Observer};
 use crate::function::Function;
 use crate::link::{self, Link, LinkSpec};
+use crate::slots::Slots;
 
 /// Arguments of `vrnic serve`.
 #[derive(Args, Debug)]
@@ -121,7 +122,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     let waker = Waker::new(poll.registry(), WAKER).context("cannot create a waker")?;
     let waker = Arc::new(waker);
     allow_many_files();
-    let plan = Plan::new(&arguments.functions)?;
+    let plan = Plan::new(&arguments.functions, !arguments.trap_doorbells)?;
     let listeners = plan.listen()?;
     let control = open_control(arguments, &poll, &waker)?;
     let (recorder, tap) = match arguments.capture.as_deref().map(create_capture) {
@@ -155,11 +156,12 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
         engine,
         server,
         roster: Roster::default(),
+        slots: None,
         recorder,
         control,
     };
     let sockets = plan.summary().to_owned();
-    serving.add(plan, listeners, !arguments.trap_doorbells)?;
+    serving.add(plan, listeners)?;
     log::info!("serving {sockets}");
     let result = serving.wait(&mut poll, &mut signals, &arguments.link);
     serving.end()?;
@@ -261,25 +263,22 @@ struct Serving {
     engine: EngineThread,
     server: Server<Function>,
     roster: Roster,
+    slots: Option<Slots>,
     recorder: Recorder,
     control: Option<Control>,
 }
 
 impl Serving {
     /// Serves functions on their sockets.
-    fn add(
-        &mut self,
-        plan: Plan,
-        listeners: Vec<Listener>,
-        map_doorbells: bool,
-    ) -> Result<(), Error> {
+    fn add(&mut self, plan: Plan, listeners: Vec<Listener>) -> Result<(), Error> {
         let Self {
             engine,
             server,
             roster,
             ..
         } = self;
-        plan.serve(engine, server, roster, listeners, map_doorbells)
+        self.slots = plan.serve(engine, server, roster, listeners)?;
+        Ok(())
     }
 
     fn wait(
@@ -317,6 +316,7 @@ impl Serving {
                 engine: self.engine.handle(),
                 server: &mut self.server,
                 roster: &mut self.roster,
+                slots: self.slots.as_ref(),
                 recorder: &mut self.recorder,
                 link,
             });

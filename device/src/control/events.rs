@@ -20,6 +20,13 @@ pub(crate) enum Event<'a> {
     ClientGone {
         function: u16,
     },
+    FunctionAdded {
+        function: u16,
+        number: u16,
+    },
+    FunctionRemoved {
+        function: u16,
+    },
     FunctionReset {
         function: u16,
     },
@@ -44,11 +51,13 @@ pub(crate) enum Event<'a> {
 }
 
 /// All names of events.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 13] = [
     "LINK_UP",
     "LINK_DOWN",
     "CLIENT_ATTACHED",
     "CLIENT_GONE",
+    "FUNCTION_ADDED",
+    "FUNCTION_REMOVED",
     "FUNCTION_RESET",
     "FUNCTION_READY",
     "FUNCTION_FATAL",
@@ -65,13 +74,15 @@ impl Event<'_> {
             Self::LinkDown {} => 1,
             Self::ClientAttached { .. } => 2,
             Self::ClientGone { .. } => 3,
-            Self::FunctionReset { .. } => 4,
-            Self::FunctionReady { .. } => 5,
-            Self::FunctionFatal { .. } => 6,
-            Self::CaptureStarted { .. } => 7,
-            Self::CaptureStopped { .. } => 8,
-            Self::ImpairChanged {} => 9,
-            Self::EventsLost { .. } => 10,
+            Self::FunctionAdded { .. } => 4,
+            Self::FunctionRemoved { .. } => 5,
+            Self::FunctionReset { .. } => 6,
+            Self::FunctionReady { .. } => 7,
+            Self::FunctionFatal { .. } => 8,
+            Self::CaptureStarted { .. } => 9,
+            Self::CaptureStopped { .. } => 10,
+            Self::ImpairChanged {} => 11,
+            Self::EventsLost { .. } => 12,
         };
         NAMES[index]
     }
@@ -87,6 +98,13 @@ impl From<Notice> for Event<'_> {
         match notice {
             Notice::Link { up: true } => Self::LinkUp {},
             Notice::Link { up: false } => Self::LinkDown {},
+            Notice::Added { function, number } => Self::FunctionAdded {
+                function: function.index(),
+                number,
+            },
+            Notice::Removed { function } => Self::FunctionRemoved {
+                function: function.index(),
+            },
             Notice::Reset { function } => Self::FunctionReset {
                 function: function.index(),
             },

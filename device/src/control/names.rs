@@ -121,6 +121,12 @@ impl Serialize for Text<Mac> {
     }
 }
 
+impl Display for Text<Mac> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        MacText(self.0).fmt(f)
+    }
+}
+
 struct MacText(Mac);
 
 impl Display for MacText {

@@ -80,6 +80,14 @@ impl Error {
             format!("there is no function {number}"),
         )
     }
+
+    /// No virtual function of this number, counted from 0, is served.
+    pub(crate) fn no_vf(vf: u16) -> Self {
+        Self::new(
+            Class::DeviceNotFound,
+            format!("there is no virtual function {vf}"),
+        )
+    }
 }
 
 /// What a command returns, as JSON.

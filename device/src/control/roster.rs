@@ -6,10 +6,12 @@
 use std::path::PathBuf;
 
 use vrnic_firmware::nic::FunctionId;
+use vrnic_firmware::types::Mac;
 use vrnic_vfio_user::{Server, SocketId};
 
 use super::events::Event;
 use crate::function::{Attachment, Function};
+use crate::slots::Planned;
 
 /// A function that is served.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Station {
     pub socket: SocketId,
     /// Where that is.
     pub path: PathBuf,
+    /// The Ethernet address that it was given.
+    pub mac: Mac,
     /// The client, as clients of the control socket know it.
     seen: Attachment,
 }
@@ -30,19 +34,35 @@ pub struct Roster(Vec<Station>);
 
 impl Roster {
     /// A function is served from now on.
-    pub fn add(&mut self, id: FunctionId, socket: SocketId, path: PathBuf) {
-        self.0.push(Station {
-            id,
+    pub fn add(&mut self, planned: Planned, socket: SocketId) {
+        let at = self.0.partition_point(|station| station.id < planned.id);
+        let station = Station {
+            id: planned.id,
             socket,
-            path,
+            path: planned.socket,
+            mac: planned.mac,
             seen: Attachment::default(),
-        });
+        };
+        self.0.insert(at, station);
     }
 
-    /// A function is not served any more.
-    pub fn remove(&mut self, id: FunctionId) -> Option<Station> {
-        let at = self.0.iter().position(|station| station.id == id)?;
-        Some(self.0.remove(at))
+    /// Serves a function no longer: its client is disconnected, its socket's file is removed, and the
+    /// engine forgets it. Returns false if there is no such function.
+    pub(crate) fn remove(
+        &mut self,
+        id: FunctionId,
+        server: &mut Server<Function>,
+        tell: &mut dyn FnMut(&Event<'_>),
+    ) -> bool {
+        let Some(at) = self.0.iter().position(|station| station.id == id) else {
+            return false;
+        };
+        let mut station = self.0.remove(at);
+        // Its client, if it has one, detaches now.
+        if let Some(function) = server.remove(station.socket) {
+            station.look(function.attachment(), tell);
+        }
+        true
     }
 
     /// The function with `number`.
@@ -51,7 +71,7 @@ impl Roster {
         self.0.iter().find(|station| station.id.index() == number)
     }
 
-    /// All functions, in the order in which they were added.
+    /// All functions, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Station> {
         self.0.iter()
     }
@@ -61,15 +81,22 @@ impl Roster {
         for station in &mut self.0 {
             let device = server.device(station.socket);
             let now = device.map_or_else(Attachment::default, Function::attachment);
-            let before = std::mem::replace(&mut station.seen, now);
-            let function = station.id.index();
-            let (gone, came) = changes(before, now);
-            if gone {
-                tell(&Event::ClientGone { function });
-            }
-            if came {
-                tell(&Event::ClientAttached { function });
-            }
+            station.look(now, tell);
+        }
+    }
+}
+
+impl Station {
+    /// Notes which client there is now.
+    fn look(&mut self, now: Attachment, tell: &mut dyn FnMut(&Event<'_>)) {
+        let before = std::mem::replace(&mut self.seen, now);
+        let function = self.id.index();
+        let (gone, came) = changes(before, now);
+        if gone {
+            tell(&Event::ClientGone { function });
+        }
+        if came {
+            tell(&Event::ClientAttached { function });
         }
     }
 }

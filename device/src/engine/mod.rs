@@ -66,17 +66,26 @@ const MAX_REQUESTS: usize = 1024;
 pub type Done = Box<dyn FnOnce() + Send>;
 
 /// What other threads ask of an engine.
+///
+/// Names of functions are chosen by whoever sends these messages, and given again when a function is
+/// gone. All messages about functions come from one thread and are handled in order, so what was
+/// asked of a removed function comes before its removal, and never reaches the next of that name.
 pub enum Message {
     /// Serve a function from now on.
     AddFunction {
+        /// The name by which other messages call it; nobody has it.
+        function: FunctionId,
         /// Its surroundings.
         host: Box<FunctionHost>,
         /// Its identity.
         config: FunctionConfig,
         /// How much it may have.
         quota: Quota,
-        /// Gets the name by which other messages call it, or `None` if there is no room.
-        reply: Sender<Option<FunctionId>>,
+    },
+    /// Serve a function no longer. Nothing of it is in flight afterwards, and its name is free.
+    RemoveFunction {
+        /// Function.
+        function: FunctionId,
     },
     /// A register was written.
     WriteRegister {
@@ -160,26 +169,21 @@ impl EngineHandle {
         self.send(Message::Ask(Box::new(question)));
     }
 
-    /// Adds a function and waits for its name.
-    ///
-    /// # Errors
-    /// If the engine has ended.
+    /// Adds a function by a name that no other has.
     pub fn add_function(
         &self,
+        function: FunctionId,
         host: FunctionHost,
         config: FunctionConfig,
         quota: Quota,
-    ) -> io::Result<FunctionId> {
-        let (reply, answer) = channel();
+    ) {
         let host = Box::new(host);
         self.send(Message::AddFunction {
+            function,
             host,
             config,
             quota,
-            reply,
         });
-        let refused = || io::Error::other("the engine has ended, or has no room for a function");
-        answer.recv().ok().flatten().ok_or_else(refused)
     }
 }
 
@@ -448,18 +452,12 @@ impl Engine {
     fn handle(&mut self, now: Time, message: Message) {
         match message {
             Message::AddFunction {
+                function,
                 host,
                 config,
                 quota,
-                reply,
-            } => {
-                let added = self.nic.add_function(*host, config);
-                if let Some(Err(error)) = added.map(|id| self.nic.set_quota(id, quota)) {
-                    log::error!("a function has no quota: {error}");
-                }
-                self.observe(added);
-                let _ = reply.send(added);
-            }
+            } => self.add(function, *host, config, quota),
+            Message::RemoveFunction { function } => self.remove(function),
             Message::WriteRegister {
                 function,
                 offset,
@@ -490,13 +488,32 @@ impl Engine {
         }
     }
 
-    /// Has somebody told what happens to a new function.
-    fn observe(&mut self, function: Option<FunctionId>) {
-        let (Some(id), Some(observer)) = (function, &self.observer) else {
-            return;
-        };
-        if let Some(host) = self.nic.host_mut(id) {
-            host.observe(id, observer.clone());
+    /// Adds a function, and has somebody told what happens to it.
+    fn add(
+        &mut self,
+        function: FunctionId,
+        mut host: FunctionHost,
+        config: FunctionConfig,
+        quota: Quota,
+    ) {
+        if let Some(observer) = &self.observer {
+            host.observe(function, observer.clone());
+            let number = config.number;
+            observer.notify(Notice::Added { function, number });
+        }
+        if self.nic.add_function_as(function, host, config).is_err() {
+            log::error!("two functions have the number {}", function.index());
+        } else if let Err(error) = self.nic.set_quota(function, quota) {
+            log::error!("function {} has no quota: {error}", function.index());
+        }
+    }
+
+    /// Removes a function: its memory is not reachable any more when this returns.
+    fn remove(&mut self, function: FunctionId) {
+        self.changing.retain(|changing| *changing != function);
+        let removed = self.nic.remove_function(function).is_some();
+        if let Some(observer) = self.observer.as_ref().filter(|_| removed) {
+            observer.notify(Notice::Removed { function });
         }
     }
 

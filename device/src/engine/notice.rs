@@ -20,6 +20,18 @@ pub enum Notice {
         /// Whether it has one.
         up: bool,
     },
+    /// A function is served from now on.
+    Added {
+        /// Which.
+        function: FunctionId,
+        /// Which function of its family: 0 is the physical one.
+        number: u16,
+    },
+    /// A function is not served any more.
+    Removed {
+        /// Which.
+        function: FunctionId,
+    },
     /// A function was reset, whoever asked for it.
     Reset {
         /// Which.

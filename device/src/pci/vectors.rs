@@ -19,10 +19,13 @@ impl VectorCount {
         Self(AtomicU32::new(vectors.into()))
     }
 
-    /// Changes the number; `false`, and it stays, if a client has seen it.
+    /// Changes the number; `false`, and it stays, if a client has seen another one.
     pub(super) fn change(&self, vectors: u16) -> bool {
         let (relaxed, new) = (Ordering::Relaxed, u32::from(vectors));
-        let change = |old| (old & SEEN == 0).then_some(new);
+        let change = |old| match old & SEEN {
+            0 => Some(new),
+            _ => (old == new | SEEN).then_some(old),
+        };
         self.0.fetch_update(relaxed, relaxed, change).is_ok()
     }
 
@@ -47,7 +50,7 @@ mod tests {
         let count = VectorCount::new(64);
         assert!(count.change(2) && count.change(3));
         assert_eq!(count.show(), 3);
-        assert!(!count.change(4));
+        assert!(!count.change(4) && count.change(3));
         assert_eq!(count.show(), 3);
         count.release();
         assert!(count.change(4));

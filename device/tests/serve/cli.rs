@@ -106,6 +106,19 @@ fn every_mistake_is_answered_in_one_line() {
             &["--vfs", "--socket", "cannot be used with"],
         ),
         (&["serve", "--socket", "s", "--dir", "."], &["--vfs"]),
+        (&["serve", "--max-vfs", "2"], &["--socket"]),
+        (
+            &["serve", "--socket", "s", "--max-vfs", "2"],
+            &["--max-vfs", "--socket", "cannot be used with"],
+        ),
+        (
+            &["serve", "--vfs", "3", "--max-vfs", "2"],
+            &["--vfs 3", "--max-vfs 2"],
+        ),
+        (
+            &["serve", "--vfs", "3", "--max-vfs", "257"],
+            &["257", "0..=256"],
+        ),
         (
             &["serve", "--vfs", "2", "--dir", "no"],
             &["no/pf0.sock", "No such file"],
@@ -227,6 +240,7 @@ fn help_names_every_option_and_version_is_the_packages() {
         "--socket",
         "--vfs",
         "--vf-quota",
+        "--max-vfs",
         "--dir",
         "--link",
         "--capture",
@@ -251,7 +265,7 @@ fn help_names_every_option_and_version_is_the_packages() {
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("--"))
         .collect();
-    assert_eq!(listed.len(), 12, "{listed:?}");
+    assert_eq!(listed.len(), 13, "{listed:?}");
 }
 
 // --- socket files

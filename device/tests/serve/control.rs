@@ -40,7 +40,7 @@ impl Client {
 
     /// One that gets events.
     #[track_caller]
-    fn listening(path: &Path) -> Self {
+    pub(crate) fn listening(path: &Path) -> Self {
         let mut client = Self::connect(path);
         client.execute("qmp_capabilities", json!({}));
         client
@@ -76,7 +76,7 @@ impl Client {
 
     /// Waits for an event, past others, and returns its data.
     #[track_caller]
-    fn event(&mut self, name: &str) -> Value {
+    pub(crate) fn event(&mut self, name: &str) -> Value {
         loop {
             let mut line = self.line();
             if line["event"] == name {
@@ -139,7 +139,8 @@ fn is_described(found: &Value, described: &Value) -> bool {
 #[test]
 fn every_example_of_the_description_is_true() {
     let dir = directory();
-    let nic = serve(dir.path(), &["a", "b"], &["--link", "shm:listen=l"]);
+    let arguments = ["--max-vfs", "3", "--control", "c", "--link", "shm:listen=l"];
+    let nic = Nic::start_family(dir.path(), 1, &arguments);
     let (a, b) = (open(nic.socket(0), 1), open(nic.socket(1), 2));
     let _pair = pair(&a, &b, Retries::Long);
     let mut client = Client::connect(&dir.path().join("c"));

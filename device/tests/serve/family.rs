@@ -135,6 +135,14 @@ fn the_physical_function_announces_its_vfs() {
     let last = HostPlatform::open_socket(nic.socket(256), Options::default()).unwrap();
     let number = last.read_register(registers::FUNCTION.offset);
     assert_eq!(function::NUMBER.get(number), 256);
+    drop((pf, last));
+    nic.stop();
+    // Of those that there can be, only some are served.
+    let nic = Nic::start_family(dir.path(), 2, &["--max-vfs", "9"]);
+    let pf = HostPlatform::open_socket(nic.socket(0), Options::default()).unwrap();
+    assert_eq!(read16(&pf, at + TOTAL_VFS), 9);
+    let initial = at + TOTAL_VFS - 2;
+    assert_eq!(read16(&pf, initial), 9, "there is no VF migration");
     nic.stop();
 }
 

@@ -7,7 +7,7 @@
 //! * [`client`]: a client that nobody here wrote;
 //! * [`lifecycle`]: deaths and resets under traffic;
 //! * [`hostile`]: clients that break every rule;
-//! * [`family`]: a physical function with virtual ones;
+//! * [`family`]: a physical function with virtual ones; [`slots`]: virtual ones that come and go;
 //! * [`cli`]: arguments, signals, files left behind;
 //! * [`modes`]: the same data by every way that a command line can choose;
 //! * [`impair`]: a link that is bad on purpose;
@@ -45,5 +45,6 @@ mod policy;
 mod process;
 mod quota;
 mod raw;
+mod slots;
 mod stations;
 mod traffic;

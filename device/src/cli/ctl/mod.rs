@@ -43,10 +43,25 @@ pub struct CtlArguments {
 enum Command {
     /// List functions.
     Functions,
-    /// Show a function.
+    /// Show a function, or put it into service or take it out.
     Function {
         /// Its number.
         function: u16,
+        /// What is to become of it.
+        service: Option<Service>,
+    },
+    /// Serve a further virtual function, of those that `vrnic serve --max-vfs` lets be.
+    AddVf {
+        /// Which, as in its socket's name; the first that is not served if none is given.
+        vf: Option<u16>,
+        /// Ethernet address; by default the one that it has when it is served from the start.
+        #[arg(long)]
+        mac: Option<String>,
+    },
+    /// Serve a virtual function no longer: its client is disconnected, its socket is removed.
+    RemoveVf {
+        /// Which, as in its socket's name.
+        vf: u16,
     },
     /// List the objects of a function: queue pairs, completion queues, memory regions, …
     Objects {
@@ -128,6 +143,14 @@ enum CaptureCommand {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum Service {
+    /// Drivers can use it, by a reset.
+    Enable,
+    /// It fails, and no reset changes that.
+    Disable,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum UpDown {
     /// Switched on.
     Up,
@@ -188,10 +211,26 @@ impl<W: Write> Session<W> {
     fn run(&mut self, command: &Command) -> Result<(), Failure> {
         match command {
             Command::Functions => self.print("query-functions", json!({}), show::functions),
-            Command::Function { function } => {
-                let which = json!({"function": function});
-                self.print("query-function", which, show::function)
+            Command::Function { function, service } => match service {
+                None => {
+                    let which = json!({"function": function});
+                    self.print("query-function", which, show::function)
+                }
+                Some(service) => {
+                    let enabled = matches!(service, Service::Enable);
+                    let change = json!({"function": function, "enabled": enabled});
+                    self.print("set-function", change, show::nothing)
+                }
+            },
+            Command::AddVf { vf, mac } => {
+                let given = [("vf", json!(vf)), ("mac", json!(mac))];
+                let given = given.into_iter().filter(|(_, value)| !value.is_null());
+                let which = given
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect();
+                self.print("add-vf", Value::Object(which), show::function)
             }
+            Command::RemoveVf { vf } => self.print("remove-vf", json!({"vf": vf}), show::nothing),
             Command::Objects { function, kind } => self.objects(*function, *kind),
             Command::Counters { function, all } => self.counters(*function, *all),
             Command::Policy(policy) => match policy.change() {

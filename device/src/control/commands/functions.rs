@@ -1,6 +1,6 @@
-//! Functions: query-functions, query-function, function-reset.
+//! Functions: query-functions, query-function, function-reset, set-function.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vrnic_firmware::frontend::{Fault, Function as State};
 use vrnic_firmware::nic::FunctionId;
 use vrnic_firmware::types::Mac;
@@ -11,6 +11,14 @@ use crate::control::names::{self, Text};
 use crate::control::promise::Promise;
 use crate::control::protocol::{Error, Reply};
 
+/// Arguments of set-function.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetFunction {
+    function: u16,
+    enabled: bool,
+}
+
 /// What the engine knows about a function.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Facts {
@@ -20,6 +28,7 @@ struct Facts {
     mac: Text<Mac>,
     mtu: u32,
     state: &'static str,
+    enabled: bool,
     resets: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<FaultFacts>,
@@ -50,6 +59,7 @@ impl Facts {
             mac: Text(state.identity.mac),
             mtu: state.mtu,
             state: names::device_state(state.registers.state()),
+            enabled: state.registers.is_allowed(),
             resets: state.registers.resets(),
             fault: state.registers.fault().map(fault),
         }
@@ -144,4 +154,27 @@ pub(super) fn reset(world: &mut World<'_>, which: &OneFunction, promise: Promise
         return promise.answer(Err(Error::generic(desc)));
     }
     device.reset_by_operator(move || promise.answer(Reply::done()));
+}
+
+pub(super) fn set(world: &mut World<'_>, change: &SetFunction, promise: Promise) {
+    let (number, enabled) = (change.function, change.enabled);
+    let station = world.roster.get(number);
+    let device = station.and_then(|station| world.server.device(station.socket));
+    let Some(device) = device else {
+        return promise.answer(Err(Error::no_function(number)));
+    };
+    if enabled {
+        device.prepare_enabling();
+    }
+    let id = device.id();
+    let what = if enabled { "into" } else { "out of" };
+    log::info!("function {number}: put {what} service by the operator");
+    promise.ask(
+        world.engine,
+        move |inside| inside.nic.set_enabled(id, enabled),
+        move |found| match found {
+            true => Reply::done(),
+            false => Err(Error::no_function(number)),
+        },
+    );
 }

@@ -16,6 +16,7 @@ mod policy;
 mod port;
 mod quota;
 mod stations;
+mod virtual_functions;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +30,7 @@ use super::{Recorder, Roster};
 use crate::engine::EngineHandle;
 use crate::function::Function;
 use crate::link::LinkSpec;
+use crate::slots::Slots;
 
 /// What commands act upon: everything on the control thread, and the engine by messages.
 pub struct World<'a> {
@@ -38,6 +40,8 @@ pub struct World<'a> {
     pub server: &'a mut Server<Function>,
     /// The functions.
     pub roster: &'a mut Roster,
+    /// The virtual functions that there can be, if there can be any.
+    pub slots: Option<&'a Slots>,
     /// The capture.
     pub recorder: &'a mut Recorder,
     /// What the port is plugged into.
@@ -54,6 +58,9 @@ pub(crate) enum Command {
     QueryFunctions,
     QueryFunction(OneFunction),
     FunctionReset(OneFunction),
+    SetFunction(functions::SetFunction),
+    AddVf(virtual_functions::AddVf),
+    RemoveVf(virtual_functions::RemoveVf),
     QueryObjects(objects::QueryObjects),
     QueryCounters(counters::QueryCounters),
     QueryPolicy(OneFunction),
@@ -106,6 +113,9 @@ const TABLE: &[(&str, Read)] = &[
     ("function-reset", |a| {
         arguments(a).map(Command::FunctionReset)
     }),
+    ("set-function", |a| arguments(a).map(Command::SetFunction)),
+    ("add-vf", |a| arguments(a).map(Command::AddVf)),
+    ("remove-vf", |a| arguments(a).map(Command::RemoveVf)),
     ("query-objects", |a| arguments(a).map(Command::QueryObjects)),
     ("query-counters", |a| {
         arguments(a).map(Command::QueryCounters)
@@ -183,6 +193,9 @@ impl Command {
             Self::QueryFunctions => functions::list(world, promise),
             Self::QueryFunction(which) => functions::show(world, &which, promise),
             Self::FunctionReset(which) => functions::reset(world, &which, promise),
+            Self::SetFunction(change) => functions::set(world, &change, promise),
+            Self::AddVf(which) => virtual_functions::add(world, &which, promise),
+            Self::RemoveVf(which) => virtual_functions::remove(world, &which, promise, tell),
             Self::QueryObjects(query) => objects::list(world, query, promise),
             Self::QueryCounters(query) => counters::show(world, &query, promise),
             Self::QueryPolicy(which) => policy::show(world, &which, promise),
