@@ -54,19 +54,34 @@ pub(crate) fn open_with(socket: &Path, number: u8, options: Options) -> Arc<Driv
 
 #[track_caller]
 pub(crate) fn probe<P: Platform>(platform: P, number: u8) -> Arc<Driver<P>> {
+    probe_at(platform, address(number))
+}
+
+/// Brings up the function of `platform`, with an address that others than [`configure`] chose.
+#[track_caller]
+pub(crate) fn probe_at<P: Platform>(platform: P, address: Ipv4Addr) -> Arc<Driver<P>> {
     let config = Config {
         check_period: NAP,
         ..Config::default()
     };
     let driver = Driver::probe(platform, config).unwrap();
-    configure(&driver, number);
+    set_address(&driver, address);
     Arc::new(driver)
 }
 
 /// Sets the address made from `number`.
 #[track_caller]
 pub(crate) fn configure<P: Platform>(driver: &Driver<P>, number: u8) {
-    let gid = Ipv4Addr::new(10, 9, 0, number).to_ipv6_mapped().octets();
+    set_address(driver, address(number));
+}
+
+fn address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 9, 0, number)
+}
+
+#[track_caller]
+fn set_address<P: Platform>(driver: &Driver<P>, address: Ipv4Addr) {
+    let gid = address.to_ipv6_mapped().octets();
     driver.set_gid(0, gid, 0).unwrap();
 }
 
@@ -365,42 +380,80 @@ pub(crate) fn transfer<A: Platform, B: Platform>(
     length: usize,
     rng: &mut SmallRng,
 ) {
-    let mut data = vec![0; length];
-    rng.fill(&mut data[..]);
-    let offset = |rng: &mut SmallRng| rng.random_range(GUARD..ROOM - length - GUARD);
-    let (near, far) = (offset(rng), offset(rng));
-    let (immediate, wr_id) = (rng.random(), rng.random());
-    if kind == Kind::Read {
-        a.guard(near, length);
-        b.memory.write(far, &data);
-    } else {
-        a.memory.write(near, &data);
-        b.guard(far, length);
-    }
-    if kind.receives().is_some() {
-        let room = if kind == Kind::WriteImmediate {
-            0
+    Transfer::start(a, b, kind, length, rng).finish(a, b);
+}
+
+/// A transfer that was posted.
+pub(crate) struct Transfer {
+    kind: Kind,
+    data: Vec<u8>,
+    /// Where the data is, or is to be, at the requester and at the responder.
+    near: usize,
+    far: usize,
+    wr_id: u64,
+    immediate: u32,
+}
+
+impl Transfer {
+    /// Posts a transfer of `length` random bytes; `a` is the requester.
+    #[track_caller]
+    pub(crate) fn start<A: Platform, B: Platform>(
+        a: &mut Endpoint<A>,
+        b: &mut Endpoint<B>,
+        kind: Kind,
+        length: usize,
+        rng: &mut SmallRng,
+    ) -> Self {
+        let mut data = vec![0; length];
+        rng.fill(&mut data[..]);
+        let offset = |rng: &mut SmallRng| rng.random_range(GUARD..ROOM - length - GUARD);
+        let (near, far) = (offset(rng), offset(rng));
+        let (immediate, wr_id) = (rng.random(), rng.random());
+        if kind == Kind::Read {
+            a.guard(near, length);
+            b.memory.write(far, &data);
         } else {
-            length
-        };
-        b.post_receive(wr_id, far, room);
-    }
-    let operation = kind.operation(a.peer().remote(far), immediate);
-    a.post(wr_id, operation, (near, length)).unwrap();
-    let completion = a.wait_success();
-    assert_eq!(completion.wr_id, wr_id);
-    if let Some(opcode) = kind.receives() {
-        let completion = b.wait_success();
-        assert_eq!(completion.wr_id, wr_id);
-        assert_eq!(completion.work, Work::Receive(opcode));
-        assert_eq!(completion.byte_length as usize, length);
-        if kind != Kind::Send {
-            assert_eq!(completion.immediate, immediate);
+            a.memory.write(near, &data);
+            b.guard(far, length);
+        }
+        if kind.receives().is_some() {
+            let room = if kind == Kind::WriteImmediate {
+                0
+            } else {
+                length
+            };
+            b.post_receive(wr_id, far, room);
+        }
+        let operation = kind.operation(a.peer().remote(far), immediate);
+        a.post(wr_id, operation, (near, length)).unwrap();
+        Self {
+            kind,
+            data,
+            near,
+            far,
+            wr_id,
+            immediate,
         }
     }
-    match kind {
-        Kind::Read => a.check(near, &data),
-        _ => b.check(far, &data),
+
+    /// Waits for its end, and compares.
+    #[track_caller]
+    pub(crate) fn finish<A: Platform, B: Platform>(self, a: &mut Endpoint<A>, b: &mut Endpoint<B>) {
+        let completion = a.wait_success();
+        assert_eq!(completion.wr_id, self.wr_id);
+        if let Some(opcode) = self.kind.receives() {
+            let completion = b.wait_success();
+            assert_eq!(completion.wr_id, self.wr_id);
+            assert_eq!(completion.work, Work::Receive(opcode));
+            assert_eq!(completion.byte_length as usize, self.data.len());
+            if self.kind != Kind::Send {
+                assert_eq!(completion.immediate, self.immediate);
+            }
+        }
+        match self.kind {
+            Kind::Read => a.check(self.near, &self.data),
+            _ => b.check(self.far, &self.data),
+        }
     }
 }
 

@@ -82,7 +82,7 @@ impl Scene {
 }
 
 /// A generator whose seed is printed, which a failed test shows.
-fn seeded() -> SmallRng {
+pub(crate) fn seeded() -> SmallRng {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = std::env::var("VRNIC_SEED").map_or_else(
         |_| now().as_nanos() as u64,

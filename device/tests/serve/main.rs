@@ -8,6 +8,8 @@
 //! * [`lifecycle`]: deaths and resets under traffic;
 //! * [`hostile`]: clients that break every rule;
 //! * [`family`]: a physical function with virtual ones; [`slots`]: virtual ones that come and go;
+//! * [`family`]: a physical function with virtual ones;
+//! * [`crowd`]: with as many virtual ones as there can be;
 //! * [`cli`]: arguments, signals, files left behind;
 //! * [`modes`]: the same data by every way that a command line can choose;
 //! * [`impair`]: a link that is bad on purpose;
@@ -32,6 +34,7 @@ mod cli;
 mod client;
 mod control;
 mod control_hostile;
+mod crowd;
 mod endpoint;
 mod family;
 mod foreign;
