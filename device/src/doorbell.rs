@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use vrnic_abi::doorbell::{
     DIRTY, ENGINE_ASLEEP, ENGINE_AWAKE, ENGINE_STATE_OFFSET, FIRST_SLOT, GROUPS, PAGE_SIZE, PAGES,
     SLOTS_PER_GROUP, mark_offset, slot_offset,
@@ -136,6 +136,20 @@ impl DoorbellPages {
             self.clear_slot(page, slot);
         }
         let _ = self.take_marks(page);
+    }
+
+    /// Fills all pages with zeros, which says that the engine is awake, too. Pages that nobody has
+    /// written to need no memory then, so that a function with few users is small.
+    pub fn clear(&self) {
+        let base = self.base.as_ptr().cast();
+        // SAFETY: all of the mapping is ours, in which any value may appear at any time.
+        let removed = unsafe { rustix::mm::madvise(base, LENGTH, Advice::LinuxRemove) };
+        if removed.is_err() {
+            for page in 0..PAGES {
+                self.clear_page(page);
+                self.set_asleep(page, false);
+            }
+        }
     }
 
     /// Publishes whether the engine sleeps.
@@ -297,6 +311,26 @@ mod tests {
         let mut state = [0];
         pages.read(2 * 4096, &mut state);
         assert_eq!(state, [ENGINE_ASLEEP]);
+    }
+
+    #[test]
+    fn all_pages_are_cleared_for_those_who_map_them_and_take_no_memory() {
+        let (pages, client) = DoorbellPages::new().unwrap();
+        for page in 0..PAGES {
+            pages.set_asleep(page, true);
+            pages.write(u64::from(page * PAGE_SIZE) + 8 * 511, &[7; 8]);
+        }
+        let taken = || rustix::fs::fstat(&client).unwrap().st_blocks;
+        assert_eq!(taken(), LENGTH as i64 / 512);
+        pages.clear();
+        assert_eq!(taken(), 0);
+        let mut all = vec![0xaa; LENGTH];
+        assert_eq!(rustix::io::pread(&client, &mut all, 0), Ok(LENGTH));
+        assert!(all.iter().all(|byte| *byte == 0));
+        assert_eq!((pages.slot(3, 511), pages.take_marks(3)), (0, 0));
+        // It is the same memory as before.
+        rustix::io::pwrite(&client, &[9; 8], 4096 + 64).unwrap();
+        assert_eq!(pages.slot(1, 8), 0x0909_0909_0909_0909);
     }
 
     #[test]

@@ -115,6 +115,10 @@ impl Host for FunctionHost {
         self.doorbells.clear_page(page);
     }
 
+    fn clear_all_doorbells(&self) {
+        self.doorbells.clear();
+    }
+
     fn clear_slot(&self, page: u32, slot: u32) {
         self.doorbells.clear_slot(page, slot);
     }

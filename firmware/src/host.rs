@@ -5,6 +5,8 @@
 //! [`crate::nic`]. The device implements both over vfio-user and links, tests over
 //! plain memory and a simulated wire.
 
+use vrnic_abi::doorbell::PAGES;
+
 use crate::nic::FunctionId;
 use crate::types::Chunk;
 
@@ -87,6 +89,13 @@ pub trait Host {
 
     /// Fills a doorbell page with zeros, apart from the engine's state.
     fn clear_doorbells(&self, page: u32);
+
+    /// Fills all doorbell pages with zeros. That the engine sleeps is said anew before it does.
+    fn clear_all_doorbells(&self) {
+        for page in 0..PAGES {
+            self.clear_doorbells(page);
+        }
+    }
 
     /// Zeros one slot of a doorbell page: the queue that it is given to starts at 0.
     fn clear_slot(&self, page: u32, slot: u32);

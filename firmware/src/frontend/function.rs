@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use vrnic_abi::counter::Counter;
-use vrnic_abi::doorbell::{GROUPS, KERNEL_PAGE, SLOTS_PER_GROUP};
+use vrnic_abi::doorbell::{GROUPS, SLOTS_PER_GROUP};
 use vrnic_abi::eqe::EventType;
 use vrnic_abi::registers::DeviceState;
 
@@ -204,10 +204,9 @@ impl Function {
         self.is_ready() && self.objects.events_held
     }
 
-    /// Resets everything: all objects are gone. Of the doorbell pages, only the driver's own exists
-    /// afterwards; the others are cleared when they are allocated.
+    /// Resets everything: all objects are gone.
     pub fn reset<H: Host>(&mut self, host: &H) {
-        host.clear_doorbells(KERNEL_PAGE);
+        host.clear_all_doorbells();
         let new = Self::with(self.identity, self.registers.after_reset(), self.quota);
         let old = core::mem::replace(self, new);
         self.remains.add_life(old);
