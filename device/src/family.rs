@@ -30,7 +30,7 @@ use std::sync::Arc;
 use vrnic_firmware::nic::FunctionId;
 
 use crate::engine::{EngineHandle, Message, Ticket, Tickets};
-use crate::pci::MsixHandle;
+use crate::pci::{MsixHandle, Signaller};
 use crate::registers::Registers;
 
 /// The process that connected a socket.
@@ -111,6 +111,7 @@ struct State {
     owner: Option<Process>,
     /// Those that are served, by number.
     virtual_functions: BTreeMap<u16, VirtualFunction>,
+    signaller: Signaller,
 }
 
 #[derive(Debug)]
@@ -128,6 +129,12 @@ impl VirtualFunction {
 }
 
 impl Family {
+    /// What signals the interrupts of all.
+    #[must_use]
+    pub fn signaller(&self) -> Signaller {
+        self.0.borrow().signaller.clone()
+    }
+
     /// Adds the virtual function `number`, counted from 0; there is none of that number.
     #[must_use]
     pub fn add(&self, number: u16, restart: Restart) -> Member {

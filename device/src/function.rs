@@ -123,7 +123,7 @@ impl Function {
         let ids = pci::names::describe(&description.ids);
         log::debug!("{}: {ids}", options.name);
         let config = ConfigSpace::new(&description).map_err(io::Error::other)?;
-        let msix = Msix::new(description.msix);
+        let msix = Msix::with_signaller(description.msix, options.family.signaller());
         let registers = Arc::new(Registers::default());
         let (doorbells, doorbell_fd) = DoorbellPages::new()?;
         let (doorbells, doorbell_fd) = (Arc::new(doorbells), Arc::new(doorbell_fd));

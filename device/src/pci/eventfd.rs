@@ -10,7 +10,7 @@
 //! Clauses: `io_submit(2)`, `IOCB_FLAG_RESFD`; `eventfd(2)`.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -47,9 +47,10 @@ fn is_eventfd(fd: impl AsFd) -> bool {
     std::fs::read_link(path).is_ok_and(|name| name.as_os_str() == "anon_inode:[eventfd]")
 }
 
-/// Signals eventfds, from any thread.
-#[derive(Debug, Default)]
-pub(super) struct Signaller(OnceLock<Option<Aio>>);
+/// Signals eventfds, from any thread. Clones share one context of asynchronous I/O: a host has not many
+/// to give away, and takes a while for each to end.
+#[derive(Clone, Debug, Default)]
+pub struct Signaller(Arc<OnceLock<Option<Aio>>>);
 
 impl Signaller {
     /// Adds one to the eventfd, without waiting for anything.

@@ -36,6 +36,7 @@ mod vectors;
 pub use config::{
     Actions, ConfigError, ConfigSpace, ConfigState, Function, Ids, Kind, PowerState, ResetKind,
 };
+pub use eventfd::Signaller;
 pub use extended::{CorrectableError, UncorrectableError};
 pub use msix::{Msix, MsixControl, MsixCounters, MsixError, MsixHandle, MsixLayout, MsixState};
 pub use register::CONFIG_SPACE_SIZE;

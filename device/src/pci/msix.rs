@@ -180,6 +180,12 @@ impl Msix {
     /// Table and pending bits as after reset, without eventfds.
     #[must_use]
     pub fn new(layout: MsixLayout) -> Self {
+        Self::with_signaller(layout, Signaller::default())
+    }
+
+    /// The same, with a signaller that others use, too.
+    #[must_use]
+    pub fn with_signaller(layout: MsixLayout, signaller: Signaller) -> Self {
         let vectors = usize::from(layout.vectors);
         let shared = Shared {
             count: VectorCount::new(layout.vectors),
@@ -189,7 +195,7 @@ impl Msix {
                 .collect(),
             function_masked: AtomicBool::new(false),
             counters: Counters::default(),
-            signaller: Signaller::default(),
+            signaller,
         };
         Self {
             layout,
