@@ -96,12 +96,14 @@ fn measure(row: &Row) -> anyhow::Result<Measured> {
         "write_64b_mops" => rate::measure(),
         "write_64b_latency_vs_pingpong" => latency::measure(),
         "doorbell_pickup_us" => doorbell::measure(),
-        "idle_cpu_percent" => idle::measure(),
+        "idle_cpu_percent" => idle::functions(),
+        "idle_cpu_percent_256_vfs" => idle::family(),
+        "memory_mib_256_vfs" => idle::memory(),
         other => anyhow::bail!("nothing measures {other}"),
     }
 }
 
-/// 64 clients with their event files need more files than many shells allow at first. If the
+/// Hundreds of clients with their event files need more files than many shells allow at first. If the
 /// limit cannot be raised, opening one too many tells.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);

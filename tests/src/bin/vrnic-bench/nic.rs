@@ -1,5 +1,6 @@
 //! A NIC: a process that serves functions on sockets, until it is dropped.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,23 +18,46 @@ const START: Duration = Duration::from_secs(10);
 pub(crate) struct Nic {
     child: Child,
     directory: TempDir,
-    functions: usize,
+    /// Of its functions, in order.
+    sockets: Vec<PathBuf>,
 }
 
 impl Nic {
     /// Starts a process that serves `functions` functions on a port plugged into `link`.
     pub(crate) fn start(functions: usize, link: &str) -> Result<Self> {
-        let directory = tempfile::tempdir().context("cannot create a directory for sockets")?;
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let mut command = Command::new(program);
-        command.arg("serve").arg("--link").arg(link);
-        for number in 0..functions {
-            command
-                .arg("--socket")
-                .arg(socket(directory.path(), number));
+        let directory = scratch()?;
+        let socket = |number| directory.path().join(format!("function-{number}"));
+        let sockets: Vec<_> = (0..functions).map(socket).collect();
+        let mut arguments = vec![OsString::from("--link"), OsString::from(link)];
+        for socket in &sockets {
+            arguments.extend(["--socket".into(), socket.into()]);
         }
+        Self::serve(directory, sockets, &arguments)
+    }
+
+    /// The same for a physical function with `vfs` virtual ones, and no link.
+    pub(crate) fn start_family(vfs: usize) -> Result<Self> {
+        let directory = scratch()?;
+        let names = (0..vfs).map(|number| format!("vf{number}.sock"));
+        let names = std::iter::once("pf0.sock".to_owned()).chain(names);
+        let sockets = names.map(|name| directory.path().join(name)).collect();
+        let vfs = vfs.to_string();
+        let arguments = [
+            "--vfs".into(),
+            vfs.into(),
+            "--dir".into(),
+            directory.path().into(),
+        ];
+        Self::serve(directory, sockets, &arguments)
+    }
+
+    fn serve(directory: TempDir, sockets: Vec<PathBuf>, arguments: &[OsString]) -> Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program")?;
         let words = File::create(words(directory.path()))?;
+        let mut command = Command::new(program);
         command
+            .arg("serve")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(words);
@@ -41,7 +65,7 @@ impl Nic {
         Ok(Self {
             child,
             directory,
-            functions,
+            sockets,
         })
     }
 
@@ -53,20 +77,22 @@ impl Nic {
     /// Opens all functions, as soon as they can be.
     pub(crate) fn open(&mut self, options: Options) -> Result<Vec<HostPlatform>> {
         let deadline = Instant::now() + START;
-        let platforms = (0..self.functions).map(|number| self.open_one(number, options, deadline));
+        let sockets = self.sockets.clone();
+        let platforms = sockets
+            .iter()
+            .map(|socket| self.open_one(socket, options, deadline));
         let platforms: Result<Vec<_>> = platforms.collect();
         explain(std::slice::from_ref(self), platforms)
     }
 
     fn open_one(
         &mut self,
-        number: usize,
+        socket: &Path,
         options: Options,
         deadline: Instant,
     ) -> Result<HostPlatform> {
-        let path = socket(self.directory.path(), number);
         loop {
-            match HostPlatform::open_socket(&path, options) {
+            match HostPlatform::open_socket(socket, options) {
                 Ok(platform) => return Ok(platform),
                 Err(error) if is_early(&error) && Instant::now() < deadline => {}
                 Err(error) => return Err(error),
@@ -118,8 +144,8 @@ fn is_early(error: &anyhow::Error) -> bool {
     )
 }
 
-fn socket(directory: &Path, number: usize) -> PathBuf {
-    directory.join(format!("function-{number}"))
+fn scratch() -> Result<TempDir> {
+    tempfile::tempdir().context("cannot create a directory for sockets")
 }
 
 fn words(directory: &Path) -> PathBuf {
