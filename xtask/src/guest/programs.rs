@@ -18,6 +18,7 @@ const TORMENT: &str = "vrnic-torment";
 const VRNIC: &str = "vrnic";
 /// Drives a vrnic on this machine, and Soft-RoCE inside a guest.
 const PEER: &str = "vrnic-softroce";
+const HOST_PROCESS: &str = "host_process";
 
 /// Our programs, built.
 pub(crate) struct Programs {
@@ -30,6 +31,8 @@ pub(crate) struct Programs {
     pub vrnic: PathBuf,
     /// Drives a vrnic on this machine, and Soft-RoCE inside a guest that has the libraries.
     pub peer: PathBuf,
+    /// The how-to's example of a process that uses a function without a virtual machine.
+    pub host_process: PathBuf,
 }
 
 impl Programs {
@@ -43,7 +46,8 @@ impl Programs {
             &[INIT, GUEST, TORMENT],
             &guest_dir,
         )))?;
-        run(&mut cargo_build(&[VRNIC, PEER], &paths::target()))?;
+        let mut here = cargo_build(&[VRNIC, PEER], &paths::target());
+        run(here.args(["--example", HOST_PROCESS]))?;
         let in_guest = guest_dir.join(TARGET).join("release");
         let here = paths::target().join("release");
         Ok(Programs {
@@ -52,6 +56,7 @@ impl Programs {
             torment: in_guest.join(TORMENT),
             vrnic: here.join(VRNIC),
             peer: here.join(PEER),
+            host_process: here.join("examples").join(HOST_PROCESS),
         })
     }
 

@@ -1,7 +1,8 @@
 //! Virtual machines with a whole Debian, each with an RNIC, and commands that tests run in them.
 //!
 //! The file `qemu-configs/debian.sh` says how QEMU is started. Two RNICs are two processes over a
-//! link; of more, all are functions of one process, whose switch joins them. The guests' ordinary
+//! link; of more, all are functions of one process, whose switch joins them, and which may be one
+//! physical function and virtual ones. The guests' ordinary
 //! interfaces (virtio-net) are on one network as well: a hub in the first machine's QEMU. A second
 //! machine without an RNIC, for Soft-RoCE, has its ordinary interface on the wire of the first one's.
 //!
@@ -46,7 +47,8 @@ pub(crate) struct Plan {
     /// The second of two machines has no RNIC, but its ordinary interface on the wire of the first
     /// one's.
     pub softroce: bool,
-    /// Virtual functions of the only machine's RNIC, in its slot.
+    /// Virtual functions of the only RNIC. The only machine has all in its slot; of several, the
+    /// first has the physical function and each other one a virtual one.
     pub vfs: u16,
     /// Further arguments of each `vrnic serve`.
     pub nic: Vec<String>,
@@ -86,7 +88,7 @@ pub(crate) struct Node {
     pub name: &'static str,
     /// Address of its RNIC.
     pub address: String,
-    machine: Machine,
+    machine: RefCell<Machine>,
     control: Control,
     /// Socket of QEMU's own.
     monitor: PathBuf,
@@ -172,7 +174,10 @@ pub(crate) fn start_nics(
 ) -> Result<Vec<Nic>> {
     let vrnic = &prepared.programs.vrnic;
     if plan.vfs > 0 {
-        ensure!(plan.vms == 1, "virtual functions are for one machine");
+        ensure!(
+            plan.vms <= usize::from(plan.vfs) + 1,
+            "each machine has a function"
+        );
         let name = format!("nic-{}", name(0));
         let nic = Nic::start_family(vrnic, (&name, plan.vfs), &plan.nic, dir, deadline)?;
         return Ok(vec![nic]);
@@ -213,11 +218,9 @@ pub(crate) fn command(
     command
         .envs(prepared.environment())
         .envs(debian.environment());
-    command
-        .env("RUN", ".")
-        .env("SOCKET", format!("nic-{}.sock", name(index)));
+    command.env("RUN", ".").env("SOCKET", socket(plan, index));
     match index {
-        _ if plan.vfs > 0 => command
+        _ if plan.vfs > 0 && plan.vms == 1 => command
             .env_remove("SOCKET")
             .env("DIR", ".")
             .env("VFS", plan.vfs.to_string()),
@@ -232,6 +235,15 @@ pub(crate) fn command(
         _ => &mut command,
     };
     command
+}
+
+/// The socket of a machine's function.
+fn socket(plan: &Plan, index: usize) -> String {
+    match index.checked_sub(1) {
+        _ if plan.vfs == 0 => format!("nic-{}.sock", name(index)),
+        None => "pf0.sock".to_owned(),
+        Some(number) => format!("vf{number}.sock"),
+    }
 }
 
 /// What an ordinary interface is plugged into, if that is at the other end of a socket.
@@ -327,7 +339,7 @@ impl Cluster {
         self.nodes.push(Node {
             name,
             address: format!("10.78.0.{}", index + 1),
-            machine,
+            machine: RefCell::new(machine),
             control: Control::over(name, control, &log)?,
             monitor: dir.join(format!("{name}.qmp")),
             fate: Cell::new(Fate::Well),
@@ -394,7 +406,16 @@ impl Cluster {
     pub(crate) fn bury(&self, node: &Node) -> Result<String> {
         self.wait_for_an_end()?;
         node.fate.set(Fate::Gone);
-        Ok(node.machine.words())
+        Ok(node.machine.borrow().words())
+    }
+
+    /// Kills a machine as nothing can refuse.
+    ///
+    /// # Errors
+    /// It has ended before.
+    pub(crate) fn kill(&self, node: &Node) -> Result<()> {
+        node.machine.borrow_mut().kill()?;
+        self.bury(node).map(drop)
     }
 
     /// Looks at the kernels' complaints, powers the machines off, and stops the RNICs.
@@ -418,8 +439,8 @@ impl Cluster {
         drop(last);
         for node in std::mem::take(&mut self.nodes) {
             match node.fate.get() {
-                Fate::Well => node.machine.check_end()?,
-                Fate::Bereft => node.machine.check_status()?,
+                Fate::Well => node.machine.into_inner().check_end()?,
+                Fate::Bereft => node.machine.into_inner().check_status()?,
                 Fate::Gone => {}
             }
         }

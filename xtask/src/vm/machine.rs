@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 
 use crate::process::Background;
 
@@ -97,6 +98,14 @@ impl Machine {
         let stream = self.qemu.wait_until(&what, deadline, connect);
         let stream = stream.with_context(|| self.words())?;
         stream.with_context(|| format!("cannot connect to {}", socket.display()))
+    }
+
+    /// Kills QEMU as nothing can refuse.
+    ///
+    /// # Errors
+    /// It has ended before.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.qemu.signal(Signal::KILL)
     }
 
     /// Waits for QEMU's end and looks at its own words.

@@ -106,7 +106,7 @@ pub(super) fn gid_index(node: &Node) -> Result<String> {
 }
 
 /// Hardware address of the interface of that GID.
-fn mac(node: &Node) -> Result<String> {
+pub(super) fn mac(node: &Node) -> Result<String> {
     let (device, gid) = (rdma_device(node)?, gid_index(node)?);
     let port = format!("/sys/class/infiniband/{device}/ports/1");
     let address = format!("cat /sys/class/net/$(cat {port}/gid_attrs/ndevs/{gid})/address");
