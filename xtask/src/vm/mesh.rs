@@ -2,6 +2,7 @@
 //! exchange data in all directions all the time, which is compared (`rping -V`). Meanwhile
 //!
 //! * a process on this machine takes a further function, and exchanges data with a guest;
+//! * how fast one of the guests may send is limited, and limited anew;
 //! * that function is reset while it is used;
 //! * one of the guests is killed.
 //!
@@ -36,6 +37,8 @@ const CONTROL: &str = "control.sock";
 const GUESTS: u16 = 3;
 /// The function that the process on this machine uses, and its socket.
 const SPARE: (u16, &str) = (3, "vf2.sock");
+/// What guest b may send, in Mbit/s, one after the other: more and less than it wants to.
+const LIMITS: [&str; 3] = ["1000", "4", "none"];
 /// Time for what happens on this machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Most packets that a function may send again to a peer that was killed: its two connections with
@@ -86,7 +89,13 @@ pub(crate) fn test(prepared: &Prepared) -> Result<()> {
         host_client::exchange(program, cluster.dir(), SPARE.1, a)?;
         go_on(&mut flows)?;
 
-        println!("  its function is reset");
+        for limit in LIMITS {
+            println!("  guest b may send {limit} Mbit/s");
+            operator.does(&["policy", "1", "--max-rate", limit])?;
+            go_on(&mut flows)?;
+        }
+
+        println!("  the function of the process is reset");
         reset_in_use(&prepared.programs.guest, &operator)?;
         go_on(&mut flows)?;
         let losses = operator.losses()?;
