@@ -195,6 +195,19 @@ impl Addresses {
     /// Whether function `owner` can have the frames to an address.
     #[must_use]
     pub fn claim(&self, owner: u16, mac: Mac) -> Claim {
+        self.claim_unless(owner, mac, || {
+            let mut gids = self.owners.values();
+            gids.any(|(other, own_mac)| *other != owner && *own_mac == mac)
+        })
+    }
+
+    /// The same; whether a GID of another function has the address says `is_bound`.
+    pub(super) fn claim_unless(
+        &self,
+        owner: u16,
+        mac: Mac,
+        is_bound: impl FnOnce() -> bool,
+    ) -> Claim {
         if mac.is_group() {
             return Claim::Own;
         }
@@ -207,11 +220,8 @@ impl Addresses {
         if mac == port.mac {
             return Claim::Own;
         }
-        let mut gids = self.owners.values();
         let port_name = PortName::Function(FunctionId(owner));
-        if gids.any(|(other, own_mac)| *other != owner && *own_mac == mac)
-            || self.is_reserved(owner, mac)
-        {
+        if self.is_reserved(owner, mac) || is_bound() {
             return Claim::Taken;
         }
         if !port.allows_mac(mac) {

@@ -9,6 +9,7 @@
 //! First everybody loses, then everybody gains, so that nobody's loss is too late for another one. It
 //! is work for all entries of all functions, which only the operator can ask for.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::address::{Addresses, Claim};
@@ -37,8 +38,9 @@ impl<H> Nic<H> {
             }
         }
         addresses.drop_gids();
+        let bound = addresses.bound();
         for (FunctionId(owner), function) in all() {
-            addresses.renew_claims(owner, &claims(function));
+            addresses.renew_claims(owner, &claims(function), &bound);
         }
         for (FunctionId(owner), function) in all() {
             addresses.renew_gids(owner, function.objects.gids.iter());
@@ -83,8 +85,15 @@ impl Addresses {
         !self.switch.stations.is_seen_elsewhere(mac, here) && *further <= UNTRUSTED_ADDRESSES
     }
 
-    /// Gives effect to filters of function `owner` for those of its unicast addresses that it can have.
-    fn renew_claims(&mut self, owner: u16, claims: &[Mac]) {
+    /// The Ethernet addresses of GIDs, and whose they are, if there is anybody to whom it matters.
+    fn bound(&self) -> BTreeSet<(Mac, u16)> {
+        let gids = self.owners.values().filter(|_| self.switch.has_idle());
+        gids.map(|(owner, mac)| (*mac, *owner)).collect()
+    }
+
+    /// Gives effect to filters of function `owner` for those of its unicast addresses that it can have,
+    /// as far as they are not `bound` to GIDs of others.
+    fn renew_claims(&mut self, owner: u16, claims: &[Mac], bound: &BTreeSet<(Mac, u16)>) {
         let own = self.switch.ports.get(owner).map(|port| port.mac);
         let is_further = |mac: &Mac| Some(*mac) != own && !self.is_listed(owner, *mac);
         let active = claims
@@ -95,7 +104,9 @@ impl Addresses {
             if !self.switch.is_idle(owner, *mac) {
                 continue;
             }
-            let can_have = match self.claim(owner, *mac) {
+            let mut of_gids = bound.range((*mac, 0)..=(*mac, u16::MAX));
+            let is_bound = || of_gids.any(|(_, other)| *other != owner);
+            let can_have = match self.claim_unless(owner, *mac, is_bound) {
                 Claim::Own => true,
                 Claim::Further { most } => further < most,
                 Claim::Taken | Claim::Forbidden => false,
@@ -125,8 +136,11 @@ impl Addresses {
     /// Registers those GIDs of function `owner` that are not, if it can have them.
     fn renew_gids<'a>(&mut self, owner: u16, gids: impl Iterator<Item = &'a GidEntry>) {
         for entry in gids {
-            // Those that are there already are taken.
-            let _left_out = self.replace(owner, None, Some(*entry)).is_err();
+            let vlan = self.outward(owner, entry.vlan);
+            let there = vlan.is_some_and(|vlan| self.owners.contains_key(&(vlan, entry.gid)));
+            if !there {
+                let _left_out = self.replace(owner, None, Some(*entry)).is_err();
+            }
         }
     }
 }

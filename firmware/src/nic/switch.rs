@@ -116,6 +116,11 @@ impl Switch {
         self.idle.contains(&(mac, owner))
     }
 
+    /// Whether there are filters without effect.
+    pub(super) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
     /// Takes the effect from them, or gives it.
     pub(super) fn set_idle(&mut self, owner: u16, mac: Mac, idle: bool) {
         if idle {

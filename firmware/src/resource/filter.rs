@@ -8,6 +8,7 @@
 //! ([`limits::FILTER_COPIES`]), so that no function makes its neighbours wait by having every frame
 //! copied to hundreds of queues.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::{Numbering, Table, limits};
@@ -102,16 +103,12 @@ impl Filters {
     /// The same in the order of the filters' numbers.
     #[must_use]
     pub fn claims(&self) -> Vec<Mac> {
-        let mut claims = Vec::new();
-        for (_, filter) in self.0.iter() {
-            match filter.wanted {
-                Wanted::Address(mac) if !mac.is_group() && !claims.contains(&mac) => {
-                    claims.push(mac);
-                }
-                _ => {}
-            }
-        }
-        claims
+        let mut seen = BTreeSet::new();
+        let claims = self.0.iter().filter_map(|(_, filter)| match filter.wanted {
+            Wanted::Address(mac) if !mac.is_group() && seen.insert(mac) => Some(mac),
+            _ => None,
+        });
+        claims.collect()
     }
 
     /// The filters by their numbers.
