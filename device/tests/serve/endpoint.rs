@@ -25,6 +25,8 @@ use crate::process::PATIENCE;
 pub(crate) const START: u64 = 0x5a00_0000_0000;
 /// Bytes of an endpoint's memory.
 pub(crate) const ROOM: usize = 512 << 10;
+/// The sequence number of the first packet of a connection, in both directions.
+pub(crate) const FIRST_PSN: u32 = 0xff_fff0;
 /// What memory holds that nobody wrote.
 const PATTERN: u8 = 0xa5;
 /// Bytes before and after data that must stay as they were.
@@ -88,10 +90,10 @@ fn set_address<P: Platform>(driver: &Driver<P>, address: Ipv4Addr) {
 /// What a peer must know, also as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    qpn: u32,
+    pub(crate) qpn: u32,
     pub(crate) rkey: u32,
-    mac: [u8; 6],
-    gid: [u8; 16],
+    pub(crate) mac: [u8; 6],
+    pub(crate) gid: [u8; 16],
 }
 
 impl Identity {
@@ -133,15 +135,20 @@ pub(crate) struct Endpoint<P: Platform> {
     pub(crate) qp: QueuePair<P>,
     pub(crate) cq: CompletionQueue<P>,
     mr: MemoryRegion<P>,
-    _pd: ProtectionDomain<P>,
+    pub(crate) pd: ProtectionDomain<P>,
     peer: Option<Identity>,
 }
 
 impl<P: Platform> Endpoint<P> {
     #[track_caller]
     pub(crate) fn new(driver: &Arc<Driver<P>>) -> Self {
+        Self::over(driver, driver.allocate(ROOM).unwrap())
+    }
+
+    /// One whose memory, of [`ROOM`] bytes, is there already.
+    #[track_caller]
+    pub(crate) fn over(driver: &Arc<Driver<P>>, memory: Arc<P::Dma>) -> Self {
         let pd = driver.create_pd().unwrap();
-        let memory = driver.allocate(ROOM).unwrap();
         let access = AccessFlags::REMOTE_READ | AccessFlags::REMOTE_WRITE;
         let config = MrConfig {
             offset: 0,
@@ -160,7 +167,7 @@ impl<P: Platform> Endpoint<P> {
             qp: qp.unwrap(),
             cq,
             mr,
-            _pd: pd,
+            pd,
             peer: None,
         }
     }
@@ -192,8 +199,8 @@ impl<P: Platform> Endpoint<P> {
                 ..AddressVector::default()
             },
             mtu: PathMtu::from_raw(port.active_mtu).unwrap(),
-            send_psn: 0xff_fff0,
-            receive_psn: 0xff_fff0,
+            send_psn: FIRST_PSN,
+            receive_psn: FIRST_PSN,
             timeout,
             retry_count,
             ..Connection::default()
@@ -225,7 +232,17 @@ impl<P: Platform> Endpoint<P> {
         operation: Operation,
         (offset, length): (usize, usize),
     ) -> Result<(), PostError> {
-        let sges = [self.sge(offset, length)];
+        self.post_from(wr_id, operation, self.sge(offset, length))
+    }
+
+    /// Posts with a data segment that need not be this endpoint's.
+    pub(crate) fn post_from(
+        &mut self,
+        wr_id: u64,
+        operation: Operation,
+        sge: Sge,
+    ) -> Result<(), PostError> {
+        let sges = [sge];
         self.qp.post_send(&SendRequest {
             wr_id,
             operation,
@@ -237,7 +254,13 @@ impl<P: Platform> Endpoint<P> {
 
     #[track_caller]
     pub(crate) fn post_receive(&mut self, wr_id: u64, offset: usize, length: usize) {
-        let sges = [self.sge(offset, length)];
+        self.post_receive_to(wr_id, self.sge(offset, length));
+    }
+
+    /// Posts a receive with a data segment that need not be this endpoint's.
+    #[track_caller]
+    pub(crate) fn post_receive_to(&mut self, wr_id: u64, sge: Sge) {
+        let sges = [sge];
         let request = ReceiveRequest { wr_id, sges: &sges };
         self.qp.post_receive(&request).unwrap();
     }

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,8 @@ pub(crate) struct ForeignPlatform {
     interrupts: Vec<OwnedFd>,
     next_iova: AtomicU64,
     memory: Mutex<Vec<Arc<Memory>>>,
+    /// The driver's doorbells and kicks reach nobody.
+    silent: AtomicBool,
     start: Instant,
 }
 
@@ -137,6 +139,7 @@ impl ForeignPlatform {
             interrupts,
             next_iova: AtomicU64::new(1 << 32),
             memory: Mutex::default(),
+            silent: AtomicBool::new(false),
             start: Instant::now(),
         }
     }
@@ -149,6 +152,16 @@ impl ForeignPlatform {
     pub(crate) fn scribble(&self, offset: u32, bytes: &[u8]) {
         let pages = self.doorbells.as_volatile_slice();
         pages.write_slice(bytes, offset as usize).unwrap();
+    }
+
+    /// Keeps the driver's doorbells from the device, or no longer; what it does not tell the device
+    /// waits in its rings.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// All memory that was ever allocated.
@@ -198,6 +211,9 @@ impl Platform for ForeignPlatform {
     }
 
     fn store_slot(&self, page: u32, slot: u32, value: u64) {
+        if self.is_silent() {
+            return;
+        }
         let offset = doorbell::page_offset(page) + doorbell::slot_offset(slot);
         let pages = self.doorbells.as_volatile_slice();
         pages
@@ -206,6 +222,9 @@ impl Platform for ForeignPlatform {
     }
 
     fn store_mark(&self, page: u32, group: u32) {
+        if self.is_silent() {
+            return;
+        }
         let offset = doorbell::page_offset(page) + group;
         let pages = self.doorbells.as_volatile_slice();
         pages
@@ -220,6 +239,9 @@ impl Platform for ForeignPlatform {
     }
 
     fn kick(&self, page: u32) {
+        if self.is_silent() {
+            return;
+        }
         let offset = doorbell::kick_offset(page);
         let _ = self
             .client()
