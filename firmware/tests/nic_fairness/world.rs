@@ -10,11 +10,11 @@ use crate::nic_bench::*;
 /// Entries of a driver's admin ring.
 const ADMIN_ENTRIES: usize = 1 << ADMIN_LOG;
 
-pub struct World {
-    pub bench: Bench,
+pub(crate) struct World {
+    pub(crate) bench: Bench,
     near: Node,
     far: Node,
-    pub flooder: Node,
+    pub(crate) flooder: Node,
     outstanding: usize,
     written: u8,
     /// Steps that the victim's write has taken so far; 0 if there is none.
@@ -23,14 +23,14 @@ pub struct World {
 
 /// What a step did for the flooder.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
-    pub accesses: u64,
-    pub bytes: u64,
+pub(crate) struct Work {
+    pub(crate) accesses: u64,
+    pub(crate) bytes: u64,
 }
 
 impl World {
     #[track_caller]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut bench = Bench::default();
         let (near, far) = pair(&mut bench);
         let flooder = Node::new(&mut bench, 3);
@@ -51,7 +51,7 @@ impl World {
     /// Lets the victim write, until it is done: in two steps at most, as its peer answers in its own
     /// turn.
     #[track_caller]
-    pub fn victim_writes(&mut self) {
+    pub(crate) fn victim_writes(&mut self) {
         self.step();
         while self.waits > 0 {
             self.step();
@@ -60,7 +60,7 @@ impl World {
 
     /// One step, and what it did for the flooder. The victim writes all the time.
     #[track_caller]
-    pub fn step(&mut self) -> Work {
+    pub(crate) fn step(&mut self) -> Work {
         if self.waits == 0 {
             self.post();
         }
@@ -99,7 +99,7 @@ impl World {
 
     /// Steps without anything to do but what is under way: how many until there is nothing left.
     #[track_caller]
-    pub fn steps_to_rest(&mut self) -> u32 {
+    pub(crate) fn steps_to_rest(&mut self) -> u32 {
         for steps in 0..1_000_000 {
             if self.bench.step() == Progress::Idle {
                 return steps;
@@ -113,7 +113,7 @@ impl World {
 
     /// Fills the flooder's admin queue with what `next` makes, as far as it makes something, and
     /// returns what has completed.
-    pub fn fill(
+    pub(crate) fn fill(
         &mut self,
         mut next: impl FnMut() -> Option<(AdminOpcode, Vec<u8>)>,
     ) -> Vec<Completion> {
@@ -134,7 +134,7 @@ impl World {
     /// Makes connected queue pairs of the flooder's, with queues of one entry that all lie in the
     /// same memory. Returns their numbers and doorbell slots.
     #[track_caller]
-    pub fn queue_pairs(&mut self, count: usize, cq: u32) -> Vec<(u32, u32, u32)> {
+    pub(crate) fn queue_pairs(&mut self, count: usize, cq: u32) -> Vec<(u32, u32, u32)> {
         let (driver, bench) = (&mut self.flooder.driver, &mut self.bench);
         let address = driver.memory(4096, true);
         let mut page = driver.ok(bench, AdminOpcode::AllocDoorbellPage, &0u64) as u32;

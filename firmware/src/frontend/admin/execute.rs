@@ -19,12 +19,6 @@ use crate::nic::Addresses;
 use crate::resource::{PageMap, Segment};
 use crate::types::Time;
 
-/// Commands that are carried out in one step.
-///
-/// A neighbour's latency is a few microseconds, and so is what they take: an engine that has nothing
-/// else to do comes back soon.
-const COMMANDS_A_STEP: u32 = 2;
-
 /// What a command needs besides its function.
 #[derive(Debug)]
 pub struct Context<'a, H> {
@@ -64,39 +58,41 @@ enum Executed {
 }
 
 impl Function {
-    /// Carries out commands and reads page lists, a bounded amount; returns whether there was
-    /// anything to do.
+    /// Carries out a command and reads a segment of a page list: that takes about as long as a
+    /// neighbour's message, and an engine that has nothing else to do comes back soon. Returns whether
+    /// there was anything to do.
     pub(crate) fn step_admin<H: Host>(&mut self, cx: &mut Context<'_, H>) -> bool {
-        let mut busy = false;
-        for _ in 0..COMMANDS_A_STEP {
-            let Some(admin) = &mut self.admin else {
-                return busy;
-            };
-            match admin.fetch(cx.host) {
-                Ok(Some(command)) => {
-                    busy = true;
-                    let header = command.header;
-                    let result = parse(&command).and_then(|request| self.execute(cx, &request));
-                    match result {
-                        Ok(Executed::Done(reply)) => self.complete(cx, header, Ok(reply)),
-                        Ok(Executed::Later(create, reader)) => {
-                            self.creating.push_back(PendingCreate {
-                                header,
-                                create,
-                                reader,
-                            });
-                        }
-                        Err(refusal) => self.complete(cx, header, Err(refusal)),
-                    }
-                }
-                Ok(None) => break,
-                Err(fault) => {
-                    self.fail(cx.host, cx.now, fault);
-                    return true;
-                }
+        let fetched = self.step_command(cx);
+        self.step_page_lists(cx) || fetched
+    }
+
+    /// Carries out the next command.
+    fn step_command<H: Host>(&mut self, cx: &mut Context<'_, H>) -> bool {
+        let Some(admin) = &mut self.admin else {
+            return false;
+        };
+        let command = match admin.fetch(cx.host) {
+            Ok(Some(command)) => command,
+            Ok(None) => return false,
+            Err(fault) => {
+                self.fail(cx.host, cx.now, fault);
+                return true;
             }
+        };
+        let header = command.header;
+        let result = parse(&command).and_then(|request| self.execute(cx, &request));
+        match result {
+            Ok(Executed::Done(reply)) => self.complete(cx, header, Ok(reply)),
+            Ok(Executed::Later(create, reader)) => {
+                self.creating.push_back(PendingCreate {
+                    header,
+                    create,
+                    reader,
+                });
+            }
+            Err(refusal) => self.complete(cx, header, Err(refusal)),
         }
-        self.step_page_lists(cx) || busy
+        true
     }
 
     /// Reads one segment of the page list that has waited longest.
