@@ -10,6 +10,7 @@
 //! looks at everything once more, and sleeps until one of them or a timer wakes it: an idle NIC uses
 //! no processor time.
 
+mod inbox;
 mod inside;
 mod notice;
 mod patience;
@@ -21,7 +22,7 @@ mod waker;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ use crate::capture::Tap;
 use crate::host::FunctionHost;
 use crate::link::Link;
 use crate::memory::Applied;
+use inbox::{Inbox, Lane};
 pub use inside::{Inside, PortState};
 pub use notice::{Notice, Notices, Observer, notices};
 use patience::Patience;
@@ -45,15 +47,15 @@ use processors::Processors;
 pub use recording::Recording;
 pub use waker::Waker;
 
-/// Frames taken from the link in one step.
-const RECEIVE_BUDGET: usize = 64;
+/// Frames taken from the link in one step, whomever they are for.
+const RECEIVE_BUDGET: usize = 16;
 
 /// Messages handled in one step, if they take no longer than [`MESSAGE_TIME`].
-const MESSAGE_BUDGET: usize = 256;
+const MESSAGE_BUDGET: usize = 16;
 
-/// How long messages are handled in one step: a reset takes a good part of it, and a client can ask
-/// for many.
-const MESSAGE_TIME: Duration = Duration::from_micros(100);
+/// How long messages are handled in one step, all functions' together: a client can send many, and
+/// others' packets wait meanwhile.
+const MESSAGE_TIME: Duration = Duration::from_micros(4);
 
 /// How soon after a change of the link's state another one is reported. Each is an event for every
 /// driver, and a peer that comes and goes must not fill their queues.
@@ -116,6 +118,17 @@ pub enum Message {
     Observe(Observer),
     /// End the thread.
     Stop,
+}
+
+impl Lane for Message {
+    fn function(&self) -> Option<usize> {
+        match self {
+            Self::WriteRegister { function, .. }
+            | Self::MemoryChanged { function }
+            | Self::Reset { function, .. } => Some(function.index().into()),
+            Self::AddFunction { .. } | Self::Ask(_) | Self::Observe(_) | Self::Stop => None,
+        }
+    }
 }
 
 /// Counts the requests of one function that wait for the engine. Clients can be faster than it is;
@@ -221,7 +234,7 @@ impl EngineThread {
             nic: Nic::new(config),
             detour: Detour::new(cable.tap.map(Recording::of_port), &cable.impairment),
             link: cable.link,
-            messages,
+            messages: Inbox::new(messages),
             changing: VecDeque::new(),
             waker: Arc::clone(&waker),
             processors: Processors::of_host(),
@@ -284,7 +297,7 @@ struct Engine {
     link: Box<dyn Link>,
     /// Something between the NIC and the link.
     detour: Option<Detour>,
-    messages: Receiver<Message>,
+    messages: Inbox<Message>,
     /// Functions with changes of memory mappings to apply.
     changing: VecDeque<FunctionId>,
     waker: Arc<Waker>,
@@ -417,15 +430,16 @@ impl Engine {
 
     fn handle_messages(&mut self, now: Time) -> bool {
         let mut busy = false;
+        self.messages.sort();
+        if self.messages.is_closed() {
+            self.stopped = true;
+            return true;
+        }
         for _ in 0..MESSAGE_BUDGET {
-            match self.messages.try_recv() {
-                Ok(message) => self.handle(now, message),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    self.stopped = true;
-                    return true;
-                }
-            }
+            let Some(message) = self.messages.take() else {
+                break;
+            };
+            self.handle(now, message);
             busy = true;
             if self.now().0.saturating_sub(now.0) > MESSAGE_TIME.as_nanos() as u64 {
                 break;

@@ -34,8 +34,8 @@ use crate::dma::{CopyError, DmaError, GuestMemory, MapUpdate};
 pub use control::MemoryControl;
 use remote::Patience;
 
-/// For how long the engine applies changes in one go.
-const PORTION: Duration = Duration::from_millis(1);
+/// For how long the engine applies changes in one go: others wait meanwhile.
+const PORTION: Duration = Duration::from_micros(4);
 
 /// For how long an access that meets an unknown address does.
 const ACCESS_PORTION: Duration = Duration::from_millis(20);
