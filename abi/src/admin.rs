@@ -188,9 +188,10 @@ codes! {
         SetFilter = 0x0050,
         /// Removes a filter. Body: `ObjectReference`.
         ClearFilter = 0x0051,
-        /// Configures virtual functions. Reserved for SRIOV.
+        /// Physical function: changes settings of a virtual function. Body: `ConfigureVf`.
         ConfigureVf = 0x0060,
-        /// Writes the state of a virtual function. Reserved for SRIOV.
+        /// Physical function: writes `VfAttributes`. Body: `ObjectOutput`, the object is the number of
+        /// the virtual function.
         QueryVf = 0x0061,
         /// Sets the quotas of a virtual function. Reserved for SRIOV.
         SetVfQuota = 0x0062,
@@ -724,5 +725,87 @@ layout! {
         0x08 attributes: u64,
         /// Reserved.
         0x10 reserved: u64,
+    }
+}
+
+layout! {
+    /// Body of ConfigureVf. What `mask` does not name is not looked at, and stays.
+    ConfigureVf [32] {
+        /// Number of the virtual function, as its register FUNCTION has it.
+        0x00 vf: u32,
+        /// `VfSettings` to change.
+        0x04 mask: u32,
+        /// Ethernet address, a unicast one, from the virtual function's next reset on; all zero for
+        /// the one that it has of itself.
+        0x08 mac: [u8; 6],
+        /// VLAN that the switch puts it into without its knowledge, 1 to 4094; 0 for none: it is in
+        /// all of them and makes the tags itself.
+        0x0e vlan: u16,
+        /// Priority of its frames in that VLAN, 0 to 7; 0 without one.
+        0x10 priority: u8,
+        /// A `VfLink`.
+        0x11 link: u8,
+        /// Its share of the port where others want it too, 1 to 255.
+        0x12 weight: u8,
+        /// Reserved.
+        0x13 reserved: u8,
+        /// `VfFlags`: SPOOF_CHECK, TRUST and ENABLED, as far as `mask` names them.
+        0x14 flags: u32,
+        /// Most that it sends, in Mbit/s; 0 for no limit.
+        0x18 max_rate: u32,
+        /// Reserved.
+        0x1c reserved1: u32,
+    }
+}
+
+flags! {
+    /// Settings of a virtual function.
+    VfSettings: u32 {
+        /// The Ethernet address.
+        MAC = 0,
+        /// VLAN and priority.
+        VLAN = 1,
+        /// Whether it sees a link.
+        LINK = 2,
+        /// The flag SPOOF_CHECK.
+        SPOOF_CHECK = 3,
+        /// The flag TRUST.
+        TRUST = 4,
+        /// The flag ENABLED.
+        ENABLED = 5,
+        /// The limit of what it sends.
+        MAX_RATE = 6,
+        /// Its share of the port.
+        WEIGHT = 7,
+    }
+}
+
+flags! {
+    /// What is so of a virtual function.
+    VfFlags: u32 {
+        /// It sends from its own addresses and in its own VLANs only.
+        SPOOF_CHECK = 0,
+        /// It may take further addresses, and see what is not for it.
+        TRUST = 1,
+        /// It is in service.
+        ENABLED = 2,
+        /// Its Ethernet address has been chosen for it.
+        MAC_ASSIGNED = 3,
+        /// The operator of the device has set its rules: ConfigureVf is not permitted.
+        FIXED = 4,
+        /// It sees a link.
+        LINK_UP = 5,
+    }
+}
+
+codes! {
+    /// Whether a virtual function sees a link.
+    VfLink: u8 {
+        /// As the port does.
+        Auto = 0,
+        /// Always.
+        Enabled = 1,
+        /// Never: nothing that it sends goes anywhere, and nothing reaches it.
+        Disabled = 2,
     }
 }

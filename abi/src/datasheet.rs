@@ -41,7 +41,7 @@ pub fn sections() -> &'static [(&'static str, Table)] {
             wqe::BindSegment, wqe::SegmentationSegment,
             admin::ObjectReference, admin::OutputBuffer, admin::ObjectOutput, admin::ModifyPort,
             admin::SetGid, admin::CreateMr, admin::ReregisterMr, admin::CreateEq, admin::CreateCq, admin::CreateQp,
-            admin::ModifyQp, object::DeviceAttributes, object::PortAttributes, object::GidEntry,
+            admin::ModifyQp, admin::ConfigureVf, object::VfAttributes, object::DeviceAttributes, object::PortAttributes, object::GidEntry,
             object::MrAttributes, object::CqAttributes, object::AddressVector,
             object::QpAttributes, wqe::ControlSegment, wqe::RemoteSegment, wqe::AtomicSegment,
             wqe::DatagramSegment, wqe::DataSegment, cqe::CompletionEntry, eqe::EventEntry;
@@ -50,7 +50,7 @@ pub fn sections() -> &'static [(&'static str, Table)] {
             admin::FilterFlags, object::KeyType, wqe::FlushPlacement, wqe::FlushExtent,
             registers::DeviceState, registers::HealthCode, registers::Capabilities,
             admin::AdminOpcode, admin::Status, admin::GidType, admin::AccessFlags, admin::QpType,
-            admin::QpFlags, object::PortState, object::PathMtu, object::QpState,
+            admin::QpFlags, admin::VfSettings, admin::VfFlags, admin::VfLink, object::PortState, object::PathMtu, object::QpState,
             object::MigrationState, object::QpMask, wqe::WqeOpcode, wqe::WqeFlags,
             cqe::CompletionOpcode, cqe::CompletionStatus, cqe::CompletionFlags, eqe::EventType,
             counter::Counter;

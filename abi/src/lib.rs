@@ -42,4 +42,4 @@ pub use describe::{Code, Codes, Field, Layout, Register, RegisterAccess, Registe
 /// Major version of this interface; a driver refuses a device with another one.
 pub const VERSION_MAJOR: u16 = 1;
 /// Minor version of this interface; grows when something is added that older drivers can ignore.
-pub const VERSION_MINOR: u16 = 2;
+pub const VERSION_MINOR: u16 = 3;

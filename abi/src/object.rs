@@ -71,10 +71,10 @@ layout! {
         0x7c max_filters: u32,
         /// Most attachments of queue pairs to multicast groups, all groups together.
         0x80 max_multicast_attachments: u32,
+        /// Physical function: the largest number of a virtual function, 0 if it has none.
+        0x84 max_vf: u32,
         /// Reserved.
-        0x84 reserved1: u32,
-        /// Reserved.
-        0x88 reserved2: [u64; 15],
+        0x88 reserved1: [u64; 15],
     }
 }
 
@@ -101,6 +101,51 @@ layout! {
         0x16 pkey_entries: u16,
         /// Reserved.
         0x18 reserved1: [u64; 13],
+    }
+}
+
+layout! {
+    /// A virtual function, written by QueryVf. What it counts is what its own counters say, from its
+    /// reset on.
+    VfAttributes [128] {
+        /// `VfFlags`.
+        0x00 flags: u32,
+        /// Most that it sends, in Mbit/s; 0 for no limit.
+        0x04 max_rate: u32,
+        /// Ethernet address that it has from its next reset on.
+        0x08 mac: [u8; 6],
+        /// VLAN that the switch puts it into, or 0.
+        0x0e vlan: u16,
+        /// Priority of its frames in that VLAN.
+        0x10 priority: u8,
+        /// A `VfLink`.
+        0x11 link: u8,
+        /// Its share of the port.
+        0x12 weight: u8,
+        /// A `DeviceState`.
+        0x13 state: u8,
+        /// Ethernet address that it has now.
+        0x14 current_mac: [u8; 6],
+        /// Reserved.
+        0x1a reserved: [u8; 6],
+        /// Packets and frames sent through the port.
+        0x20 tx_packets: u64,
+        /// Their bytes, to 4 for each.
+        0x28 tx_bytes: u64,
+        /// Dropped, as its rules do not allow them or it had no link.
+        0x30 tx_dropped: u64,
+        /// Packets and frames received through the port.
+        0x38 rx_packets: u64,
+        /// Their bytes, to 4 for each.
+        0x40 rx_bytes: u64,
+        /// Dropped, as its rules do not allow them, their source was forged, or it had no room.
+        0x48 rx_dropped: u64,
+        /// Received datagrams to multicast groups.
+        0x50 rx_multicast: u64,
+        /// Bytes sent directly to another function of the process.
+        0x58 local_bytes: u64,
+        /// Reserved.
+        0x60 reserved1: [u64; 4],
     }
 }
 

@@ -165,7 +165,7 @@ flags! {
         CQ_RESIZE = 10,
         /// Completion events can be moderated.
         CQ_MODERATION = 11,
-        /// The function has virtual functions.
+        /// The function has virtual functions that its driver administers.
         SRIOV = 12,
         /// Explicit congestion notification with rate control.
         ECN = 13,

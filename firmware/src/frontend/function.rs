@@ -13,7 +13,7 @@ use vrnic_abi::doorbell::{GROUPS, SLOTS_PER_GROUP};
 use vrnic_abi::eqe::EventType;
 use vrnic_abi::registers::DeviceState;
 
-use super::admin::{AdminQueue, PendingCreate};
+use super::admin::{AdminQueue, Administration, PendingCreate};
 use super::completion::CompletionQueue;
 use super::env::{Incoming, NoPort, Origin, Port, QpEnv};
 use super::frame::ReceivedFrame;
@@ -74,6 +74,8 @@ pub struct Function {
     pub(super) admin: Option<AdminQueue>,
     /// Commands that wait for their page lists.
     pub(super) creating: VecDeque<PendingCreate>,
+    /// The command about a virtual function that the NIC has yet to carry out.
+    pub(super) administration: Option<Administration>,
     /// Queue pairs that have something to do.
     ready: VecDeque<u32>,
     /// Queue pairs that are to fail because a completion queue of theirs has.
@@ -106,6 +108,7 @@ impl Function {
             qps: QueuePairs::default(),
             admin: None,
             creating: VecDeque::new(),
+            administration: None,
             ready: VecDeque::new(),
             doomed: VecDeque::new(),
             sweep: None,
@@ -287,6 +290,7 @@ impl Function {
         for mut pending in self.creating.drain(..) {
             self.remains.add_segments(pending.clear());
         }
+        self.administration = None;
     }
 
     /// Shows the driver, now and then, that the function is served.

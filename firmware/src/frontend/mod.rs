@@ -39,6 +39,7 @@ pub mod ring;
 pub mod shared_receive;
 pub mod work;
 
+pub(crate) use admin::Administration;
 pub use admin::Context;
 pub use function::{Function, Identity};
 pub use registers::Fault;

@@ -188,6 +188,13 @@ impl Objects {
         }
     }
 
+    /// A counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        let value = self.counters.get(usize::from(counter.raw()));
+        value.copied().unwrap_or(0)
+    }
+
     /// Writes a completion; `solicited` if it is one, or an error.
     #[inline]
     pub fn complete<H: Host>(

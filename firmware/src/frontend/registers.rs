@@ -10,7 +10,7 @@ use vrnic_abi::{VERSION_MAJOR, VERSION_MINOR, doorbell};
 use crate::host::Host;
 use crate::resource::{Quota, limits};
 
-/// What this firmware can do.
+/// What this firmware can do with every function.
 pub const CAPABILITIES: Capabilities = Capabilities::RC
     .union(Capabilities::UC)
     .union(Capabilities::UD)
@@ -74,6 +74,8 @@ pub struct Registers {
     heartbeat: u32,
     /// Number of the function: 0 is the physical function.
     number: u16,
+    /// The largest number of a virtual function of it.
+    max_vf: u16,
     /// Address of the admin submission ring.
     pub submission: u64,
     /// Address of the admin completion ring.
@@ -95,6 +97,7 @@ impl Registers {
             resets,
             heartbeat: 0,
             number,
+            max_vf: 0,
             submission: 0,
             completion: 0,
             admin_queue: 0,
@@ -126,6 +129,7 @@ impl Registers {
     pub const fn after_reset(&self) -> Self {
         Self {
             disabled: self.disabled,
+            max_vf: self.max_vf,
             ..Self::new(self.number, self.resets.wrapping_add(1))
         }
     }
@@ -141,11 +145,36 @@ impl Registers {
         self.disabled = !allowed;
     }
 
+    /// The largest number of a virtual function, 0 if there is none.
+    #[must_use]
+    pub const fn max_vf(&self) -> u16 {
+        self.max_vf
+    }
+
+    /// Notes which virtual functions there are. Their physical function can administer them.
+    pub fn set_max_vf<H: Host>(&mut self, host: &H, max_vf: u16) {
+        if core::mem::replace(&mut self.max_vf, max_vf) != max_vf {
+            let [low, high] = halves(self.capabilities().bits());
+            host.set_register(abi::CAPABILITIES.offset, low);
+            host.set_register(abi::CAPABILITIES_HIGH.offset, high);
+        }
+    }
+
+    /// What the function can do.
+    #[must_use]
+    pub const fn capabilities(&self) -> Capabilities {
+        if self.max_vf == 0 {
+            CAPABILITIES
+        } else {
+            CAPABILITIES.union(Capabilities::SRIOV)
+        }
+    }
+
     /// Publishes every register that can be read; the state comes last, as drivers wait for it.
     pub fn publish<H: Host>(&self, host: &H) {
         let version = abi::interface_version::MAJOR.put(VERSION_MAJOR.into())
             | abi::interface_version::MINOR.put(VERSION_MINOR.into());
-        let [low, high] = halves(CAPABILITIES.bits());
+        let [low, high] = halves(self.capabilities().bits());
         let limits = abi::limits::DOORBELL_PAGES.put(doorbell::PAGES)
             | abi::limits::ADMIN_QUEUE_LOG_MAX.put(*limits::LOG_ADMIN_ENTRIES.end());
         let function = abi::function::NUMBER.put(self.number.into())

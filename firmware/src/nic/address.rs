@@ -141,11 +141,11 @@ impl Addresses {
         }
     }
 
-    /// Whether the operator has given an address to others than function `owner`, or put it behind
+    /// Whether an address was given to others than function `owner`, or the operator has put it behind
     /// another port.
     pub(super) fn is_reserved(&self, owner: u16, mac: Mac) -> bool {
         let port = PortName::Function(FunctionId(owner));
-        self.switch.ports.has_listed_mac(owner, mac)
+        self.switch.ports.has_promised_mac(owner, mac)
             || self.switch.stations.is_fixed_elsewhere(mac, port)
     }
 
@@ -195,10 +195,7 @@ impl Addresses {
     /// Whether function `owner` can have the frames to an address.
     #[must_use]
     pub fn claim(&self, owner: u16, mac: Mac) -> Claim {
-        self.claim_unless(owner, mac, || {
-            let mut gids = self.owners.values();
-            gids.any(|(other, own_mac)| *other != owner && *own_mac == mac)
-        })
+        self.claim_unless(owner, mac, || self.is_bound_elsewhere(owner, mac))
     }
 
     /// The same; whether a GID of another function has the address says `is_bound`.
@@ -238,6 +235,18 @@ impl Addresses {
         Claim::Further {
             most: UNTRUSTED_ADDRESSES,
         }
+    }
+
+    /// Whether a GID of another function than `owner` has an address.
+    fn is_bound_elsewhere(&self, owner: u16, mac: Mac) -> bool {
+        let mut gids = self.owners.values();
+        gids.any(|(other, own_mac)| *other != owner && *own_mac == mac)
+    }
+
+    /// Whether a unicast address can become the own one of function `owner`.
+    pub(super) fn is_free_for(&self, owner: u16, mac: Mac) -> bool {
+        let other = self.switch.owner(mac).filter(|other| *other != owner);
+        other.is_none() && !self.is_reserved(owner, mac) && !self.is_bound_elsewhere(owner, mac)
     }
 
     /// Whether the operator has listed an address as one of function `owner`.

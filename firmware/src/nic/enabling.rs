@@ -5,6 +5,9 @@
 //! know nothing new, and the rest of the NIC treats the function as any that has failed: peers see
 //! one that does not answer, nothing of it is processed, its rules and its address stay.
 //!
+//! The driver of a physical function can do the same with its virtual functions (`administration`), but
+//! puts none back that the operator has taken out.
+//!
 //! It is in service again by a reset, which a driver that still looks notices as one by somebody else.
 //!
 //! Clause: the datasheet, section 2.3.
@@ -24,6 +27,13 @@ impl<H: Host> Nic<H> {
     /// returns, and nothing accesses its memory. It stays so whatever its driver or client does, resets
     /// included. Returns false if there is no such function.
     pub fn set_enabled(&mut self, id: FunctionId, enabled: bool) -> bool {
+        let ports = &mut self.shared.addresses.switch.ports;
+        ports.set_shut_by_pf(id.0, false);
+        self.put_into_service(id, enabled)
+    }
+
+    /// The same for whoever it is that wants it.
+    pub(super) fn put_into_service(&mut self, id: FunctionId, enabled: bool) -> bool {
         let index = usize::from(id.0);
         let host = self.hosts.get(index).and_then(Option::as_ref);
         let function = self.functions.get_mut(index).and_then(Option::as_mut);

@@ -11,11 +11,13 @@
 //! and their payload is copied once, from the sender's memory to its destination. Frames of raw
 //! packet queues and packets to multicast groups go where the embedded switch says (`switch`,
 //! `egress`, `ingress`). What a function may send, see and be called is its [`Policy`]'s to say
-//! (`rules`).
+//! (`rules`); the driver of a physical function can change that of its virtual ones
+//! (`administration`).
 //!
 //! What happens to one function's rings, memory or state never stops another function.
 
 mod address;
+mod administration;
 mod admission;
 mod egress;
 mod enabling;
@@ -48,6 +50,7 @@ use crate::types::{Gid, Mac, Qpn, Time};
 use crate::wire::{self, Received};
 
 pub use address::{Addresses, Breach, Claim, Unusable};
+pub use administration::{VfChange, VfRefusal, VfState, VfTraffic};
 pub use group::Groups;
 use local::LocalPdu;
 use looped::Sender;
@@ -212,6 +215,7 @@ impl<H: Host> Nic<H> {
         *place = Some(function);
         self.shared.addresses.switch.add_station(id.0, config.mac);
         self.shares.add(index);
+        self.count_virtual_functions();
         Ok(())
     }
 
@@ -225,6 +229,7 @@ impl<H: Host> Nic<H> {
         self.functions.get_mut(usize::from(id.0))?.take();
         // Its lists keep nobody off any more.
         self.review(None);
+        self.count_virtual_functions();
         self.hosts.get_mut(usize::from(id.0))?.take()
     }
 
@@ -277,6 +282,7 @@ impl<H: Host> Nic<H> {
         if let (Some(host), Some(function)) = (host, function) {
             function.reset(host);
         }
+        self.adopt_address(id);
     }
 
     fn forget(&mut self, function: u16) {
@@ -429,6 +435,7 @@ impl<H: Host> Nic<H> {
         busy |= function.fail_doomed(host, now);
         busy |= function.expire(host, now, TIMERS);
         function.unblock();
+        self.administer(index, now);
         busy
     }
 

@@ -1,7 +1,7 @@
 //! What the operator allows a function: the rules of its port of the embedded switch.
 //!
-//! A [`Policy`] is plain data that the operator sets ([`super::Nic::set_policy`]) and the function
-//! never sees; it survives resets of the function. Here is what each rule means for one address or
+//! A [`Policy`] is plain data that the operator sets ([`super::Nic::set_policy`]), and as far as he
+//! lets it the driver of the physical function, and that the function itself never sees; it survives resets of the function. Here is what each rule means for one address or
 //! one VLAN; `ports` keeps the policies of all functions, `admission` and `route` apply them to
 //! frames and PDUs.
 //!
@@ -39,7 +39,7 @@ pub struct Policy {
     /// anyway, as with mlx5 and ixgbe, so that they work as soon as trust comes, and there is room
     /// for [`UNTRUSTED_ADDRESSES`] further addresses; filters for more, set with trust, wait for it, too.
     pub trusted: bool,
-    /// The operator has chosen the function's address: without trust it takes no other.
+    /// The function's address was chosen for it: without trust it takes no other.
     pub mac_assigned: bool,
     /// Whether the function sees a link.
     pub link: LinkMode,
@@ -50,6 +50,9 @@ pub struct Policy {
     /// The function's part, among those of all functions that have something to send, of the link
     /// and of the engine's time. Not 0.
     pub weight: u8,
+    /// The driver of the physical function may change these rules, as far as it knows them
+    /// ([`super::VfChange`]), and the function's address.
+    pub pf_may_change: bool,
 }
 
 /// Further unicast addresses that a function without trust can have filters for.
@@ -70,6 +73,7 @@ impl Default for Policy {
             link: LinkMode::Auto,
             max_rate: None,
             weight: DEFAULT_WEIGHT,
+            pf_may_change: true,
         }
     }
 }

@@ -15,16 +15,40 @@ use crate::wire::frame::Tag;
 pub(super) struct Port {
     /// The function's own address.
     pub(super) mac: Mac,
+    /// That which it was made with.
+    made_with: Mac,
+    /// That which it was assigned: its own from its next reset on.
+    assigned: Option<Mac>,
     /// Its rules.
     pub(super) policy: Policy,
     /// What passes is shown.
     pub(super) mirrored: bool,
+    /// It was the driver of the physical function who has taken the function out of service.
+    pub(super) shut_by_pf: bool,
 }
 
 impl Port {
     /// Whether the function may use an address.
     pub(super) fn allows_mac(&self, mac: Mac) -> bool {
         self.policy.allows_mac(self.mac, mac)
+    }
+
+    /// The address that the function has from its next reset on.
+    pub(super) fn next_mac(&self) -> Mac {
+        self.assigned.unwrap_or(self.made_with)
+    }
+
+    /// Whether an address is the function's whatever it does: listed, assigned, or made with.
+    fn is_promised(&self, mac: Mac) -> bool {
+        mac == self.made_with || self.assigned == Some(mac) || self.policy.macs.contains(&mac)
+    }
+
+    /// All these.
+    fn promised(&self) -> impl Iterator<Item = Mac> + '_ {
+        let own = [Some(self.made_with), self.assigned];
+        own.into_iter()
+            .flatten()
+            .chain(self.policy.macs.iter().copied())
     }
 
     /// Whether the operator has shut it.
@@ -62,8 +86,8 @@ pub(super) struct Ports {
     functions: Vec<Option<Port>>,
     /// The GIDs in the lists of all policies.
     listed: BTreeSet<Gid>,
-    /// The same of Ethernet addresses.
-    listed_macs: BTreeSet<Mac>,
+    /// The Ethernet addresses that are promised to a function.
+    promised: BTreeSet<Mac>,
     /// Rules of the link.
     pub(super) uplink: UplinkPolicy,
     generation: u64,
@@ -79,10 +103,14 @@ impl Ports {
         if let Some(place) = self.functions.get_mut(index) {
             *place = Some(Port {
                 mac,
+                made_with: mac,
+                assigned: None,
                 policy: Policy::default(),
                 mirrored: false,
+                shut_by_pf: false,
             });
         }
+        self.index();
         self.change();
     }
 
@@ -101,10 +129,32 @@ impl Ports {
         self.functions.get(usize::from(function))?.as_ref()
     }
 
-    /// Whether the operator has listed an address for another function, and not for `function`.
-    pub(super) fn has_listed_mac(&self, function: u16, mac: Mac) -> bool {
+    /// Whether an address is listed or reserved for another function, and not for `function`.
+    pub(super) fn has_promised_mac(&self, function: u16, mac: Mac) -> bool {
         let own = self.get(function);
-        self.listed_macs.contains(&mac) && !own.is_some_and(|port| port.policy.macs.contains(&mac))
+        self.promised.contains(&mac) && !own.is_some_and(|port| port.is_promised(mac))
+    }
+
+    /// Reserves an address for a function that has it from its next reset on; `None` for that which it
+    /// was made with.
+    pub(super) fn assign(&mut self, function: u16, mac: Option<Mac>) {
+        let port = self.functions.get_mut(usize::from(function));
+        if let Some(Some(port)) = port {
+            port.assigned = mac;
+        }
+        self.index();
+        self.change();
+    }
+
+    /// Gives a function the address that was assigned to it; returns it if it has another one by now.
+    pub(super) fn adopt(&mut self, function: u16) -> Option<Mac> {
+        let port = self.functions.get_mut(usize::from(function))?.as_mut()?;
+        let mac = port.next_mac();
+        if core::mem::replace(&mut port.mac, mac) == mac {
+            return None;
+        }
+        self.change();
+        Some(mac)
     }
 
     /// Whether the operator has listed a GID for another function, and not for `function`.
@@ -117,8 +167,8 @@ impl Ports {
         let policies = || self.functions.iter().flatten().map(|port| &port.policy);
         let gids = policies().filter_map(|policy| policy.gids.as_ref());
         self.listed = gids.flatten().copied().collect();
-        let macs = policies().flat_map(|policy| &policy.macs);
-        self.listed_macs = macs.copied().collect();
+        let promised = self.functions.iter().flatten().flat_map(Port::promised);
+        self.promised = promised.collect();
     }
 
     /// Exchanges the rules of a port, if there is one.
@@ -136,6 +186,14 @@ impl Ports {
         let port = self.functions.get_mut(usize::from(function));
         let port = port.and_then(Option::as_mut);
         port.map(|port| port.mirrored = on).is_some()
+    }
+
+    /// Notes who has taken a function out of service.
+    pub(super) fn set_shut_by_pf(&mut self, function: u16, by_pf: bool) {
+        let port = self.functions.get_mut(usize::from(function));
+        if let Some(Some(port)) = port {
+            port.shut_by_pf = by_pf;
+        }
     }
 
     /// Whether what passes a port is shown.

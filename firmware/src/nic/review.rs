@@ -7,7 +7,8 @@
 //! everything; it is told of nothing, as a switch on the way would not tell it.
 //!
 //! First everybody loses, then everybody gains, so that nobody's loss is too late for another one. It
-//! is work for all entries of all functions, which only the operator can ask for.
+//! is work for all entries of all functions, which only the operator can ask for, and the driver of the
+//! physical function, once in a step.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;

@@ -97,6 +97,15 @@ impl Switch {
         self.own.contains_key(&mac)
     }
 
+    /// Gives a function that has no filters the address that was assigned to it; returns it if it has
+    /// another one by now.
+    pub(super) fn adopt(&mut self, owner: u16) -> Option<Mac> {
+        let mac = self.ports.adopt(owner)?;
+        self.own.retain(|_, station| *station != owner);
+        self.own.entry(mac).or_insert(owner);
+        Some(mac)
+    }
+
     /// The function that a unicast address belongs to.
     #[must_use]
     pub fn owner(&self, mac: Mac) -> Option<u16> {

@@ -2,7 +2,8 @@
 //! stations are learned; with frames of raw packet queues, and with RDMA on all ways that it takes.
 //!
 //! `vlans`, `spoofing`, `trust`, `links` and `stations` each hold what one kind of rule promises,
-//! `changes` that rules can change under traffic.
+//! `changes` that rules can change under traffic, `administration` how the driver of a physical
+//! function changes them.
 
 #![allow(missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -13,6 +14,7 @@ mod nic_bench;
 #[path = "../nic_raw/support.rs"]
 mod support;
 
+mod administration;
 mod changes;
 mod links;
 mod mirrors;

@@ -128,6 +128,13 @@ impl<P: Platform> Shared<P> {
         Capabilities::from_bits_truncate(self.attributes.capabilities)
     }
 
+    /// What the function can do now, as some of it comes and goes.
+    pub(crate) fn current_capabilities(&self) -> Capabilities {
+        let low = self.read(&registers::CAPABILITIES);
+        let high = self.read(&registers::CAPABILITIES_HIGH);
+        Capabilities::from_bits_truncate(u64::from(low) | u64::from(high) << 32)
+    }
+
     /// Fails if the function lacks `capability`, which is for `what`.
     pub(crate) fn require(
         &self,

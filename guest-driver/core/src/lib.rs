@@ -15,6 +15,7 @@
 //! * [`address`]: address handles and multicast groups; `group` (private): joining groups by address
 //!   alone; [`filter`]: which frames raw packet queue
 //!   pairs receive;
+//! * [`vf`]: what a physical function's driver settles for the virtual ones;
 //! * [`share`]: who may have how many of the few doorbell pages;
 //! * [`queues`]: what queues are made of, for those who post to queues that others create.
 //!
@@ -64,6 +65,7 @@ pub mod queues;
 pub mod share;
 pub mod srq;
 pub mod user;
+pub mod vf;
 pub mod window;
 pub mod work;
 pub mod xrc;
@@ -87,6 +89,7 @@ pub use user::{
     UserCompletionQueue, UserCqConfig, UserQpConfig, UserQueuePair, UserReceive,
     UserSharedReceiveQueue, UserSrqConfig,
 };
+pub use vf::VfChange;
 pub use vrnic_abi as abi;
 pub use window::{BindConfig, MemoryWindow};
 pub use work::{

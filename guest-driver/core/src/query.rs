@@ -115,7 +115,11 @@ impl<P: Platform> Shared<P> {
 
 impl<P: Platform> Driver<P> {
     /// Issues a command that has no result and names no object.
-    fn set<B: bytemuck::NoUninit>(&self, opcode: AdminOpcode, body: &B) -> Result<(), Error> {
+    pub(crate) fn set<B: bytemuck::NoUninit>(
+        &self,
+        opcode: AdminOpcode,
+        body: &B,
+    ) -> Result<(), Error> {
         let generation = self.shared.generation();
         let answer = self.shared.execute(generation, opcode, body, None);
         answer.map(drop)

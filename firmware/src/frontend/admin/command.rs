@@ -2,9 +2,10 @@
 
 use bytemuck::Pod;
 use vrnic_abi::admin::{
-    AdminOpcode, AllocMr, AllocMw, Command, ConfigureCongestion, CreateAh, CreateCq, CreateEq,
-    CreateMr, CreateQp, CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq, MulticastGroup,
-    ObjectOutput, ObjectReference, OutputBuffer, ReregisterMr, ResizeCq, SetFilter, SetGid, Status,
+    AdminOpcode, AllocMr, AllocMw, Command, ConfigureCongestion, ConfigureVf, CreateAh, CreateCq,
+    CreateEq, CreateMr, CreateQp, CreateSrq, ModifyCq, ModifyPort, ModifyQp, ModifySrq,
+    MulticastGroup, ObjectOutput, ObjectReference, OutputBuffer, ReregisterMr, ResizeCq, SetFilter,
+    SetGid, Status,
 };
 
 /// Why a command is refused.
@@ -140,6 +141,10 @@ pub(super) enum Request {
     SetFilter(SetFilter),
     /// ClearFilter.
     ClearFilter(u32),
+    /// ConfigureVf.
+    ConfigureVf(ConfigureVf),
+    /// QueryVf.
+    QueryVf(ObjectOutput),
 }
 
 /// A command that brings an object's pages.
@@ -216,9 +221,9 @@ pub(super) fn parse(command: &Command) -> Result<Request, Refusal> {
         Op::DetachMulticast => Request::DetachMulticast(body(command)),
         Op::SetFilter => Request::SetFilter(body(command)),
         Op::ClearFilter => Request::ClearFilter(object()),
-        Op::ConfigureVf | Op::QueryVf | Op::SetVfQuota => {
-            return Err(Refusal::new(Status::Unsupported, 0));
-        }
+        Op::ConfigureVf => Request::ConfigureVf(body(command)),
+        Op::QueryVf => Request::QueryVf(body(command)),
+        Op::SetVfQuota => return Err(Refusal::new(Status::Unsupported, 0)),
     })
 }
 

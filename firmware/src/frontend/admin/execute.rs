@@ -13,6 +13,7 @@ use vrnic_abi::admin::{
 
 use super::buffer::{self, ListReader, Pages, Reading};
 use super::command::{Create, Refusal, Reply, Request, argument, bad, parse};
+use super::virtual_functions::{Administration, Task};
 use crate::frontend::function::Function;
 use crate::host::Host;
 use crate::nic::Addresses;
@@ -55,6 +56,8 @@ impl PendingCreate {
 enum Executed {
     Done(Reply),
     Later(Create, ListReader),
+    /// The NIC has to do it, as it is about another function.
+    Elsewhere(Task),
 }
 
 impl Function {
@@ -82,7 +85,10 @@ impl Function {
         let header = command.header;
         let result = parse(&command).and_then(|request| self.execute(cx, &request));
         match result {
-            Ok(Executed::Done(reply)) => self.complete(cx, header, Ok(reply)),
+            Ok(Executed::Done(reply)) => self.complete(cx.host, cx.now, header, Ok(reply)),
+            Ok(Executed::Elsewhere(task)) => {
+                self.administration = Some(Administration::new(header, task));
+            }
             Ok(Executed::Later(create, reader)) => {
                 self.creating.push_back(PendingCreate {
                     header,
@@ -90,7 +96,7 @@ impl Function {
                     reader,
                 });
             }
-            Err(refusal) => self.complete(cx, header, Err(refusal)),
+            Err(refusal) => self.complete(cx.host, cx.now, header, Err(refusal)),
         }
         true
     }
@@ -109,13 +115,14 @@ impl Function {
         self.objects.page_entries = self.objects.page_entries.saturating_sub(entries);
         self.remains.add_segments(rest);
         let result = pages.and_then(|pages| self.create(cx, &pending.create, pages));
-        self.complete(cx, pending.header, result);
+        self.complete(cx.host, cx.now, pending.header, result);
         true
     }
 
-    fn complete<H: Host>(
+    pub(super) fn complete<H: Host>(
         &mut self,
-        cx: &mut Context<'_, H>,
+        host: &H,
+        now: Time,
         header: CommandHeader,
         result: Result<Reply, Refusal>,
     ) {
@@ -133,8 +140,8 @@ impl Function {
             ..Completion::default()
         };
         if let Some(admin) = &mut self.admin {
-            if let Err(fault) = admin.complete(cx.host, entry) {
-                self.fail(cx.host, cx.now, fault);
+            if let Err(fault) = admin.complete(host, entry) {
+                self.fail(host, now, fault);
             }
         }
     }
@@ -185,6 +192,10 @@ impl Function {
             Request::DetachMulticast(body) => self.detach_multicast(cx, body),
             Request::SetFilter(body) => self.set_filter(cx, body),
             Request::ClearFilter(number) => self.clear_filter(cx, *number),
+            Request::ConfigureVf(body) => {
+                return self.configure_vf(body).map(Executed::Elsewhere);
+            }
+            Request::QueryVf(body) => return self.query_vf(body).map(Executed::Elsewhere),
         };
         reply.map(Executed::Done)
     }

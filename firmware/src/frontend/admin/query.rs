@@ -16,7 +16,7 @@ use crate::frontend::completion::CompletionQueue;
 use crate::frontend::function::Function;
 use crate::frontend::keys::{access_flags, describe};
 use crate::frontend::objects::COUNTERS;
-use crate::frontend::registers::{CAPABILITIES, FIRMWARE_VERSION};
+use crate::frontend::registers::FIRMWARE_VERSION;
 use crate::frontend::ring::{ReceiveRing, SendRing};
 use crate::host::{Host, Memory};
 use crate::resource::limits;
@@ -35,7 +35,7 @@ impl Function {
         let quota = self.quota();
         let attributes = DeviceAttributes {
             node_guid: guid(self.identity.mac),
-            capabilities: CAPABILITIES.bits(),
+            capabilities: self.registers.capabilities().bits(),
             firmware_version: FIRMWARE_VERSION,
             ports: 1,
             max_qp: quota.queue_pairs,
@@ -69,6 +69,7 @@ impl Function {
             max_message: MAX_MESSAGE,
             vectors: quota.vectors,
             local_ack_delay: LOCAL_ACK_DELAY,
+            max_vf: self.registers.max_vf().into(),
             ..DeviceAttributes::default()
         };
         write_at(host, output, 0, &attributes)
