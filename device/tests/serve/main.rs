@@ -17,6 +17,7 @@
 //! * [`control`], [`control_hostile`]: the control socket, and its bad clients;
 //! * [`policy`], [`quota`]: what an operator allows functions, while they work.
 //! * [`mirror`]: captures of functions; [`stations`]: the table of the switch;
+//! * [`policy`], [`administration`]: rules of functions, by their operator and by the physical function;
 //! * [`control`], [`control_hostile`]: the control socket, and its bad clients.
 //!
 //! Support: [`process`] starts and ends processes, [`endpoint`] moves data with the driver,
@@ -31,6 +32,7 @@
     reason = "tests"
 )]
 
+mod administration;
 mod cli;
 mod client;
 mod control;

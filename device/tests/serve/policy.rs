@@ -137,10 +137,13 @@ fn ctl_changes_the_rules_that_are_given() {
             "trusted": false,
             "mac_assigned": true,
             "link": "enabled",
+            "pf_may_change": false,
+            "max_rate": null,
+            "weight": 10,
         })
     );
     let table = ok(&["policy", "0"]);
-    assert!(table.contains("vlan vlans    0,7,8,9\n"), "{table}");
+    assert!(table.contains("vlan vlans     0,7,8,9\n"), "{table}");
     ok(&[
         "policy", "0", "--vlan", "access:5", "--macs", "none", "--gids", "any", "--check", "none",
     ]);

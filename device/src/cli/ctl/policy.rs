@@ -38,6 +38,10 @@ pub(super) struct PolicyArguments {
     /// unless something else was set.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
     weight: Option<u8>,
+    /// Whether the driver of the physical function may change these rules: not, unless this says so,
+    /// once any of them was set here.
+    #[arg(long, value_enum)]
+    pf_may_change: Option<OnOff>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,6 +97,7 @@ impl PolicyArguments {
             ("link", link),
             ("max_rate", self.max_rate.clone()),
             ("weight", self.weight.map(Value::from)),
+            ("pf_may_change", on(self.pf_may_change)),
         ];
         let mut change = self.which();
         let object = change.as_object_mut()?;

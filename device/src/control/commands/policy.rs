@@ -62,6 +62,7 @@ struct Rules {
     link: Link,
     max_rate: Option<u32>,
     weight: u8,
+    pf_may_change: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -91,6 +92,9 @@ pub(crate) struct SetPolicy {
     #[serde(default, deserialize_with = "given")]
     max_rate: Option<Option<u32>>,
     weight: Option<u8>,
+    /// The driver of the physical function may change them: not without a word, once they were set.
+    #[serde(default)]
+    pf_may_change: bool,
 }
 
 /// A value that is there, `null` included.
@@ -164,6 +168,7 @@ impl Rules {
             link: policy.link.into(),
             max_rate: policy.max_rate,
             weight: policy.weight,
+            pf_may_change: policy.pf_may_change,
         }
     }
 }
@@ -209,6 +214,7 @@ impl SetPolicy {
         policy.link = self.link.map_or(policy.link, LinkMode::from);
         policy.max_rate = self.max_rate.unwrap_or(policy.max_rate);
         policy.weight = self.weight.unwrap_or(policy.weight);
+        policy.pf_may_change = self.pf_may_change;
     }
 }
 
