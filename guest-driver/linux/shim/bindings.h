@@ -14,11 +14,13 @@
 #include <linux/netdevice.h>
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>
+#include <linux/if_link.h>
 #include <linux/if_vlan.h>
 #include <linux/skbuff.h>
 #include <linux/tcp.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <net/devlink.h>
 #include <net/ip.h>
 #include <net/tcp.h>
 #include <net/ipv6.h>

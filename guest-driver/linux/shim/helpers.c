@@ -184,6 +184,14 @@ u64 vrnic_bar_length(struct pci_dev *pdev, int bar)
 	return pci_resource_len(pdev, bar);
 }
 
+#ifdef VRNIC_HAS_DEVLINK
+struct devlink *vrnic_devlink_alloc(const struct devlink_ops *ops, size_t size,
+				    struct device *device)
+{
+	return devlink_alloc(ops, size, device);
+}
+#endif
+
 struct ib_device *vrnic_alloc_ib_device(void)
 {
 	struct vrnic_ib_device *device = ib_alloc_device(vrnic_ib_device, ib);

@@ -12,6 +12,7 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
+#include <net/devlink.h>
 #include <rdma/ib_umem.h>
 #include <rdma/ib_verbs.h>
 #include <rdma/uverbs_ioctl.h>
@@ -55,6 +56,10 @@ void vrnic_set_max_segment(struct device *device, unsigned int length);
 u64 vrnic_bar_address(struct pci_dev *pdev, int bar);
 u64 vrnic_bar_bus_address(struct pci_dev *pdev, int bar);
 u64 vrnic_bar_length(struct pci_dev *pdev, int bar);
+
+/* --- devlink, if this kernel has it ---------------------------------------------------------- */
+struct devlink *vrnic_devlink_alloc(const struct devlink_ops *ops, size_t size,
+				    struct device *device);
 
 /* --- the RDMA core -------------------------------------------------------------------------- */
 

@@ -14,7 +14,7 @@ set -e
 compiles() {
 	declaration=$1
 	shift
-	printf '#include <rdma/ib_umem.h>\n#include <rdma/ib_verbs.h>\n%s;\n' "$declaration" |
+	printf '#include <linux/kconfig.h>\n#include <rdma/ib_umem.h>\n#include <rdma/ib_verbs.h>\n%s;\n' "$declaration" |
 		"$@" -w -fsyntax-only -x c -
 }
 
@@ -41,3 +41,4 @@ shape REG_USER_MR_DMAH "_Static_assert(__builtin_types_compatible_p(
 	struct ib_mr *(*)(struct ib_pd *, u64, u64, u64, int, struct ib_dmah *, struct ib_udata *)),
 	\"its arguments\")" "$@"
 shape REPORT_PORT_EVENT "extern typeof($ops->report_port_event) shape" "$@"
+shape DEVLINK '_Static_assert(IS_ENABLED(CONFIG_NET_DEVLINK), "built into the kernel")' "$@"

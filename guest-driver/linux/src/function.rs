@@ -20,9 +20,10 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use vrnic_driver::abi::eqe::EventType;
-use vrnic_driver::{AsyncEvent, Config, Driver, Health, Level};
+use vrnic_driver::{AsyncEvent, Config, Driver, Error, Health, Level};
 
 use crate::bindings;
+use crate::devlink::Devlink;
 use crate::family::Family;
 use crate::interrupts::{Interrupts, Listener, Part, Vectors};
 use crate::kernel::Errno;
@@ -123,6 +124,7 @@ pub(crate) struct Function {
     family: Arc<Family>,
     /// Those that it is one of, if it is a virtual one.
     joined: Option<Arc<Family>>,
+    devlink: Devlink,
     state: Mutex<State>,
     /// What the watch looks at; null if there is nothing.
     watched: AtomicPtr<Nic>,
@@ -146,7 +148,9 @@ impl Listener for Function {
 impl Function {
     /// # Safety
     /// `pdev` is a PCI device that outlives the value.
-    unsafe fn new(pdev: *mut bindings::pci_dev) -> Box<Self> {
+    unsafe fn new(pdev: *mut bindings::pci_dev) -> Result<Box<Self>, Errno> {
+        // SAFETY: by the contract of this function.
+        let devlink = unsafe { Devlink::new(pdev)? };
         // SAFETY: it is a device. A physical function's driver does not go before the virtual ones
         // have gone.
         let physical = unsafe {
@@ -158,6 +162,7 @@ impl Function {
             pdev,
             family: Arc::new(Family::new()),
             joined: physical.map(|physical| Arc::clone(&physical.family)),
+            devlink,
             state: Mutex::new(State::default()),
             watched: AtomicPtr::new(null_mut()),
             watch: Work::new(),
@@ -173,7 +178,26 @@ impl Function {
             // SAFETY: it is in a box, and `end` comes before that is dropped.
             unsafe { joined.join(&function) };
         }
-        function
+        Ok(function)
+    }
+
+    /// Asks the driver while the function is attached. Sleepable context.
+    #[cfg(kernel = "devlink")]
+    pub(crate) fn ask<T>(
+        &self,
+        question: impl FnOnce(&Driver<Kernel>) -> Result<T, Error>,
+    ) -> Result<T, Errno> {
+        self.state.with(|state| {
+            let attached = state.attached.as_ref().ok_or(ENODEV)?;
+            Ok(question(&attached.nic.driver)?)
+        })
+    }
+
+    /// The device's serial number, as PCI Express has it.
+    #[cfg(kernel = "devlink")]
+    pub(crate) fn serial_number(&self) -> u64 {
+        // SAFETY: it is a device.
+        unsafe { bindings::pci_get_dsn(self.pdev) }
     }
 
     fn log(&self, level: Level, text: core::fmt::Arguments<'_>) {
@@ -422,13 +446,19 @@ unsafe extern "C" fn vrnic_probe(
     _id: *const bindings::pci_device_id,
 ) -> c_int {
     // SAFETY: the kernel's PCI device, until it calls `vrnic_remove`.
-    let function = unsafe { Function::new(pdev) };
+    let function = match unsafe { Function::new(pdev) } {
+        Ok(function) => function,
+        Err(errno) => return errno.get(),
+    };
     let result = function.resume(By::Kernel);
     match result {
         Ok(()) => {
             let function = Box::into_raw(function);
             // SAFETY: as above.
-            unsafe { bindings::vrnic_set_drvdata(pdev, function.cast()) };
+            unsafe {
+                bindings::vrnic_set_drvdata(pdev, function.cast());
+                (*function).devlink.register(&*function);
+            }
         }
         Err(_) => function.end(),
     }
@@ -444,6 +474,11 @@ unsafe extern "C" fn vrnic_remove(pdev: *mut bindings::pci_dev) {
     // SAFETY: by the contract of this function. Virtual functions go first, if there are any; then
     // nobody else has what `vrnic_probe` has stored.
     let function = unsafe {
+        if let Some(function) = function(pdev) {
+            function.devlink.unregister();
+            // Without any, it does not fail.
+            let _ = function.devlink.set_ports(pdev, 0);
+        }
         sriov::disable(pdev);
         let function = bindings::vrnic_get_drvdata(pdev).cast::<Function>();
         bindings::vrnic_set_drvdata(pdev, null_mut());
@@ -540,11 +575,21 @@ unsafe extern "C" fn vrnic_slot_reset(pdev: *mut bindings::pci_dev) -> bindings:
 /// The PCI core calls it for a device of this driver, with its lock held.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vrnic_sriov_configure(pdev: *mut bindings::pci_dev, count: c_int) -> c_int {
-    let count = u16::try_from(count).map_err(|_| EINVAL);
-    // SAFETY: as above.
-    let result = count.and_then(|count| unsafe { sriov::configure(pdev, count) });
+    // SAFETY: the kernel holds the device's lock, so that it is not removed.
+    let function = unsafe { function(pdev) };
+    let result = u16::try_from(count).map_err(|_| EINVAL).and_then(|count| {
+        let function = function.ok_or(ENODEV)?;
+        // SAFETY: as above.
+        unsafe {
+            function.devlink.set_ports(pdev, count)?;
+            sriov::configure(pdev, count).inspect_err(|_| {
+                // Without any, it does not fail.
+                let _ = function.devlink.set_ports(pdev, 0);
+            })
+        }
+    });
     match Errno::of(result) {
-        0 => c_int::from(count.unwrap_or(0)),
+        0 => count,
         errno => errno,
     }
 }

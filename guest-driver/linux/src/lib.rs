@@ -8,7 +8,7 @@
 //! * [`function`]: a PCI function from probe to removal, reset and recovery; [`resources`]: what it
 //!   takes of the bus; [`remains`]: what of it must outlive a device that does not answer;
 //! * [`sriov`]: its virtual functions, which are bound as functions of their own; [`family`]: what
-//!   these have to do with it then;
+//!   these have to do with it then; [`devlink`]: what administrators see of all that;
 //! * [`net`]: its Ethernet interface, [`verbs`]: its RDMA device, which is bound to that.
 //!
 //! The kernel is entered through `bindings`, made from its headers when the module is built, and
@@ -28,6 +28,11 @@ extern crate alloc;
 
 use vrnic_linux_bindings as bindings;
 
+#[cfg(kernel = "devlink")]
+mod devlink;
+#[cfg(not(kernel = "devlink"))]
+#[path = "devlink_absent.rs"]
+mod devlink;
 mod family;
 mod function;
 mod interrupts;

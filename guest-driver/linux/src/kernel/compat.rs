@@ -9,7 +9,8 @@
 //! * `reg_user_mr_dmah`: memory can be registered with hints for the PCIe steering of what the device
 //!   writes. Where that is an argument of an operation, the operation itself names the shape;
 //! * `report_port_event`: the core tells clients of a port what its Ethernet interface does, unless
-//!   the driver has an operation for that.
+//!   the driver has an operation for that;
+//! * `devlink`: the kernel has devlink.
 //!
 //! Numbers that are signed in one kernel and unsigned in another need no shape: they are converted
 //! to whatever the field is.

@@ -10,8 +10,10 @@ pub(crate) mod errno;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod panic;
+pub(crate) mod text;
 pub(crate) mod wait;
 pub(crate) mod work;
 
 pub(crate) use errno::Errno;
 pub(crate) use lock::SpinLock;
+pub(crate) use text::{Table, Text};

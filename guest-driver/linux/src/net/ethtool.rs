@@ -2,13 +2,13 @@
 //! the RTNL lock.
 
 use core::ffi::{c_char, c_int};
-use core::fmt::{self, Write};
+use core::fmt::Write;
 
 use vrnic_driver::abi::counter::Counter;
 
 use crate::bindings;
 use crate::kernel::errno::EOPNOTSUPP;
-use crate::net::ops::Table;
+use crate::kernel::{Table, Text};
 use crate::net::port::Port;
 use crate::net::{receive, transmit};
 
@@ -36,33 +36,6 @@ static OPERATIONS: Table<bindings::ethtool_ops> = Table(bindings::ethtool_ops {
 /// The table of operations.
 pub(super) fn operations() -> *const bindings::ethtool_ops {
     &raw const OPERATIONS.0
-}
-
-/// A text in a field of fixed length, which ends with a zero byte.
-struct Text<'a> {
-    to: &'a mut [c_char],
-    length: usize,
-}
-
-impl<'a> Text<'a> {
-    fn new(to: &'a mut [c_char]) -> Self {
-        to.fill(0);
-        Self { to, length: 0 }
-    }
-
-    fn push(&mut self, byte: u8) {
-        if self.length + 1 < self.to.len() {
-            self.to[self.length] = byte as c_char;
-            self.length += 1;
-        }
-    }
-}
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().for_each(|byte| self.push(byte));
-        Ok(())
-    }
 }
 
 /// A name as the datasheet has it, in the kernel's style.

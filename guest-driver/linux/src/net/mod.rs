@@ -4,7 +4,8 @@
 //! * [`queue`]: a raw packet queue pair, its completion queues and the NAPI context that polls them;
 //!   [`transmit`] and [`receive`]: its two halves; [`packet`]: the stack's packets;
 //! * [`filter`]: which frames the function receives;
-//! * [`ops`]: what the stack calls; [`ethtool`]: what administrators ask; [`statistics`].
+//! * [`ops`]: what the stack calls; [`ethtool`]: what administrators ask; [`statistics`]; [`vf`]: what
+//!   they set of virtual functions.
 //!
 //! Commands are issued in sleepable context only: by `open`, `stop` and the like, which the stack
 //! calls under its RTNL lock, and by work items. The hot path, `start_xmit` under the lock of a
@@ -21,6 +22,7 @@ mod queue;
 mod receive;
 mod statistics;
 mod transmit;
+mod vf;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

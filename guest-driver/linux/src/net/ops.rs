@@ -7,10 +7,11 @@ use vrnic_driver::abi::object::PortAttributes;
 use vrnic_driver::abi::registers::Capabilities;
 
 use crate::bindings;
-use crate::kernel::Errno;
+use crate::kernel::{Errno, Table};
 use crate::net::ethtool;
 use crate::net::packet::Packet;
 use crate::net::port::Port;
+use crate::net::vf;
 
 /// Payloads that the device can be set to.
 const LEAST_MTU: u32 = 576;
@@ -32,13 +33,7 @@ const SWITCHED: bindings::netdev_features_t = bindings::VRNIC_F_SG
     | bindings::VRNIC_F_VLAN_TX
     | bindings::VRNIC_F_VLAN_RX;
 
-/// A table that the kernel reads.
-pub(super) struct Table<T>(pub(super) T);
-
-// SAFETY: nobody changes it.
-unsafe impl<T> Sync for Table<T> {}
-
-static OPERATIONS: Table<bindings::net_device_ops> = Table(bindings::net_device_ops {
+static OPERATIONS: Table<bindings::net_device_ops> = Table(vf::add(bindings::net_device_ops {
     ndo_open: Some(open),
     ndo_stop: Some(stop),
     ndo_start_xmit: Some(start_xmit),
@@ -52,7 +47,7 @@ static OPERATIONS: Table<bindings::net_device_ops> = Table(bindings::net_device_
     ndo_features_check: Some(features_check),
     // SAFETY: operations that are not there are null.
     ..unsafe { core::mem::zeroed() }
-});
+}));
 
 /// What the device can do about packets that are longer than a frame.
 fn segmentation(port: &Port) -> bindings::netdev_features_t {
