@@ -26,6 +26,7 @@ use crate::host::root::{self, Roots, quote};
 use crate::host::tools;
 use crate::{debian, paths, process};
 
+pub(crate) mod administration;
 pub(crate) mod backports;
 pub(crate) mod capture;
 pub(crate) mod cluster;

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use super::scenario::{Report, Said, Scenario, Vm};
 use super::scenarios::{BOUND, alone, bare, drives, runs};
 use super::{
-    Prepared, backports, capture, consumers, interop, life, mesh, own_tests, plug, side_by_side,
-    sriov, stock, stock_tools,
+    Prepared, administration, backports, capture, consumers, interop, life, mesh, own_tests, plug,
+    side_by_side, sriov, stock, stock_tools,
 };
 use crate::{demo, softroce};
 
@@ -106,6 +106,10 @@ pub(crate) const ALL: &[Test] = &[
         plug::plugged,
     ),
     ("vm: a guest enables virtual functions", sriov::test),
+    (
+        "vm: a guest administers virtual functions",
+        administration::test,
+    ),
     (
         "vm: three guests on one vrnic go on while others come and go",
         mesh::test,
