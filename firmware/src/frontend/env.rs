@@ -122,6 +122,16 @@ pub trait Port<M> {
     /// Most packets of `mtu` that a PDU along `path` may stand for.
     fn burst(&self, path: &Path, mtu: Mtu) -> u32;
 
+    /// Whether a turn is long enough, whatever number of PDUs it might have had.
+    fn is_turn_over(&self) -> bool {
+        false
+    }
+
+    /// Whether what was refused waits for room, not for its function's time.
+    fn lacks_room(&self) -> bool {
+        true
+    }
+
     /// Whether the payload of a PDU along `path` is read after the call.
     fn defers(&self, path: &Path) -> bool;
 
@@ -558,6 +568,15 @@ impl<H: Host, P: Port<H::Memory>> Env for QpEnv<'_, H, P> {
 
     fn defers(&self, path: &Path) -> bool {
         self.port.defers(path)
+    }
+
+    #[inline]
+    fn spend(&self, budget: &mut u32) {
+        *budget = if self.port.is_turn_over() {
+            0
+        } else {
+            *budget - 1
+        };
     }
 
     #[inline]

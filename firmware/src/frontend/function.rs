@@ -83,7 +83,7 @@ pub struct Function {
     /// The slot up to which queue pairs were looked at since a completion queue has failed.
     sweep: Option<u32>,
     /// Queue pairs for which the port had no room.
-    blocked: Vec<u32>,
+    blocked: VecDeque<u32>,
     timers: BinaryHeap<Reverse<(Time, TimerOf)>>,
     last_beat: Time,
     /// What is gone and not freed yet.
@@ -112,7 +112,7 @@ impl Function {
             ready: VecDeque::new(),
             doomed: VecDeque::new(),
             sweep: None,
-            blocked: Vec::new(),
+            blocked: VecDeque::new(),
             timers: BinaryHeap::new(),
             last_beat: Time::default(),
             remains: Remains::default(),
@@ -431,9 +431,11 @@ impl Function {
     pub(super) fn unlist(&mut self, qp: &QueuePair) {
         let most = 2 * self.qps.len() as usize + 64;
         let qps = &self.qps;
-        if qp.scheduled && self.ready.len() > most {
-            let stays = |qpn: &u32| qps.get(*qpn).is_some_and(|qp| qp.scheduled);
-            self.ready.retain(stays);
+        for waiting in [&mut self.ready, &mut self.blocked] {
+            if qp.scheduled && waiting.len() > most {
+                let stays = |qpn: &u32| qps.get(*qpn).is_some_and(|qp| qp.scheduled);
+                waiting.retain(stays);
+            }
         }
         if qp.doomed && self.doomed.len() > most {
             let stays = |qpn: &u32| qps.get(*qpn).is_some_and(|qp| qp.doomed);
@@ -441,10 +443,15 @@ impl Function {
         }
     }
 
-    /// The queue pair that has waited longest for its turn.
-    fn next_ready(&mut self) -> Option<u32> {
+    /// The queue pair that has waited longest for its turn or, with `again`, for room in the port.
+    fn next_waiting(&mut self, again: bool) -> Option<u32> {
+        let waiting = if again {
+            &mut self.blocked
+        } else {
+            &mut self.ready
+        };
         for _ in 0..STALE_A_TURN {
-            let qpn = self.ready.pop_front()?;
+            let qpn = waiting.pop_front()?;
             if self.qps.get(qpn).is_some_and(|qp| qp.scheduled) {
                 return Some(qpn);
             }
@@ -452,23 +459,21 @@ impl Function {
         None
     }
 
-    /// Gives queue pairs that the port had no room for another try.
-    pub fn unblock(&mut self) {
-        self.ready.extend(self.blocked.drain(..));
-    }
-
-    /// Polls the queue pair that has waited longest; `None` if none waits, or the function failed.
-    pub fn poll_ready<H: Host, P: Port<H::Memory>>(
+    /// Polls the queue pair that has waited longest for its turn or, with `again`, for room in the
+    /// port; `None` if there is none to be seen, or the function failed. One that had to wait for room goes on
+    /// doing so while it has more to send.
+    pub fn poll_next<H: Host, P: Port<H::Memory>>(
         &mut self,
         host: &H,
         now: Time,
         port: &mut P,
         budget: u32,
+        again: bool,
     ) -> Option<Poll> {
         if !self.is_ready() {
             return None;
         }
-        let qpn = self.next_ready()?;
+        let qpn = self.next_waiting(again)?;
         let mut outcome = Poll::Idle;
         self.call(host, now, qpn, port, Incoming::none(), |qp, env| {
             outcome = qp.poll(env, budget);
@@ -478,8 +483,9 @@ impl Function {
         };
         match outcome {
             Poll::Idle => qp.scheduled = false,
-            Poll::More => self.ready.push_back(qpn),
-            Poll::Blocked => self.blocked.push(qpn),
+            Poll::Blocked if port.lacks_room() => self.blocked.push_back(qpn),
+            Poll::More if again => self.blocked.push_back(qpn),
+            Poll::More | Poll::Blocked => self.ready.push_back(qpn),
         }
         if outcome == Poll::Idle {
             self.after_call(host, now, qpn);

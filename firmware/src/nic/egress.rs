@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use super::FunctionId;
 use super::admission::Admitted;
 use super::looped::Sender;
-use super::port::{FunctionPort, Shared, build};
+use super::port::{FunctionPort, Shared, build, reserve};
 use super::stations::PortName;
 use crate::frontend::env::OutgoingFrame;
 use crate::frontend::payload::copy_payload;
@@ -39,11 +39,11 @@ impl<W: Wire> FunctionPort<'_, W> {
             return Transmit::BadMemory;
         };
         let room = match shared.link_up {
-            true => self.wire.reserve(raw.total),
+            true => reserve(&mut shared.closed, self.wire, raw.total),
             false => None,
         };
         let mut own = Vec::new();
-        let (has_room, room) = match room.and_then(|room| room.get_mut(..raw.total)) {
+        let (has_room, room) = match room {
             Some(room) => (true, room),
             // It may be for a neighbour, who does not need the link.
             None => {
@@ -121,7 +121,7 @@ impl<W: Wire> FunctionPort<'_, W> {
         let identification = self.shared.identification;
         let mut sent = build(memory, path, pdu, payload, identification, &mut copy);
         if sent == Transmit::Sent && self.shared.link_up {
-            sent = match self.wire.reserve(length).and_then(|r| r.get_mut(..length)) {
+            sent = match reserve(&mut self.shared.closed, self.wire, length) {
                 Some(room) => {
                     room.copy_from_slice(&copy);
                     self.wire.commit(length);

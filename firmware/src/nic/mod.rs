@@ -5,8 +5,10 @@
 //! wants to sleep, it asks [`Nic::prepare_sleep`]; it sleeps until [`Nic::next_timeout`], a kick, a
 //! frame or a message, and then calls [`Nic::wake`]. Every call does a bounded amount of work.
 //!
-//! Queue pairs that have something to do wait in a list of their function; every step gives each
-//! function the same number of turns, and every turn the same number of PDUs. PDUs between two
+//! Queue pairs that have something to do wait in a list of their function. Functions take turns
+//! (`turns`), each of which lets one queue pair send a few PDUs, so that everybody's part of the
+//! engine's time is that of its weight. Room on the link is shared in the same way as soon as somebody
+//! has to wait for it. PDUs between two
 //! functions of the NIC take the direct path: they are handled right after the turn that sent them,
 //! and their payload is copied once, from the sender's memory to its destination. Frames of raw
 //! packet queues and packets to multicast groups go where the embedded switch says (`switch`,
@@ -34,9 +36,11 @@ mod quota;
 mod review;
 mod route;
 mod rules;
+mod scheduling;
 mod shares;
 mod stations;
 mod switch;
+mod turns;
 
 use alloc::vec::Vec;
 
@@ -45,7 +49,7 @@ use vrnic_abi::counter::Counter;
 use crate::frontend::env::{Arrived, Incoming, Origin};
 use crate::frontend::{Context, Function, Identity};
 use crate::host::{Host, Wire};
-use crate::transport::{Kind, Path, Poll};
+use crate::transport::{Kind, Path};
 use crate::types::{Gid, Mac, Qpn, Time};
 use crate::wire::{self, Received};
 
@@ -67,10 +71,6 @@ pub use stations::{
 use switch::Receivers;
 pub use switch::{Sorting, Switch};
 
-/// Turns that a function gets in one step.
-const TURNS: u32 = 8;
-/// PDUs that a queue pair may send in one turn.
-const BUDGET: u32 = 16;
 /// Timers of a function that are handled in one step.
 const TIMERS: u32 = 16;
 /// PDUs between functions that are handled at once: more than can be queued.
@@ -153,8 +153,6 @@ pub struct Nic<H> {
     /// Scratch: who a frame goes to.
     receivers: Receivers,
     now: Time,
-    /// The function whose turn is first in the next step.
-    first: usize,
 }
 
 impl<H: Host> Nic<H> {
@@ -174,7 +172,6 @@ impl<H: Host> Nic<H> {
             drops: PortDrops::default(),
             receivers: Receivers::default(),
             now: Time::default(),
-            first: 0,
         }
     }
 
@@ -214,7 +211,7 @@ impl<H: Host> Nic<H> {
         *room = Some(host);
         *place = Some(function);
         self.shared.addresses.switch.add_station(id.0, config.mac);
-        self.shares.add(index);
+        self.shares.add(id.0);
         self.count_virtual_functions();
         Ok(())
     }
@@ -378,6 +375,9 @@ impl<H: Host> Nic<H> {
         function.receive(host, now, &mut port, &received.pdu, incoming);
         let tally = port.tally;
         add(function, tally);
+        if function.has_senders() {
+            self.shares.want(to, now, false);
+        }
     }
 
     /// Does what there is to do: doorbells, commands, timers, queue pairs that have work.
@@ -385,26 +385,11 @@ impl<H: Host> Nic<H> {
         self.now = now;
         self.shared.addresses.switch.stations.set_time(now);
         let mut busy = self.drain(now, wire);
-        let count = self.functions.len();
-        for turn in 0..count {
-            let index = (self.first + turn) % count;
-            busy |= self.step_function(index, now, wire);
+        for index in 0..self.functions.len() {
+            busy |= self.serve(index, now);
         }
-        self.first = (self.first + 1).checked_rem(count).unwrap_or(0);
+        busy |= self.give_turns(now, wire);
         if busy { Progress::Busy } else { Progress::Idle }
-    }
-
-    fn step_function<W: Wire>(&mut self, index: usize, now: Time, wire: &mut W) -> bool {
-        let mut busy = self.serve(index, now);
-        for _ in 0..TURNS {
-            match self.turn(index, now, wire) {
-                None => break,
-                Some(Poll::Blocked) => {}
-                Some(Poll::Idle | Poll::More) => busy = true,
-            }
-            busy |= self.drain(now, wire);
-        }
-        busy
     }
 
     /// Everything of a function but its queue pairs' turns.
@@ -434,26 +419,16 @@ impl<H: Host> Nic<H> {
         busy |= function.step_admin(&mut context);
         busy |= function.fail_doomed(host, now);
         busy |= function.expire(host, now, TIMERS);
-        function.unblock();
+        for (wants, room) in [
+            (function.has_senders(), false),
+            (function.has_blocked(), true),
+        ] {
+            if wants {
+                self.shares.want(owner, now, room);
+            }
+        }
         self.administer(index, now);
         busy
-    }
-
-    /// One turn of the function's next queue pair.
-    fn turn<W: Wire>(&mut self, index: usize, now: Time, wire: &mut W) -> Option<Poll> {
-        let host = self.hosts.get(index)?.as_ref()?;
-        let function = self.functions.get_mut(index)?.as_mut()?;
-        if !function.has_senders() {
-            return None;
-        }
-        let owner = u16::try_from(index).ok()?;
-        let allowance = self.shares.allowance(index, now)?;
-        let mut port = FunctionPort::new(&mut self.shared, wire, owner).metered(allowance);
-        let outcome = function.poll_ready(host, now, &mut port, BUDGET);
-        let tally = port.tally;
-        self.shares.charge(index, tally.metered);
-        add(function, tally);
-        outcome
     }
 
     /// Handles PDUs and frames between functions of the NIC; returns whether there were any.
@@ -508,6 +483,9 @@ impl<H: Host> Nic<H> {
         function.receive(host, now, &mut port, &local.pdu, incoming);
         let tally = port.tally;
         add(function, tally);
+        if function.has_senders() {
+            self.shares.want(local.to, now, false);
+        }
         if core::mem::take(&mut function.objects.unreadable) {
             if let Some(function) = self.functions.get_mut(from).and_then(Option::as_mut) {
                 function.unreadable(sender, now, local.sender, &local.pdu);

@@ -20,7 +20,13 @@ use crate::wire::{SHORTEST_FRAME, burst_length, emit_headers, frame_length};
 /// Most packets that one PDU between two functions stands for.
 const BURST: u32 = 64;
 /// Most bytes of data that it has.
-const LONGEST: u32 = 256 << 10;
+const LONGEST: u32 = 64 << 10;
+/// Cost after which a turn is over.
+const TURN: u64 = 16 << 10;
+/// What a PDU costs the engine besides its bytes: as much as so many bytes.
+const PDU: u64 = 448;
+/// Bytes of headers of a packet, roughly, for what need not be exact.
+const HEADERS: u64 = 64;
 
 /// What all functions share.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +39,8 @@ pub(super) struct Shared {
     /// PDUs between functions move without frames.
     pub(super) direct: bool,
     pub(super) link_up: bool,
+    /// Nobody gets room on the link until the next step: it is full, or others wait for it.
+    pub(super) closed: bool,
     /// Next IPv4 identification.
     pub(super) identification: u16,
 }
@@ -53,9 +61,18 @@ pub(super) struct Tally {
     /// Octets of all frames, also of those that PDUs on the direct path would have been, if the
     /// function's rate is limited.
     pub(super) metered: u64,
+    /// The same for all functions, but not to the byte.
+    pub(super) bytes: u64,
+    /// PDUs and frames.
+    pub(super) pdus: u64,
 }
 
 impl Tally {
+    /// What the engine has done for it, as the number of bytes that it copies in that time.
+    pub(super) const fn cost(&self) -> u64 {
+        self.bytes + self.pdus * PDU
+    }
+
     /// Counts packets that were not let out, or, without a breach, are lost in a port that is shut.
     pub(super) fn forbid(&mut self, breach: Option<Breach>, packets: u32) {
         let count = match breach {
@@ -146,8 +163,12 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
         } else {
             self.transmit_along(memory, &route, path, pdu, payload)
         };
-        if self.allowance.is_some() && sent == Transmit::Sent {
-            self.tally.metered += burst_length(path, pdu) as u64;
+        if sent == Transmit::Sent {
+            self.tally.pdus += 1;
+            self.tally.bytes += u64::from(pdu.length) + u64::from(pdu.packets) * HEADERS;
+            if self.allowance.is_some() {
+                self.tally.metered += burst_length(path, pdu) as u64;
+            }
         }
         sent
     }
@@ -157,10 +178,13 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
             return Transmit::NoRoom;
         }
         let sent = self.transmit_raw(memory, frame);
-        if self.allowance.is_some() && sent == Transmit::Sent {
+        if sent == Transmit::Sent {
             let tag = frame.offload.vlan_tag.map_or(0, |_| tag::LENGTH);
             let length = frame.length as usize + frame.headers.len() + tag;
-            self.tally.metered += length.max(SHORTEST_FRAME) as u64;
+            let length = length.max(SHORTEST_FRAME) as u64;
+            self.tally.pdus += 1;
+            self.tally.bytes += length;
+            self.tally.metered += length;
         }
         sent
     }
@@ -174,6 +198,14 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
         } else {
             1
         }
+    }
+
+    fn is_turn_over(&self) -> bool {
+        self.tally.cost() >= TURN
+    }
+
+    fn lacks_room(&self) -> bool {
+        !self.is_exhausted()
     }
 
     fn defers(&self, path: &Path) -> bool {
@@ -269,7 +301,7 @@ impl<W: Wire> FunctionPort<'_, W> {
             return Transmit::Sent;
         }
         let length = frame_length(path, pdu);
-        let Some(frame) = self.wire.reserve(length).and_then(|f| f.get_mut(..length)) else {
+        let Some(frame) = reserve(&mut self.shared.closed, self.wire, length) else {
             return Transmit::NoRoom;
         };
         let identification = self.shared.identification;
@@ -314,6 +346,21 @@ impl<W: Wire> FunctionPort<'_, W> {
         }
         built
     }
+}
+
+/// Room for a frame on the link. Once there is none for somebody, there is none for those behind him
+/// either.
+pub(super) fn reserve<'a, W: Wire>(
+    closed: &mut bool,
+    wire: &'a mut W,
+    length: usize,
+) -> Option<&'a mut [u8]> {
+    if *closed {
+        return None;
+    }
+    let room = wire.reserve(length).and_then(|room| room.get_mut(..length));
+    *closed = room.is_none();
+    room
 }
 
 /// Builds a frame, the payload copied straight to its place.

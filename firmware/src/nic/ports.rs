@@ -171,13 +171,14 @@ impl Ports {
         self.promised = promised.collect();
     }
 
-    /// Exchanges the rules of a port, if there is one.
-    pub(super) fn set_policy(&mut self, function: u16, policy: Policy) -> Option<Policy> {
+    /// Changes the rules of a port, if there is one.
+    pub(super) fn set_policy(&mut self, function: u16, policy: Policy) {
         self.change();
-        let port = self.functions.get_mut(usize::from(function))?.as_mut()?;
-        let old = core::mem::replace(&mut port.policy, policy);
-        self.index();
-        Some(old)
+        let port = self.functions.get_mut(usize::from(function));
+        if let Some(port) = port.and_then(Option::as_mut) {
+            port.policy = policy;
+            self.index();
+        }
     }
 
     /// Shows what passes a port from now on, or no longer; whether there is that port.

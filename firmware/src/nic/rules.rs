@@ -34,11 +34,11 @@ impl<H: Host> Nic<H> {
         policy.validate()?;
         let saw_link = self.shared.sees_link(id.0);
         let addresses = &mut self.shared.addresses;
-        let max_rate = policy.max_rate;
-        let old = addresses.switch.ports.set_policy(id.0, policy);
-        old.ok_or(PolicyError::Function)?;
-        self.shares
-            .set_max_rate(usize::from(id.0), max_rate, self.now);
+        if addresses.switch.ports.get(id.0).is_none() {
+            return Err(PolicyError::Function);
+        }
+        self.shares.set(id.0, &policy, self.now);
+        addresses.switch.ports.set_policy(id.0, policy);
         addresses.switch.stations.flush(PortName::Function(id));
         self.review(Some(id));
         let sees_link = self.shared.sees_link(id.0);

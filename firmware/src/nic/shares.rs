@@ -1,11 +1,17 @@
 //! What functions may use of the port and of the engine.
 //!
+//! Each has its part of the engine's time, by its weight, and its part of the link while there is too
+//! little room on that. These are two things: what a function has to do without on a busy link is
+//! not to be made up for by those who send to neighbours, and the other way around.
+//!
 //! A function whose rate is limited has a meter. While that is closed its queue pairs get no turn:
 //! they wait as for room in the port, and the engine can sleep until the meter opens.
 
 use alloc::vec::Vec;
 
 use super::meter::{Allowance, Meter};
+use super::policy::{DEFAULT_WEIGHT, Policy};
+use super::turns::Turns;
 use crate::types::Time;
 
 /// What one function may use.
@@ -18,25 +24,34 @@ struct Share {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shares {
     shares: Vec<Share>,
+    /// Whose queue pairs have their turns next.
+    pub(super) engine: Turns,
+    /// Who gets the next room on the link, of those who had to wait for it.
+    pub(super) link: Turns,
 }
 
 impl Shares {
     /// Adds a function, or exchanges it for another.
-    pub(super) fn add(&mut self, index: usize) {
+    pub(super) fn add(&mut self, number: u16) {
+        let index = usize::from(number);
         if index >= self.shares.len() {
             self.shares.resize(index + 1, Share::default());
         }
         if let Some(share) = self.shares.get_mut(index) {
             *share = Share::default();
         }
+        self.engine.add(number, DEFAULT_WEIGHT);
+        self.link.add(number, DEFAULT_WEIGHT);
     }
 
-    /// Limits how fast a function may send, in Mbit/s, or does so no longer.
-    pub(super) fn set_max_rate(&mut self, index: usize, rate: Option<u32>, now: Time) {
-        let Some(share) = self.shares.get_mut(index) else {
+    /// Makes a policy's limit and weight effective.
+    pub(super) fn set(&mut self, number: u16, policy: &Policy, now: Time) {
+        self.engine.set_weight(number, policy.weight);
+        self.link.set_weight(number, policy.weight);
+        let Some(share) = self.shares.get_mut(usize::from(number)) else {
             return;
         };
-        match (&mut share.meter, rate) {
+        match (&mut share.meter, policy.max_rate) {
             (Some(meter), Some(rate)) => meter.set_rate(rate, now),
             (None, Some(rate)) => share.meter = Some(Meter::new(rate, now)),
             (_, None) => share.meter = None,
@@ -45,8 +60,8 @@ impl Shares {
 
     /// What a function may send now: nothing (`None`), or so much, if that is limited.
     #[inline]
-    pub(super) fn allowance(&mut self, index: usize, now: Time) -> Option<Option<Allowance>> {
-        match &mut self.shares.get_mut(index)?.meter {
+    pub(super) fn allowance(&mut self, number: u16, now: Time) -> Option<Option<Allowance>> {
+        match &mut self.shares.get_mut(usize::from(number))?.meter {
             None => Some(None),
             Some(meter) => meter.allowance(now).map(Some),
         }
@@ -54,10 +69,23 @@ impl Shares {
 
     /// Takes note of the bytes that a function has sent, if that is limited.
     #[inline]
-    pub(super) fn charge(&mut self, index: usize, bytes: u64) {
-        let meter = self.shares.get_mut(index);
+    pub(super) fn charge(&mut self, number: u16, bytes: u64) {
+        let meter = self.shares.get_mut(usize::from(number));
         if let Some(meter) = meter.and_then(|share| share.meter.as_mut()) {
             meter.charge(bytes);
+        }
+    }
+
+    /// A function has queue pairs that want a turn, or (`room`) room on the link.
+    #[inline]
+    pub(super) fn want(&mut self, number: u16, now: Time, room: bool) {
+        if self.allowance(number, now).is_some() {
+            let turns = if room {
+                &mut self.link
+            } else {
+                &mut self.engine
+            };
+            turns.want(number);
         }
     }
 

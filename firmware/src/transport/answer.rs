@@ -246,7 +246,7 @@ impl Responder {
             if !sent {
                 return Ok(Poll::Blocked);
             }
-            *budget -= 1;
+            env.spend(budget);
         }
         Ok(Poll::Idle)
     }

@@ -152,6 +152,11 @@ pub trait Env {
     /// Whether the payload of a PDU along `path` is read only when that is handled, after this call.
     fn defers(&self, path: &Path) -> bool;
 
+    /// A PDU was sent: takes it from what may be sent in this call, or all if that is enough.
+    fn spend(&self, budget: &mut u32) {
+        *budget -= 1;
+    }
+
     /// What the port does about congestion.
     fn congestion(&self) -> &Congestion {
         &Congestion::OFF

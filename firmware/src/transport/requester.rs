@@ -167,7 +167,8 @@ impl Requester {
     ) -> Result<Poll, Broken> {
         while *budget > 0 {
             match self.step(env, link, pace, may_start)? {
-                Step::Sent | Step::Skipped => *budget -= 1,
+                Step::Sent => env.spend(budget),
+                Step::Skipped => *budget -= 1,
                 Step::Wait => return Ok(Poll::Idle),
                 Step::NoRoom => return Ok(Poll::Blocked),
             }

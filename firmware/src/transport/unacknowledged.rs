@@ -121,7 +121,7 @@ impl Unacknowledged {
             if !self.send(env, link, pace) {
                 return Ok(Poll::Blocked);
             }
-            *budget -= 1;
+            env.spend(budget);
         }
         if !self.is_settled() {
             return Ok(Poll::More);

@@ -13,4 +13,5 @@ mod nic_bench;
 
 mod caps;
 mod changes;
+mod weights;
 mod world;
