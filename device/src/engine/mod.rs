@@ -70,8 +70,9 @@ pub type Done = Box<dyn FnOnce() + Send>;
 /// What other threads ask of an engine.
 ///
 /// Names of functions are chosen by whoever sends these messages, and given again when a function is
-/// gone. All messages about functions come from one thread and are handled in order, so what was
-/// asked of a removed function comes before its removal, and never reaches the next of that name.
+/// gone. All messages about functions come from one thread, and none passes the addition or the removal
+/// of a function (`inbox`), so what was asked of a removed one comes before its removal, and never
+/// reaches the next of that name.
 pub enum Message {
     /// Serve a function from now on.
     AddFunction {
@@ -126,7 +127,9 @@ impl Lane for Message {
             Self::WriteRegister { function, .. }
             | Self::MemoryChanged { function }
             | Self::Reset { function, .. } => Some(function.index().into()),
-            Self::AddFunction { .. } | Self::Ask(_) | Self::Observe(_) | Self::Stop => None,
+            // Whom these are about may be another one afterwards.
+            Self::AddFunction { .. } | Self::RemoveFunction { .. } => None,
+            Self::Ask(_) | Self::Observe(_) | Self::Stop => None,
         }
     }
 }
