@@ -16,9 +16,9 @@ use super::function::Function;
 use crate::resource::{MemoryKey, PageMap, Segment};
 
 /// Slots of tables that are taken apart in one step.
-const SLOTS_A_STEP: usize = 16;
+const SLOTS_A_STEP: usize = 4;
 /// Segments of page lists that are freed in one step.
-const SEGMENTS_A_STEP: usize = 16;
+const SEGMENTS_A_STEP: usize = 2;
 
 /// What is to be freed.
 #[derive(Clone, Debug, Default)]

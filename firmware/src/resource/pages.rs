@@ -28,7 +28,7 @@ enum Pages {
 }
 
 /// Entries of a segment of a page list.
-pub const SEGMENT: usize = 512;
+pub const SEGMENT: usize = 64;
 
 /// A part of a page list.
 pub type Segment = Box<[u64]>;
