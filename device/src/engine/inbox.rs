@@ -51,6 +51,11 @@ impl<M: Lane> Inbox<M> {
         self.closed && self.turns.is_empty() && self.barrier.is_none()
     }
 
+    /// Whether no sorted message is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
     /// Sorts what has come, a bounded number.
     pub(super) fn sort(&mut self) {
         for _ in 0..SORTED_AT_ONCE {

@@ -54,8 +54,8 @@ const RECEIVE_BUDGET: usize = 16;
 const MESSAGE_BUDGET: usize = 16;
 
 /// How long messages are handled in one step, all functions' together: a client can send many, and
-/// others' packets wait meanwhile.
-const MESSAGE_TIME: Duration = Duration::from_micros(4);
+/// others' packets wait meanwhile. A reset takes longer than that and is the only one of its step.
+const MESSAGE_TIME: Duration = Duration::from_micros(1);
 
 /// How soon after a change of the link's state another one is reported. Each is an event for every
 /// driver, and a peer that comes and goes must not fill their queues.
@@ -238,6 +238,7 @@ impl EngineThread {
             detour: Detour::new(cable.tap.map(Recording::of_port), &cable.impairment),
             link: cable.link,
             messages: Inbox::new(messages),
+            others_until: Time(0),
             changing: VecDeque::new(),
             waker: Arc::clone(&waker),
             processors: Processors::of_host(),
@@ -301,6 +302,8 @@ struct Engine {
     /// Something between the NIC and the link.
     detour: Option<Detour>,
     messages: Inbox<Message>,
+    /// Until then, it is the turn of everything else: messages have taken as long before.
+    others_until: Time,
     /// Functions with changes of memory mappings to apply.
     changing: VecDeque<FunctionId>,
     waker: Arc<Waker>,
@@ -431,30 +434,42 @@ impl Engine {
         }
     }
 
+    /// Handles messages and changes of memory mappings for a moment, and no more than half of the
+    /// time. Returns whether there are any.
     fn handle_messages(&mut self, now: Time) -> bool {
-        let mut busy = false;
         self.messages.sort();
         if self.messages.is_closed() {
             self.stopped = true;
             return true;
         }
+        if self.messages.is_empty() && self.changing.is_empty() {
+            return false;
+        }
+        if now >= self.others_until {
+            self.take_messages(now);
+            self.change_memory();
+            let end = self.now();
+            self.others_until = Time(end.0.saturating_add(end.0.saturating_sub(now.0)));
+        }
+        true
+    }
+
+    fn take_messages(&mut self, now: Time) {
         for _ in 0..MESSAGE_BUDGET {
             let Some(message) = self.messages.take() else {
-                break;
+                return;
             };
             self.handle(now, message);
-            busy = true;
             if self.now().0.saturating_sub(now.0) > MESSAGE_TIME.as_nanos() as u64 {
-                break;
+                return;
             }
         }
-        busy | self.change_memory()
     }
 
     /// Applies a portion of the changes of one function's memory mappings.
-    fn change_memory(&mut self) -> bool {
+    fn change_memory(&mut self) {
         let Some(function) = self.changing.pop_front() else {
-            return false;
+            return;
         };
         let applied = self
             .nic
@@ -463,7 +478,6 @@ impl Engine {
         if applied == Some(Applied::Some) {
             self.changing.push_back(function);
         }
-        true
     }
 
     fn handle(&mut self, now: Time, message: Message) {
