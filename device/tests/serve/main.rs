@@ -11,6 +11,7 @@
 //! * [`family`]: a physical function with virtual ones;
 //! * [`crowd`]: with as many virtual ones as there can be;
 //! * [`isolation`], [`forgery`]: what one tenant tries with what is another's, and in its name;
+//! * [`fairness`]: what one that floods the NIC costs another;
 //! * [`cli`]: arguments, signals, files left behind;
 //! * [`modes`]: the same data by every way that a command line can choose;
 //! * [`impair`]: a link that is bad on purpose;
@@ -39,6 +40,7 @@ mod control;
 mod control_hostile;
 mod crowd;
 mod endpoint;
+mod fairness;
 mod family;
 mod foreign;
 mod forgery;
