@@ -148,6 +148,25 @@ impl<P: Platform> Endpoint<P> {
     /// One whose memory, of [`ROOM`] bytes, is there already.
     #[track_caller]
     pub(crate) fn over(driver: &Arc<Driver<P>>, memory: Arc<P::Dma>) -> Self {
+        Self::with(driver, memory, CqConfig::default(), QpConfig::default())
+    }
+
+    /// One that can have so many requests in flight.
+    #[track_caller]
+    pub(crate) fn deep(driver: &Arc<Driver<P>>, requests: u32) -> Self {
+        let cq = CqConfig {
+            entries: requests + 64,
+            ..CqConfig::default()
+        };
+        let qp = QpConfig {
+            send_requests: requests,
+            ..QpConfig::default()
+        };
+        Self::with(driver, driver.allocate(ROOM).unwrap(), cq, qp)
+    }
+
+    #[track_caller]
+    fn with(driver: &Arc<Driver<P>>, memory: Arc<P::Dma>, cq: CqConfig, qp: QpConfig) -> Self {
         let pd = driver.create_pd().unwrap();
         let access = AccessFlags::REMOTE_READ | AccessFlags::REMOTE_WRITE;
         let config = MrConfig {
@@ -159,8 +178,8 @@ impl<P: Platform> Endpoint<P> {
         };
         let region = RegionMemory::Dma(Arc::clone(&memory));
         let mr = driver.create_mr(&pd, region, config).unwrap();
-        let cq = driver.create_cq(CqConfig::default()).unwrap();
-        let qp = driver.create_qp(&pd, &cq, &cq, QpConfig::default());
+        let cq = driver.create_cq(cq).unwrap();
+        let qp = driver.create_qp(&pd, &cq, &cq, qp);
         Self {
             driver: Arc::clone(driver),
             memory,

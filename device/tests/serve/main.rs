@@ -19,6 +19,7 @@
 //! * [`policy`], [`quota`]: what an operator allows functions, while they work.
 //! * [`mirror`]: captures of functions; [`stations`]: the table of the switch;
 //! * [`policy`], [`administration`]: rules of functions, by their operator and by the physical function;
+//! * [`rates`]: limits and weights of functions;
 //! * [`control`], [`control_hostile`]: the control socket, and its bad clients.
 //!
 //! Support: [`process`] starts and ends processes, [`endpoint`] moves data with the driver,
@@ -54,6 +55,7 @@ mod modes;
 mod policy;
 mod process;
 mod quota;
+mod rates;
 mod raw;
 mod slots;
 mod stations;

@@ -97,6 +97,10 @@ fn what_no_port_can_have_is_refused_and_changes_nothing() {
         (json!({"check": {"ip": true}}), "`ip`"),
         (json!({"trust": true}), "`trust`"),
         (json!({"link": "up"}), "`up`"),
+        (json!({"max_rate": 0}), "1 Mbit/s"),
+        (json!({"max_rate": 1u64 << 32}), "u32"),
+        (json!({"weight": 0}), "1 to 255"),
+        (json!({"weight": 256}), "u8"),
     ] {
         let mut arguments = json!({"function": 0, "trusted": false});
         let rules = rules.as_object().unwrap().clone();
@@ -123,7 +127,8 @@ fn ctl_changes_the_rules_that_are_given() {
     let change =
         "policy 0 --vlan 0,7-9 --check mac,gid --macs 02:00:00:00:00:77 --gids 10.0.0.1,fe80::1";
     assert_eq!(ok(&change.split(' ').collect::<Vec<_>>()), "");
-    let change = "policy 0 --trust off --mac-assigned on --link enabled";
+    let change =
+        "policy 0 --trust off --mac-assigned on --link enabled --max-rate 25000 --weight 30";
     assert_eq!(ok(&change.split(' ').collect::<Vec<_>>()), "");
     let rules: Value = serde_json::from_str(&ok(&["policy", "0", "--json"])).unwrap();
     assert_eq!(
@@ -138,8 +143,8 @@ fn ctl_changes_the_rules_that_are_given() {
             "mac_assigned": true,
             "link": "enabled",
             "pf_may_change": false,
-            "max_rate": null,
-            "weight": 10,
+            "max_rate": 25_000,
+            "weight": 30,
         })
     );
     let table = ok(&["policy", "0"]);
