@@ -1,7 +1,7 @@
 //! Three guests on one RNIC, the first with the physical function, the others with a virtual one each,
 //! exchange data in all directions all the time, which is compared (`rping -V`). Meanwhile
 //!
-//! * a process on this machine takes a further function, and exchanges data with a guest;
+//! * a further virtual function is added, and a process on this machine exchanges data with a guest by it;
 //! * how fast one of the guests may send is limited, and limited anew;
 //! * that function is reset while it is used;
 //! * one of the guests is killed.
@@ -35,8 +35,8 @@ const PORT: usize = 7200;
 const CONTROL: &str = "control.sock";
 /// Functions of the guests.
 const GUESTS: u16 = 3;
-/// The function that the process on this machine uses, and its socket.
-const SPARE: (u16, &str) = (3, "vf2.sock");
+/// The function that is added, and its socket.
+const ADDED: (u16, &str) = (3, "vf2.sock");
 /// What guest b may send, in Mbit/s, one after the other: more and less than it wants to.
 const LIMITS: [&str; 3] = ["1000", "4", "none"];
 /// Time for what happens on this machine.
@@ -65,8 +65,10 @@ pub(crate) fn test(prepared: &Prepared) -> Result<()> {
     let plan = Plan {
         name: "mesh",
         vms: GUESTS.into(),
-        vfs: GUESTS,
-        nic: ["--control", CONTROL].map(str::to_owned).to_vec(),
+        vfs: GUESTS - 1,
+        nic: ["--control", CONTROL, "--max-vfs", "3"]
+            .map(str::to_owned)
+            .to_vec(),
         ..Plan::default()
     };
     on(prepared, &plan, |cluster| {
@@ -82,20 +84,25 @@ pub(crate) fn test(prepared: &Prepared) -> Result<()> {
         };
 
         println!(
-            "  a process on this machine exchanges data with guest {}",
+            "  a function is added, and exchanges data with guest {}",
             a.name
         );
+        let added = operator.does(&["add-vf"])?;
+        ensure!(
+            find(&added, "function") == Some(&json!(ADDED.0)),
+            "added: {added}"
+        );
         let program = &prepared.programs.host_process;
-        host_client::exchange(program, cluster.dir(), SPARE.1, a)?;
+        host_client::exchange(program, cluster.dir(), ADDED.1, a)?;
         go_on(&mut flows)?;
 
         for limit in LIMITS {
-            println!("  guest b may send {limit} Mbit/s");
+            println!("  the limit of guest b, in Mbit/s: {limit}");
             operator.does(&["policy", "1", "--max-rate", limit])?;
             go_on(&mut flows)?;
         }
 
-        println!("  the function of the process is reset");
+        println!("  the added function is reset");
         reset_in_use(&prepared.programs.guest, &operator)?;
         go_on(&mut flows)?;
         let losses = operator.losses()?;
@@ -196,10 +203,10 @@ fn count(text: &str) -> Result<u64> {
     Ok(next)
 }
 
-/// A process on this machine uses the spare function alone, until the operator resets that.
+/// A process on this machine uses the added function alone, until the operator resets that.
 fn reset_in_use(guest: &Path, operator: &Operator) -> Result<()> {
-    let (function, socket) = SPARE;
-    let log = File::create(operator.dir.join("spare.log"))?;
+    let (function, socket) = ADDED;
+    let log = File::create(operator.dir.join("added.log"))?;
     let mut user = Background::start(
         Command::new(guest)
             .args(["stress", "--role", "loop", "--seconds", "0"])
