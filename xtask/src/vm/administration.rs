@@ -192,9 +192,9 @@ impl<'a> Guest<'a> {
     fn give(&self, vf: u16, namespace: &str, address: &str) -> Result<()> {
         let interface = self.interface_of(vf)?;
         self.node.run(&format!(
-            "ip link set {interface} netns {namespace} name vf && \
-             ip -n {namespace} address add {address}/24 dev vf && \
-             ip -n {namespace} link set vf up"
+            "ip link set {interface} netns {namespace} name eth && \
+             ip -n {namespace} address add {address}/24 dev eth && \
+             ip -n {namespace} link set eth up"
         ))?;
         self.wait_for_carrier(namespace, 1)
     }
@@ -202,7 +202,7 @@ impl<'a> Guest<'a> {
     fn wait_for_carrier(&self, namespace: &str, carrier: u8) -> Result<()> {
         self.node.run(&format!(
             "timeout 60 ip netns exec {namespace} \
-             sh -c 'until [ $(cat /sys/class/net/vf/carrier) = {carrier} ]; do :; done'"
+             sh -c 'until [ $(cat /sys/class/net/eth/carrier) = {carrier} ]; do :; done'"
         ))?;
         Ok(())
     }
@@ -212,7 +212,7 @@ impl<'a> Guest<'a> {
         let [(one, _), (two, address)] = PLACES;
         // What one has learned of the other does not count.
         for namespace in [one, two] {
-            let flush = format!("ip -n {namespace} neighbour flush dev vf");
+            let flush = format!("ip -n {namespace} neighbour flush dev eth");
             self.node.run(&flush)?;
         }
         let ping = format!("ip netns exec {one} ping -q -c 2 -i 0.2 -W 3 {address} || true");
@@ -277,7 +277,7 @@ impl<'a> Guest<'a> {
             self.node.run(&format!(
                 "ip netns exec {namespace} python3 -c \"\
                  import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
-                 s.bind(('vf', 0)); \
+                 s.bind(('eth', 0)); \
                  [s.send(bytes.fromhex('{frame}')) for _ in range({count})]\""
             ))?;
         }
