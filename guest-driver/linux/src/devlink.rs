@@ -132,9 +132,8 @@ impl Devlink {
                 number(vf).into(),
                 operations,
             ))?;
-            // Its interface may be another kernel's.
-            bindings::devlink_port_type_eth_set(&raw mut *port);
         }
+        // It has no type: the interface may be another kernel's, and without it there is none to say.
         ports.push(port);
         Ok(())
     }
