@@ -64,7 +64,7 @@ pub(crate) const ROWS: [Row; 10] = [
         Bound::AtMost,
         1.0,
     ),
-    row("memory_mib_256_vfs", "MiB", Bound::AtMost, 1000.0),
+    row("memory_mib_256_vfs", "MiB", Bound::AtMost, 100.0),
 ];
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
