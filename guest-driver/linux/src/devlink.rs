@@ -211,9 +211,7 @@ unsafe extern "C" fn info_get(
         // Texts that do not fit would be cut off.
         let _ = write!(Text::new(&mut text), "{serial:016x}");
         // SAFETY: as above.
-        Errno::check(unsafe {
-            bindings::devlink_info_serial_number_put(request, text.as_ptr())
-        })?;
+        Errno::check(unsafe { bindings::devlink_info_serial_number_put(request, text.as_ptr()) })?;
         let _ = write!(
             Text::new(&mut text),
             "{}.{}.{}",

@@ -10,16 +10,18 @@
 //! first moment to its last, and gives a device up that has failed with or without a word. It takes
 //! no lock, so that whoever waits for completions of a device that fails just then, as a removal
 //! does, sees them flushed. The *recovery* then detaches and attaches; of a device that does not even
-//! say who it is nothing is left to attach, until it is removed or reset by somebody else.
+//! say who it is nothing is left to attach, until it is removed or reset by somebody else. One that the
+//! operator has taken out of service is tried, in silence, until it is back.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ffi::c_int;
 use core::mem::offset_of;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use vrnic_driver::abi::eqe::EventType;
+use vrnic_driver::abi::registers::HealthCode;
 use vrnic_driver::{AsyncEvent, Config, Driver, Error, Health, Level};
 
 use crate::bindings;
@@ -132,6 +134,8 @@ pub(crate) struct Function {
     recovery: Work,
     /// Recoveries since the device was last found in good health.
     recoveries: AtomicU32,
+    /// The operator has taken the device out of service, when it was last tried to bring it up.
+    out_of_service: AtomicBool,
 }
 
 // SAFETY: the PCI device outlives its driver.
@@ -168,6 +172,7 @@ impl Function {
             watch: Work::new(),
             recovery: Work::new(),
             recoveries: AtomicU32::new(0),
+            out_of_service: AtomicBool::new(false),
         });
         // SAFETY: in their place, and nobody has them yet.
         unsafe {
@@ -224,9 +229,14 @@ impl Function {
             ..Config::default()
         };
         let driver = Driver::probe(platform, config).map_err(|error| {
-            self.log(Level::Error, format_args!("{error}"));
+            let out = is_out_of_service(&error);
+            // It is said once, and tried until the operator puts the device back.
+            if !self.out_of_service.swap(out, Ordering::Relaxed) || !out {
+                self.log(Level::Error, format_args!("{error}"));
+            }
             Errno::from(error)
         })?;
+        self.out_of_service.store(false, Ordering::Relaxed);
         // For a reset of its bus. Each time, as the kernel uses up what was saved when it resets the
         // function by itself.
         // SAFETY: it is a device, and answers.
@@ -377,7 +387,8 @@ impl Function {
 
     /// True if it is worth trying again.
     fn start_over(&self, state: &mut State) -> bool {
-        if self.recoveries.fetch_add(1, Ordering::Relaxed) >= RECOVERIES {
+        let waits = self.out_of_service.load(Ordering::Relaxed);
+        if !waits && self.recoveries.fetch_add(1, Ordering::Relaxed) >= RECOVERIES {
             self.detach(state);
             self.log(Level::Error, format_args!("the device stays out of order"));
             return false;
@@ -388,14 +399,22 @@ impl Function {
             self.log(Level::Warning, format_args!("the device is gone"));
             return false;
         }
-        self.log(
-            Level::Warning,
-            format_args!("the device has failed: starting over"),
-        );
+        if !waits {
+            self.log(
+                Level::Warning,
+                format_args!("the device has failed: starting over"),
+            );
+        }
         self.detach(state);
         // Its failure is in the log.
         self.attach(state).is_err()
     }
+}
+
+/// Whether the operator has taken the device out of service (datasheet, HEALTH_CODE).
+fn is_out_of_service(error: &Error) -> bool {
+    let disabled = u32::from(HealthCode::Disabled.raw());
+    matches!(error, Error::DeviceFailed { code, .. } if *code == disabled)
 }
 
 /// The function that is bound to a PCI device; `None` if there is none.

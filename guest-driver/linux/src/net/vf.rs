@@ -46,8 +46,8 @@ fn number(port: &Port, vf: c_int) -> Result<u16, Errno> {
 unsafe fn change(netdev: *mut bindings::net_device, vf: c_int, change: VfChange) -> c_int {
     // SAFETY: by the contract of this function.
     let port = unsafe { Port::of(netdev) };
-    let result = number(port, vf)
-        .and_then(|number| Ok(port.nic.driver.configure_vf(number, &change)?));
+    let result =
+        number(port, vf).and_then(|number| Ok(port.nic.driver.configure_vf(number, &change)?));
     Errno::of(result)
 }
 
@@ -134,11 +134,7 @@ unsafe extern "C" fn set_spoofchk(
 
 /// # Safety
 /// `ndo_set_vf_trust`: as for [`set_mac`].
-unsafe extern "C" fn set_trust(
-    netdev: *mut bindings::net_device,
-    vf: c_int,
-    trust: bool,
-) -> c_int {
+unsafe extern "C" fn set_trust(netdev: *mut bindings::net_device, vf: c_int, trust: bool) -> c_int {
     let settings = VfChange {
         trust: Some(trust),
         ..VfChange::default()
