@@ -354,7 +354,27 @@ impl<'a> Guest<'a> {
         run(&format!("port function set {} hw_addr {OTHER}", port(0)))?;
         says(&run(&format!("port show {}", port(0)))?, &[OTHER])?;
         self.shows(&[OTHER])?;
-        self.set(&format!("mac {CHOSEN}"))
+        self.set(&format!("mac {CHOSEN}"))?;
+        self.service()
+    }
+
+    /// A VF that is taken out of service goes from its users, and comes back when it is put back.
+    fn service(&self) -> Result<()> {
+        let (namespace, address) = PLACES[0];
+        let devices = format!("$(ls {}/virtfn0/infiniband 2>/dev/null)", self.pf);
+        for (state, there) in [("inactive", "-z"), ("active", "-n")] {
+            let port = format!("{}/1", self.handle);
+            self.node.run(&format!(
+                "devlink port function set {port} state {state} && \
+                 timeout 60 sh -c 'until [ {there} \"{devices}\" ]; do :; done' && \
+                 udevadm settle --timeout=60"
+            ))?;
+        }
+        self.give(0, namespace, address)?;
+        ensure!(self.reach()?, "they do not reach each other");
+        // The driver says once that it is out of service.
+        self.node
+            .forgive(&["starting over", "reports fatal error 7"])
     }
 
     /// What the operator has settled stays as it is.
