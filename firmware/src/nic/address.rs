@@ -243,10 +243,15 @@ impl Addresses {
         gids.any(|(other, own_mac)| *other != owner && *own_mac == mac)
     }
 
-    /// Whether a unicast address can become the own one of function `owner`.
+    /// Whether a unicast address can become the own one of function `owner`: nobody has it, it is
+    /// reserved for nobody else, and it was not seen behind another port.
     pub(super) fn is_free_for(&self, owner: u16, mac: Mac) -> bool {
         let other = self.switch.owner(mac).filter(|other| *other != owner);
-        other.is_none() && !self.is_reserved(owner, mac) && !self.is_bound_elsewhere(owner, mac)
+        let port = PortName::Function(FunctionId(owner));
+        other.is_none()
+            && !self.is_reserved(owner, mac)
+            && !self.is_bound_elsewhere(owner, mac)
+            && !self.switch.stations.is_seen_elsewhere(mac, port)
     }
 
     /// Whether the operator has listed an address as one of function `owner`.

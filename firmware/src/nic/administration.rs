@@ -9,6 +9,8 @@
 //!
 //! An address is reserved for its function as soon as it is assigned, and becomes the function's own
 //! at its next reset, at once if it is not in use: its driver learns it when it enables the function.
+//! It is taken back when it turns out to be somebody else's: a function's that is added with it, or one
+//! that the operator lists for another function or puts behind another port.
 
 use vrnic_abi::counter::Counter;
 use vrnic_abi::registers::DeviceState;
@@ -212,8 +214,9 @@ impl<H: Host> Nic<H> {
             return Err(VfRefusal::TakenMac);
         }
         let changes = policy != port.policy;
-        if let Some(mac) = change.mac {
-            self.shared.addresses.switch.ports.assign(id.0, mac);
+        let ports = &mut self.shared.addresses.switch.ports;
+        if let Some(mac) = change.mac.filter(|mac| *mac != ports.assigned(id.0)) {
+            ports.assign(id.0, mac);
             self.review(None);
         }
         if changes {
@@ -241,6 +244,18 @@ impl<H: Host> Nic<H> {
             function.identity.mac = mac;
             // Who waits for the one that it had may have it.
             self.review(None);
+        }
+    }
+
+    /// Takes back addresses that were assigned to functions and belong to somebody else by now, as the
+    /// operator says or as another function was made with them. A function that has lost the address
+    /// that it uses learns that when its driver enables it anew.
+    pub(super) fn withdraw_assignments(&mut self) {
+        for (function, mac) in self.shared.addresses.switch.withdraw() {
+            let function = self.functions.get_mut(usize::from(function));
+            if let Some(function) = function.and_then(Option::as_mut) {
+                function.identity.mac = mac;
+            }
         }
     }
 

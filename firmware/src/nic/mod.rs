@@ -213,6 +213,9 @@ impl<H: Host> Nic<H> {
         self.shared.addresses.switch.add_station(id.0, config.mac);
         self.shares.add(id.0);
         self.count_virtual_functions();
+        // Its address is its own, whoever had it until now.
+        self.withdraw_assignments();
+        self.review(None);
         Ok(())
     }
 

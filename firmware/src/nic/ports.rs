@@ -3,7 +3,7 @@
 //! Asked for each frame or PDU, so every answer is a look into one entry. Whoever remembers an answer
 //! compares [`Ports::generation`], which grows with every change of a rule or of an address.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::policy::{LinkMode, Policy, UplinkPolicy, VlanMode};
@@ -144,6 +144,78 @@ impl Ports {
         }
         self.index();
         self.change();
+    }
+
+    /// The address that was assigned to a function, if one was.
+    pub(super) fn assigned(&self, function: u16) -> Option<Mac> {
+        self.get(function)?.assigned
+    }
+
+    /// Takes back what was assigned and belongs to somebody else by now: an address that another
+    /// function was made with, that the operator has listed for others, or that stands behind another
+    /// port as `is_fixed_elsewhere` says; and what a function whose rules the operator keeps was to get
+    /// at its next reset. Returns who has lost its present address, with the one that it has now.
+    pub(super) fn withdraw(
+        &mut self,
+        is_fixed_elsewhere: impl Fn(u16, Mac) -> bool,
+    ) -> Vec<(u16, Mac)> {
+        let mut lost = Vec::new();
+        let mut any = false;
+        for index in 0..self.functions.len() {
+            let function = u16::try_from(index).unwrap_or(u16::MAX);
+            let Some(mac) = self.assigned(function) else {
+                continue;
+            };
+            let taken = self.is_taken(function, mac) || is_fixed_elsewhere(function, mac);
+            let Some(Some(port)) = self.functions.get_mut(index) else {
+                continue;
+            };
+            if taken && port.mac == mac && port.made_with != mac {
+                port.mac = port.made_with;
+                lost.push((function, port.mac));
+            }
+            let kept_back = port.mac != mac && !port.policy.pf_may_change;
+            if taken || kept_back {
+                // What it has, it keeps.
+                port.assigned = Some(port.mac).filter(|mac| *mac != port.made_with);
+                any = true;
+            }
+        }
+        if any {
+            self.index();
+            self.change();
+        }
+        lost
+    }
+
+    /// Whether an address that was assigned to a function belongs to another one, which was made with
+    /// it or for which the operator has listed it.
+    fn is_taken(&self, function: u16, mac: Mac) -> bool {
+        let listed = self
+            .get(function)
+            .is_some_and(|port| port.policy.macs.contains(&mac));
+        let mut others = (0u16..).zip(&self.functions);
+        others.any(|(other, port)| {
+            port.as_ref().is_some_and(|port| {
+                other != function
+                    && (port.made_with == mac || !listed && port.policy.macs.contains(&mac))
+            })
+        })
+    }
+
+    /// The functions by their own addresses. Of two that have the same one, it is that of the one that
+    /// was made with it.
+    pub(super) fn owners(&self) -> BTreeMap<Mac, u16> {
+        let ports = || (0u16..).zip(&self.functions);
+        let ports = || ports().filter_map(|(function, port)| Some((function, port.as_ref()?)));
+        let mut owners = BTreeMap::new();
+        for (function, port) in ports().filter(|(_, port)| port.mac == port.made_with) {
+            owners.entry(port.mac).or_insert(function);
+        }
+        for (function, port) in ports() {
+            owners.entry(port.mac).or_insert(function);
+        }
+        owners
     }
 
     /// Gives a function the address that was assigned to it; returns it if it has another one by now.

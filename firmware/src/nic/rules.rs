@@ -40,6 +40,7 @@ impl<H: Host> Nic<H> {
         self.shares.set(id.0, &policy, self.now);
         addresses.switch.ports.set_policy(id.0, policy);
         addresses.switch.stations.flush(PortName::Function(id));
+        self.withdraw_assignments();
         self.review(Some(id));
         let sees_link = self.shared.sees_link(id.0);
         if sees_link != saw_link {
@@ -132,17 +133,20 @@ impl<H: Host> Nic<H> {
         if switch.is_own(mac) {
             return Err(StationRefused::Own);
         }
-        let fixed = switch.stations.fix(vlan, mac, port);
+        switch.stations.fix(vlan, mac, port)?;
+        self.withdraw_assignments();
         // Who may have an address depends on it.
         self.review(None);
-        fixed
+        Ok(())
     }
 
     /// Removes a station that [`Self::add_station`] has put somewhere; whether there was one.
     pub fn remove_station(&mut self, vlan: u16, mac: Mac) -> bool {
         let stations = &mut self.shared.addresses.switch.stations;
         let was_there = stations.unfix(vlan, mac);
-        self.review(None);
+        if was_there {
+            self.review(None);
+        }
         was_there
     }
 

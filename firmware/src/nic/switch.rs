@@ -80,14 +80,14 @@ struct Share {
 impl Switch {
     /// Adds a function with its own address.
     pub fn add_station(&mut self, owner: u16, mac: Mac) {
-        self.own.entry(mac).or_insert(owner);
         self.ports.add(owner, mac);
+        self.own = self.ports.owners();
     }
 
     /// Removes a function.
     pub fn remove_station(&mut self, owner: u16) {
-        self.own.retain(|_, station| *station != owner);
         self.ports.remove(owner);
+        self.own = self.ports.owners();
         self.stations
             .remove_port(PortName::Function(FunctionId(owner)));
     }
@@ -101,9 +101,21 @@ impl Switch {
     /// another one by now.
     pub(super) fn adopt(&mut self, owner: u16) -> Option<Mac> {
         let mac = self.ports.adopt(owner)?;
-        self.own.retain(|_, station| *station != owner);
-        self.own.entry(mac).or_insert(owner);
+        self.own = self.ports.owners();
         Some(mac)
+    }
+
+    /// Takes back addresses that were assigned to functions and belong to somebody else by now. Returns
+    /// who has lost its present one, with the one that it has now.
+    pub(super) fn withdraw(&mut self) -> Vec<(u16, Mac)> {
+        let stations = &self.stations;
+        let lost = self.ports.withdraw(|function, mac| {
+            stations.is_fixed_elsewhere(mac, PortName::Function(FunctionId(function)))
+        });
+        if !lost.is_empty() {
+            self.own = self.ports.owners();
+        }
+        lost
     }
 
     /// The function that a unicast address belongs to.

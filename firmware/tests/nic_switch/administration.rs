@@ -15,10 +15,10 @@ use super::nic_bench::{Bench, Driver, PATTERN, filter, mac};
 use super::rules::*;
 use super::support::*;
 
-const CHOSEN: Mac = Mac([2, 0, 0, 0, 7, 7]);
+pub const CHOSEN: Mac = Mac([2, 0, 0, 0, 7, 7]);
 
 /// A change of virtual function 1.
-fn change(mask: VfSettings) -> ConfigureVf {
+pub fn change(mask: VfSettings) -> ConfigureVf {
     ConfigureVf {
         vf: 1,
         mask: mask.bits(),
@@ -26,7 +26,7 @@ fn change(mask: VfSettings) -> ConfigureVf {
     }
 }
 
-fn assign(mac: Mac) -> ConfigureVf {
+pub fn assign(mac: Mac) -> ConfigureVf {
     ConfigureVf {
         mac: mac.0,
         ..change(VfSettings::MAC)
@@ -41,12 +41,12 @@ fn vlan(vlan: u16, priority: u8) -> ConfigureVf {
     }
 }
 
-fn configure(bench: &mut Bench, pf: &mut Driver, body: &ConfigureVf) -> Completion {
+pub fn configure(bench: &mut Bench, pf: &mut Driver, body: &ConfigureVf) -> Completion {
     pf.command(bench, AdminOpcode::ConfigureVf, body)
 }
 
 #[track_caller]
-fn configured(bench: &mut Bench, pf: &mut Driver, body: &ConfigureVf) {
+pub fn configured(bench: &mut Bench, pf: &mut Driver, body: &ConfigureVf) {
     pf.ok(bench, AdminOpcode::ConfigureVf, body);
 }
 
@@ -56,18 +56,18 @@ fn query(bench: &mut Bench, pf: &mut Driver, number: u32) -> VfAttributes {
 }
 
 /// The frames that went out on the link since the last look.
-fn sent(bench: &mut Bench) -> Vec<Vec<u8>> {
+pub fn sent(bench: &mut Bench) -> Vec<Vec<u8>> {
     bench.wire.sent.drain(..).collect()
 }
 
 /// Status and syndrome.
-fn refusal(completion: Completion) -> (Status, u32) {
+pub fn refusal(completion: Completion) -> (Status, u32) {
     let status = Status::from_raw(completion.status).unwrap();
     (status, completion.syndrome)
 }
 
 #[track_caller]
-fn port(bench: &mut Bench, driver: &mut Driver) -> PortAttributes {
+pub fn port(bench: &mut Bench, driver: &mut Driver) -> PortAttributes {
     let address = driver.memory(128, false);
     let output = OutputBuffer {
         address,

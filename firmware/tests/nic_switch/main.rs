@@ -3,7 +3,7 @@
 //!
 //! `vlans`, `spoofing`, `trust`, `links` and `stations` each hold what one kind of rule promises,
 //! `changes` that rules can change under traffic, `administration` how the driver of a physical
-//! function changes them.
+//! function changes them, `assignments` that the addresses which it assigns are nobody else's.
 
 #![allow(missing_docs, unreachable_pub, dead_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -15,6 +15,7 @@ mod nic_bench;
 mod support;
 
 mod administration;
+mod assignments;
 mod changes;
 mod links;
 mod mirrors;
