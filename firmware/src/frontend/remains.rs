@@ -9,7 +9,6 @@
 //!
 //! Left to others: what has to happen at the end of an object, which has happened when it gets here.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::function::Function;
@@ -24,7 +23,7 @@ const SEGMENTS_A_STEP: usize = 2;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Remains {
     /// Lives of the function that resets have ended.
-    lives: Vec<Box<Function>>,
+    lives: Vec<Function>,
     lists: Vec<Vec<Segment>>,
 }
 
@@ -46,7 +45,7 @@ impl Remains {
         self.lives.append(&mut life.remains.lives);
         self.lists.append(&mut life.remains.lists);
         if life.has_objects() {
-            self.lives.push(Box::new(life));
+            self.lives.push(life);
         }
     }
 
@@ -63,7 +62,7 @@ impl Remains {
             }
         }
         if let Some(life) = self.lives.last_mut() {
-            if !life.dismantle(&mut self.lists) {
+            if !life.dismantle(&mut self.lists) || !life.has_objects() {
                 self.lives.pop();
             }
         }
