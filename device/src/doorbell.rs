@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, ProtFlags};
 use vrnic_abi::doorbell::{
     DIRTY, ENGINE_ASLEEP, ENGINE_AWAKE, ENGINE_STATE_OFFSET, FIRST_SLOT, GROUPS, PAGE_SIZE, PAGES,
     SLOTS_PER_GROUP, mark_offset, slot_offset,
@@ -139,16 +139,36 @@ impl DoorbellPages {
     }
 
     /// Fills all pages with zeros, which says that the engine is awake, too. Pages that nobody has
-    /// written to need no memory then, so that a function with few users is small.
+    /// written to are zero and stay without memory, so that a function with few users is small.
+    ///
+    /// Nothing here waits for a client. To give the memory back would be less work, but the kernel
+    /// takes the file's lock for that, which a client that writes to the file can hold as long as it
+    /// likes, and visits every mapping that the client has made of it.
     pub fn clear(&self) {
-        let base = self.base.as_ptr().cast();
-        // SAFETY: all of the mapping is ours, in which any value may appear at any time.
-        let removed = unsafe { rustix::mm::madvise(base, LENGTH, Advice::LinuxRemove) };
-        if removed.is_err() {
-            for page in 0..PAGES {
+        let resident = self.resident();
+        for page in 0..PAGES {
+            let at = usize::try_from(page).unwrap_or(usize::MAX);
+            if resident.get(at).is_none_or(|state| state & 1 == 1) {
                 self.clear_page(page);
                 self.set_asleep(page, false);
             }
+        }
+    }
+
+    /// For each page, whether it has memory, in the lowest bit; as if all had if the host does not say.
+    /// A page that gets some after that was stored into after the clearing began.
+    fn resident(&self) -> [u8; PAGES as usize] {
+        let mut states = [1; PAGES as usize];
+        if rustix::param::page_size() != PAGE_SIZE as usize {
+            return states;
+        }
+        let base = self.base.as_ptr().cast();
+        // SAFETY: a question about our own mapping, with room for one byte of each of its pages.
+        let said = unsafe { libc::mincore(base, LENGTH, states.as_mut_ptr()) };
+        if said == 0 {
+            states
+        } else {
+            [1; PAGES as usize]
         }
     }
 
