@@ -10,7 +10,7 @@
 //! Clauses: `io_submit(2)`, `IOCB_FLAG_RESFD`; `eventfd(2)`.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -49,20 +49,37 @@ fn is_eventfd(fd: impl AsFd) -> bool {
 
 /// Signals eventfds, from any thread. Clones share one context of asynchronous I/O: a host has not many
 /// to give away, and takes a while for each to end.
-#[derive(Clone, Debug, Default)]
-pub struct Signaller(Arc<OnceLock<Option<Aio>>>);
+#[derive(Clone, Debug)]
+pub struct Signaller(Arc<Option<Aio>>);
+
+impl Default for Signaller {
+    /// Takes a context now, before there is a client that could see to it that there is none left.
+    fn default() -> Self {
+        let aio = Aio::new();
+        if let Err(error) = &aio {
+            log::warn!(
+                "interrupts are signalled by writes, which a client can hold up: no asynchronous I/O \
+                 ({error}; see fs.aio-max-nr)"
+            );
+        }
+        Self(Arc::new(aio.ok()))
+    }
+}
 
 impl Signaller {
     /// Adds one to the eventfd, without waiting for anything.
     pub(super) fn signal(&self, eventfd: &Eventfd) -> Result<(), Errno> {
-        let aio = self.0.get_or_init(|| Aio::new().ok());
-        aio.as_ref()
-            .map_or_else(|| eventfd.write(), |aio| aio.signal(&eventfd.0))
+        let aio = Option::as_ref(&self.0);
+        aio.map_or_else(|| eventfd.write(), |aio| aio.signal(&eventfd.0))
     }
 }
 
 /// Operations that can be complete and not yet reaped.
 const EVENTS: usize = 32;
+
+/// As the kernel takes numbers: as words.
+const NONE: libc::c_long = 0;
+const ONE: libc::c_long = 1;
 
 /// `struct iocb` of `linux/aio_abi.h`.
 #[repr(C)]
@@ -128,7 +145,8 @@ impl Aio {
         };
         let list = [&raw const iocb];
         // SAFETY: one pointer to a whole iocb, whose buffer has no bytes; the kernel keeps neither.
-        let result = unsafe { libc::syscall(libc::SYS_io_submit, self.context, 1, list.as_ptr()) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_io_submit, self.context, ONE, list.as_ptr()) };
         check(result).map(|_| ())
     }
 
@@ -143,7 +161,7 @@ impl Aio {
         // SAFETY: room for as many events, of 32 bytes each, as are asked for.
         let _ = unsafe {
             let number = libc::SYS_io_getevents;
-            libc::syscall(number, self.context, 0, EVENTS, room, &raw const now)
+            libc::syscall(number, self.context, NONE, EVENTS, room, &raw const now)
         };
     }
 }
