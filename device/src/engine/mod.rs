@@ -57,6 +57,9 @@ const MESSAGE_BUDGET: usize = 16;
 /// others' packets wait meanwhile. A reset takes longer than that and is the only one of its step.
 const MESSAGE_TIME: Duration = Duration::from_micros(1);
 
+/// The longest time, in nanoseconds, for which messages wait because others took long.
+const OTHERS_TIME: u64 = 1_000_000;
+
 /// How soon after a change of the link's state another one is reported. Each is an event for every
 /// driver, and a peer that comes and goes must not fill their queues.
 const LINK_HOLD: Duration = Duration::from_millis(100);
@@ -449,7 +452,9 @@ impl Engine {
             self.take_messages(now);
             self.change_memory();
             let end = self.now();
-            self.others_until = Time(end.0.saturating_add(end.0.saturating_sub(now.0)));
+            // One that waited long for a client's memory makes no other wait as long again.
+            let others = end.0.saturating_sub(now.0).min(OTHERS_TIME);
+            self.others_until = Time(end.0.saturating_add(others));
         }
         true
     }
