@@ -33,12 +33,13 @@ pub(super) const fn add(operations: bindings::net_device_ops) -> bindings::net_d
     }
 }
 
-/// The device's number of a virtual function that the kernel has enabled.
-fn number(port: &Port, vf: c_int) -> Result<u16, Errno> {
-    // SAFETY: the function's device, which outlives its interface.
-    let count = unsafe { bindings::pci_num_vf(port.nic.pdev) };
-    let number = u16::try_from(vf).ok().filter(|_| vf < count);
-    number.map(|number| number + 1).ok_or(EINVAL)
+/// The device's number of a virtual function. The device refuses those that it does not have; one that
+/// it has need not be this kernel's, as it may be another machine's.
+fn number(vf: c_int) -> Result<u16, Errno> {
+    let number = u16::try_from(vf)
+        .ok()
+        .and_then(|number| number.checked_add(1));
+    number.ok_or(EINVAL)
 }
 
 /// # Safety
@@ -46,8 +47,7 @@ fn number(port: &Port, vf: c_int) -> Result<u16, Errno> {
 unsafe fn change(netdev: *mut bindings::net_device, vf: c_int, change: VfChange) -> c_int {
     // SAFETY: by the contract of this function.
     let port = unsafe { Port::of(netdev) };
-    let result =
-        number(port, vf).and_then(|number| Ok(port.nic.driver.configure_vf(number, &change)?));
+    let result = number(vf).and_then(|number| Ok(port.nic.driver.configure_vf(number, &change)?));
     Errno::of(result)
 }
 
@@ -56,7 +56,7 @@ unsafe fn change(netdev: *mut bindings::net_device, vf: c_int, change: VfChange)
 unsafe fn query(netdev: *mut bindings::net_device, vf: c_int) -> Result<VfAttributes, Errno> {
     // SAFETY: by the contract of this function.
     let port = unsafe { Port::of(netdev) };
-    let number = number(port, vf)?;
+    let number = number(vf)?;
     Ok(port.nic.driver.query_vf(number)?)
 }
 
