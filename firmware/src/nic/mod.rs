@@ -23,6 +23,7 @@ mod administration;
 mod admission;
 mod egress;
 mod enabling;
+mod grain;
 mod group;
 mod ingress;
 mod inspect;

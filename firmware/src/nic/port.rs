@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use super::FunctionId;
 use super::address::{Addresses, Breach};
+use super::grain::Grain;
 use super::local::LocalQueue;
 use super::looped::{LoopedQueue, Sender};
 use super::meter::Allowance;
@@ -11,7 +12,7 @@ use super::route::{PathKey, Route, Routes, Way};
 use crate::frontend::env::{OutgoingFrame, Port};
 use crate::frontend::payload::copy_payload;
 use crate::host::{Memory, MirrorSide, Wire};
-use crate::pdu::Pdu;
+use crate::pdu::{Body, Pdu};
 use crate::transport::{Path, Payload, Transmit};
 use crate::types::Mtu;
 use crate::wire::frame::tag;
@@ -19,10 +20,6 @@ use crate::wire::{SHORTEST_FRAME, burst_length, emit_headers, frame_length};
 
 /// Most packets that one PDU between two functions stands for.
 const BURST: u32 = 64;
-/// Most bytes of data that it has.
-const LONGEST: u32 = 64 << 10;
-/// Cost after which a turn is over.
-const TURN: u64 = 16 << 10;
 /// What a PDU costs the engine besides its bytes: as much as so many bytes.
 const PDU: u64 = 448;
 /// Bytes of headers of a packet, roughly, for what need not be exact.
@@ -65,6 +62,8 @@ pub(super) struct Tally {
     pub(super) bytes: u64,
     /// PDUs and frames.
     pub(super) pdus: u64,
+    /// The function of this NIC, if any, whose doing it is: the sender, or who reads from it.
+    pub(super) initiator: Option<u16>,
 }
 
 impl Tally {
@@ -97,6 +96,8 @@ pub(super) struct FunctionPort<'a, W> {
     allowance: Option<u64>,
     /// Bytes of data that a PDU on the direct path may have.
     longest: u32,
+    /// Cost after which the turn is over.
+    turn: u64,
     /// The last path looked up, and where it leads.
     last: Cell<Option<(PathKey, Route)>>,
 }
@@ -110,9 +111,16 @@ impl<'a, W> FunctionPort<'a, W> {
             sender: 0,
             tally: Tally::default(),
             allowance: None,
-            longest: LONGEST,
+            longest: Grain::COARSE.longest,
+            turn: Grain::COARSE.turn,
             last: Cell::new(None),
         }
+    }
+
+    /// The same for a turn of this grain.
+    pub(super) const fn grained(mut self, grain: Grain) -> Self {
+        (self.longest, self.turn) = (grain.longest, grain.turn);
+        self
     }
 
     /// The same for a function that may send `allowance` bytes.
@@ -135,6 +143,16 @@ impl<'a, W> FunctionPort<'a, W> {
     #[inline]
     fn is_direct(&self, route: &Route) -> bool {
         self.shared.direct && matches!(route.way, Way::Function(_))
+    }
+
+    /// The function whose doing a PDU is. An acknowledgement is nobody's: every sender's peer has some.
+    #[inline]
+    const fn initiator(&self, route: &Route, body: &Body) -> Option<u16> {
+        match (body, route.way) {
+            (Body::ReadResponse { .. }, Way::Function(to)) => Some(to),
+            (Body::AtomicResponse { .. } | Body::Acknowledge(_) | Body::Congestion, _) => None,
+            _ => Some(self.function),
+        }
     }
 
     /// Where a path leads. No rule changes while this port is there.
@@ -166,6 +184,7 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
         if sent == Transmit::Sent {
             self.tally.pdus += 1;
             self.tally.bytes += u64::from(pdu.length) + u64::from(pdu.packets) * HEADERS;
+            self.tally.initiator = self.initiator(&route, &pdu.body).or(self.tally.initiator);
             if self.allowance.is_some() {
                 self.tally.metered += burst_length(path, pdu) as u64;
             }
@@ -185,6 +204,7 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
             self.tally.pdus += 1;
             self.tally.bytes += length;
             self.tally.metered += length;
+            self.tally.initiator = Some(self.function);
         }
         sent
     }
@@ -201,7 +221,7 @@ impl<M: Memory, W: Wire> Port<M> for FunctionPort<'_, W> {
     }
 
     fn is_turn_over(&self) -> bool {
-        self.tally.cost() >= TURN
+        self.tally.cost() >= self.turn
     }
 
     fn lacks_room(&self) -> bool {

@@ -1,9 +1,9 @@
 //! Turns: whose queue pair sends next, and how much.
 //!
-//! A turn lets one queue pair send until it has cost the engine as much as copying 16 KiB, with one
-//! PDU more or two. Turns of a step end when together they have cost a few times that: then new
-//! doorbells are looked for, so that who has been silent waits for little, whatever others send. That a
-//! function sends nothing costs a look at its doorbells.
+//! A turn lets one queue pair send until it has cost the engine as much as copying a number of bytes
+//! (`grain`), with one PDU more or two. Turns of a step end when together they have cost a few times
+//! that: then new doorbells are looked for, so that who has been silent waits for little, whatever others
+//! send. That a function sends nothing costs a look at its doorbells.
 
 use super::port::{FunctionPort, Tally};
 use super::{Nic, add};
@@ -11,9 +11,8 @@ use crate::host::{Host, Wire};
 use crate::transport::Poll;
 use crate::types::Time;
 
-/// What all turns in one step may cost, in bytes copied, before new work is looked for.
-const STEP: u64 = 64 << 10;
-/// The same for each function that is looked at, so that looking stays a small part of the work.
+/// What turns in one step may cost at least for each function whose doorbells are looked at before,
+/// so that looking stays a small part of the work.
 const STEP_FOR_FUNCTION: u64 = 2 << 10;
 /// The least that a turn costs.
 const LEAST_COST: u64 = 1 << 10;
@@ -26,7 +25,7 @@ impl<H: Host> Nic<H> {
     /// Gives queue pairs turns; returns whether any did something.
     pub(super) fn give_turns<W: Wire>(&mut self, now: Time, wire: &mut W) -> bool {
         let looked = (self.functions.len() as u64).saturating_mul(STEP_FOR_FUNCTION);
-        let mut left = STEP.max(looked);
+        let mut left = self.shares.contention.grain(now).step.max(looked);
         let busy = self.share_link(now, wire, &mut left);
         busy | self.share_engine(now, wire, &mut left)
     }
@@ -83,6 +82,9 @@ impl<H: Host> Nic<H> {
             Poll::Blocked => tally.cost(),
             Poll::Idle | Poll::More => cost,
         };
+        if let Some(initiator) = tally.initiator {
+            self.shares.contention.sent(initiator, now);
+        }
         self.shares.charge(owner, tally.metered);
         self.shares.engine.charge(owner, cost);
         if room {
@@ -116,7 +118,9 @@ impl<H: Host> Nic<H> {
         let host = self.hosts.get(index)?.as_ref()?;
         let function = self.functions.get_mut(index)?.as_mut()?;
         let allowance = self.shares.allowance(owner, now)?;
-        let mut port = FunctionPort::new(&mut self.shared, wire, owner).metered(allowance);
+        let grain = self.shares.contention.grain(now);
+        let port = FunctionPort::new(&mut self.shared, wire, owner);
+        let mut port = port.grained(grain).metered(allowance);
         let outcome = function.poll_next(host, now, &mut port, BUDGET, room)?;
         let tally = port.tally;
         add(function, tally);

@@ -9,6 +9,7 @@
 
 use alloc::vec::Vec;
 
+use super::grain::Contention;
 use super::meter::{Allowance, Meter};
 use super::policy::{DEFAULT_WEIGHT, Policy};
 use super::turns::Turns;
@@ -28,6 +29,8 @@ pub(super) struct Shares {
     pub(super) engine: Turns,
     /// Who gets the next room on the link, of those who had to wait for it.
     pub(super) link: Turns,
+    /// How much each gets at a time.
+    pub(super) contention: Contention,
 }
 
 impl Shares {
