@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytemuck::Zeroable;
 use vrnic_abi::admin::{
-    AdminOpcode, Buffer, Completion, CreateCq, CreateEq, CreateQp, ObjectReference, OutputBuffer,
-    QpType, Status,
+    AccessFlags, AdminOpcode, Buffer, Completion, CreateCq, CreateEq, CreateMr, CreateQp,
+    ObjectReference, OutputBuffer, QpType, Status,
 };
 use vrnic_abi::doorbell::{END_SLOT, FIRST_SLOT};
 use vrnic_driver::DmaBuffer;
@@ -105,6 +105,70 @@ fn a_flood_of_queries_is_bearable() {
     };
     let mut flood = Full { flooder, commands };
     compare("queries", &mut scene.victim, &mut flood);
+    scene.end();
+}
+
+// --- page lists
+
+/// Regions with lists as long as there are, made and destroyed.
+struct Regions {
+    pd: u32,
+    list: Dma,
+    under_way: usize,
+    made: Vec<u32>,
+}
+
+/// Entries of a list: as many as a region can have.
+const PAGES: u32 = 1 << 20;
+/// Lists that fit at a time.
+const LISTS: usize = 4;
+
+impl Commands for Regions {
+    fn next(&mut self, flooder: &mut Flooder) -> bool {
+        if let Some(key) = self.made.pop() {
+            flooder.submit(0, AdminOpcode::DestroyMr, &reference(key));
+            return true;
+        }
+        if self.under_way == LISTS {
+            return false;
+        }
+        self.under_way += 1;
+        let body = CreateMr {
+            pd: self.pd,
+            access: AccessFlags::LOCAL_WRITE.bits(),
+            length: u64::from(PAGES) << 12,
+            buffer: Buffer {
+                address: self.list.device_address(),
+                list: 1,
+                ..buffer(u64::from(PAGES) << 12)
+            },
+            ..CreateMr::zeroed()
+        };
+        flooder.submit(0, AdminOpcode::CreateMr, &body);
+        true
+    }
+
+    fn done(&mut self, completion: &Completion) {
+        assert_eq!(completion.status, Status::Success.raw());
+        if completion.opcode == AdminOpcode::CreateMr.raw() {
+            self.under_way -= 1;
+            self.made.push(completion.result0 as u32);
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_page_lists_is_bearable() {
+    let mut scene = Scene::new();
+    let mut flooder = Flooder::open(scene.flooder());
+    let commands = Regions {
+        pd: flooder.call(AdminOpcode::AllocPd, &0_u64).result0 as u32,
+        list: flooder.memory(8 * PAGES as usize),
+        under_way: 0,
+        made: Vec::new(),
+    };
+    let mut flood = Full { flooder, commands };
+    compare("page lists", &mut scene.victim, &mut flood);
     scene.end();
 }
 

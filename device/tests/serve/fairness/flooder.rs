@@ -23,6 +23,7 @@ pub(super) struct Flooder {
     submitted: u16,
     announced: u16,
     completed: u16,
+    acknowledged: u16,
 }
 
 impl Flooder {
@@ -38,6 +39,7 @@ impl Flooder {
             submitted: 0,
             announced: 0,
             completed: 0,
+            acknowledged: 0,
         };
         flooder.enable();
         flooder
@@ -104,10 +106,16 @@ impl Flooder {
     }
 
     /// Tells the device of everything that was submitted, and of the completions that were taken.
+    /// Where there is nothing new, nothing is written: the process would handle it in the time of a
+    /// sample.
     pub(super) fn announce(&mut self) {
-        let taken = self.completed.into();
-        self.platform
-            .write_register(registers::ADMIN_COMPLETION_DOORBELL.offset, taken);
+        if self.acknowledged != self.completed {
+            self.acknowledged = self.completed;
+            self.platform.write_register(
+                registers::ADMIN_COMPLETION_DOORBELL.offset,
+                self.completed.into(),
+            );
+        }
         if self.announced != self.submitted {
             self.announced = self.submitted;
             self.platform
