@@ -2,7 +2,8 @@
 //! each of its virtual functions that are enabled, whose address and state they can set.
 //!
 //! A function is registered from probe to removal, whether it is attached meanwhile or not; while it is
-//! not, questions about it fail. The ports come before the virtual functions and go after them.
+//! not, questions about it fail. The ports come before the virtual functions, and go before them, too:
+//! nobody sets anything of one that is about to go.
 //!
 //! The kernel's own lock of the instance is taken before the function's: nothing is registered here with
 //! that one held.

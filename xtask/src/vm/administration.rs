@@ -227,11 +227,30 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// A limit holds for the VF that it is set for, and does it no other harm.
+    /// A limit holds for what the VF sends, and does it no other harm.
     fn rate(&self) -> Result<()> {
-        self.set("max_tx_rate 50")?;
-        self.shows(&["max_tx_rate 50Mbps"])?;
-        ensure!(self.reach()?, "they do not reach each other");
+        const MBITS: u32 = 10;
+        const BYTES: u32 = 2_000_000;
+        self.set(&format!("max_tx_rate {MBITS}"))?;
+        self.shows(&[&format!("max_tx_rate {MBITS}Mbps")])?;
+        let [(one, _), (two, address)] = PLACES;
+        let said = self.node.run(&format!(
+            "ip netns exec {two} timeout 120 python3 -c \"\
+             import socket; c = socket.create_server(('{address}', 7000)).accept()[0]; \
+             print(sum(iter(lambda: len(c.recv(65536)), 0)))\" > /tmp/received & \
+             timeout 60 sh -c 'until ip netns exec {two} ss -ltn | grep -q :7000; do :; done' && \
+             ip netns exec {one} timeout 120 python3 -c \"\
+             import socket, time; s = socket.create_connection(('{address}', 7000)); \
+             t = time.monotonic(); s.sendall(bytes({BYTES})); s.shutdown(socket.SHUT_WR); \
+             s.recv(1); print(time.monotonic() - t)\" && wait && cat /tmp/received"
+        ))?;
+        let mut words = said.text.split_whitespace();
+        let seconds: f64 = words.next().context("no time")?.parse()?;
+        let received: u32 = words.next().context("no count")?.parse()?;
+        ensure!(received == BYTES, "{received} bytes arrived");
+        // All but the burst that may go at once, in frames with headers.
+        let least = 0.9 * f64::from(BYTES * 8) / f64::from(MBITS * 1_000_000);
+        ensure!(seconds >= least, "{BYTES} bytes in {seconds} s");
         let interface = &self.interface;
         self.fails(
             &format!("ip link set {interface} vf 0 max_tx_rate 50 min_tx_rate 10"),
@@ -254,7 +273,10 @@ impl<'a> Guest<'a> {
             &format!("ip link set {interface} vf 0 vlan 100 proto 802.1ad"),
             "not supported",
         )?;
-        self.fails(&format!("ip link set {interface} vf 0 vlan 4095"), "")?;
+        self.fails(
+            &format!("ip link set {interface} vf 0 vlan 4095"),
+            "Invalid",
+        )?;
         self.fails(&format!("ip link set {interface} vf 2 trust on"), "Invalid")
     }
 
@@ -388,7 +410,7 @@ impl<'a> Guest<'a> {
         let port = format!("{}/1", self.handle);
         self.fails(
             &format!("devlink port function set {port} hw_addr {OTHER}"),
-            "",
+            denied,
         )?;
         self.shows(&[CHOSEN, "vlan 100, qos 3", "trust off"])?;
         self.set_of(1, "trust off")
