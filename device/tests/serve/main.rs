@@ -8,15 +8,12 @@
 //! * [`lifecycle`]: deaths and resets under traffic;
 //! * [`hostile`]: clients that break every rule;
 //! * [`family`]: a physical function with virtual ones; [`slots`]: virtual ones that come and go;
-//! * [`family`]: a physical function with virtual ones;
 //! * [`crowd`]: with as many virtual ones as there can be;
 //! * [`isolation`], [`forgery`]: what one tenant tries with what is another's, and in its name;
-//! * [`fairness`]: what one that floods the NIC costs another;
 //! * [`cli`]: arguments, signals, files left behind;
 //! * [`modes`]: the same data by every way that a command line can choose;
 //! * [`impair`]: a link that is bad on purpose;
-//! * [`control`], [`control_hostile`]: the control socket, and its bad clients;
-//! * [`policy`], [`quota`]: what an operator allows functions, while they work.
+//! * [`quota`]: what an operator lets functions have, while they work;
 //! * [`mirror`]: captures of functions; [`stations`]: the table of the switch;
 //! * [`policy`], [`administration`]: rules of functions, by their operator and by the physical function;
 //! * [`rates`]: limits and weights of functions;
@@ -41,7 +38,6 @@ mod control;
 mod control_hostile;
 mod crowd;
 mod endpoint;
-mod fairness;
 mod family;
 mod foreign;
 mod forgery;

@@ -3,11 +3,11 @@
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
-use vrnic_abi::registers::{self, device_status};
+use vrnic_abi::registers;
 
 use super::{Flood, Scene, compare};
 use crate::foreign::BAR_REGISTERS;
-use crate::raw::{NO_REPLY, REGION_READ, REGION_WRITE, Raw, bytes, message};
+use crate::raw::{NO_REPLY, REGION_READ, REGION_WRITE, RESET, Raw, bytes, message};
 
 /// Writes of one burst.
 const BURST: usize = 400;
@@ -22,10 +22,8 @@ struct Writes {
     /// What has come of the answer.
     answer: Vec<u8>,
     under_way: bool,
-    /// Whether they are resets, which are counted.
+    /// Whether they are resets, which take longer than to take them.
     resets: bool,
-    asked: u32,
-    done: u32,
 }
 
 impl Writes {
@@ -43,8 +41,6 @@ impl Writes {
             answer: Vec::new(),
             under_way: false,
             resets: register.offset == registers::RESET.offset,
-            asked: 0,
-            done: 0,
         }
     }
 
@@ -63,25 +59,26 @@ impl Writes {
         self.raw.stream.set_nonblocking(false).unwrap();
         if self.answer.len() == ANSWER {
             self.under_way = false;
-            let status = self.answer[ANSWER - 4..].try_into().unwrap();
-            self.done = device_status::RESET_COUNT.get(u32::from_le_bytes(status));
             self.answer.clear();
         }
     }
 
-    /// Whether the resets are done that the process has taken.
+    /// Waits until the resets are done that the process has taken. More may have been refused: only so
+    /// many wait for the engine.
     #[track_caller]
-    fn all_done(&mut self) -> bool {
-        let body = bytes!(
-            u64::from(registers::DEVICE_STATUS.offset),
-            BAR_REGISTERS,
-            4_u32
-        );
-        let (errno, answer) = self.raw.ask(REGION_READ, &body, &[]).unwrap();
-        assert_eq!(errno, 0);
-        let status = answer[answer.len() - 4..].try_into().unwrap();
-        self.done = device_status::RESET_COUNT.get(u32::from_le_bytes(status));
-        !self.resets || self.done == self.asked % 256
+    fn wait_for_resets(&mut self) {
+        let deadline = super::deadline();
+        loop {
+            let (errno, _) = self.raw.ask(RESET, &[], &[]).unwrap();
+            if errno == 0 {
+                return;
+            }
+            assert_eq!(errno, rustix::io::Errno::BUSY.raw_os_error() as u32);
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the flood does not end"
+            );
+        }
     }
 }
 
@@ -90,7 +87,6 @@ impl Flood for Writes {
         if !self.under_way {
             self.raw.stream.write_all(&self.burst).unwrap();
             self.under_way = true;
-            self.asked += BURST as u32;
         }
     }
 
@@ -103,11 +99,14 @@ impl Flood for Writes {
 
     fn quench(&mut self) {
         let deadline = super::deadline();
-        while self.is_on() || !self.all_done() {
+        while self.is_on() {
             assert!(
                 std::time::Instant::now() < deadline,
                 "the flood does not end"
             );
+        }
+        if self.resets {
+            self.wait_for_resets();
         }
     }
 }
@@ -116,9 +115,6 @@ impl Flood for Writes {
 fn flood(what: &str, register: &vrnic_abi::Register, value: u32) {
     let mut scene = Scene::new();
     let mut flood = Writes::new(scene.flooder(), register, value);
-    if !flood.all_done() {
-        flood.asked = flood.done;
-    }
     compare(what, &mut scene.victim, &mut flood);
     scene.end();
 }

@@ -8,15 +8,34 @@
 //! One thread floods and measures: a second one would have the scheduler measured instead of the NIC.
 //! It keeps the flooder's queues full, which takes no time of the samples. For the same reason it has a
 //! processor that the NIC's process does not run on, as far as there are two, and these tests run one
-//! after the other.
+//! after the other, in a program of their own. What else the machine does makes a ratio larger or
+//! smaller for as long as it lasts: the measurement has parts, and the least of them counts, as a NIC that
+//! lets a flood through does so in all of them.
 //!
 //! * [`admin`], [`doorbells`], [`messages`]: what the flooder does;
 //! * [`flooder`]: an admin queue made by hand.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    missing_docs,
+    reason = "tests, with the support of others"
+)]
+
 mod admin;
 mod doorbells;
+#[path = "../serve/endpoint.rs"]
+mod endpoint;
 mod flooder;
+#[path = "../serve/foreign.rs"]
+mod foreign;
 mod messages;
+#[path = "../serve/process.rs"]
+mod process;
+#[path = "../serve/raw.rs"]
+mod raw;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,10 +48,14 @@ use vrnic_driver_vfio::HostPlatform;
 use crate::endpoint::{Endpoint, Retries, open, pair};
 use crate::process::{Nic, PATIENCE, directory};
 
-/// Times that quiet and flood take turns.
-const ROUNDS: usize = 40;
+/// Parts of a measurement.
+const PARTS: usize = 4;
+/// Times that quiet and flood take turns in each.
+const ROUNDS: usize = 10;
 /// Samples of one stretch.
 const SAMPLES: usize = 25;
+/// Samples before a quiet stretch that do not count: the engine may have gone to sleep.
+const WARM_UP: usize = 50;
 /// Bytes of a sample's WRITE.
 const LENGTH: usize = 64;
 /// The most that a flood may do to the median.
@@ -109,10 +132,26 @@ fn median(samples: &mut [Duration]) -> Duration {
 /// Measures what `flood` does to `victim`, and compares.
 #[track_caller]
 fn compare(what: &str, victim: &mut Victim, flood: &mut impl Flood) {
+    let parts = (0..PARTS).map(|_| {
+        let (quiet, flooded) = measure(what, victim, flood);
+        let factor = flooded.as_secs_f64() / quiet.as_secs_f64();
+        println!("{what}: {quiet:?} quiet, {flooded:?} flooded, {factor:.2}");
+        factor
+    });
+    let least = parts.fold(f64::INFINITY, f64::min);
+    assert!(least <= FACTOR, "{what}: {least:.2} times as long");
+}
+
+/// The medians of quiet and flooded samples.
+#[track_caller]
+fn measure(what: &str, victim: &mut Victim, flood: &mut impl Flood) -> (Duration, Duration) {
     let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     for round in 1..=ROUNDS {
         flood.quench();
+        for _ in 0..WARM_UP {
+            victim.sample();
+        }
         quiet.extend((0..SAMPLES).map(|_| victim.sample()));
         while flooded.len() < round * SAMPLES {
             flood.feed();
@@ -124,13 +163,7 @@ fn compare(what: &str, victim: &mut Victim, flood: &mut impl Flood) {
         }
     }
     flood.quench();
-    let (quiet, flooded) = (median(&mut quiet), median(&mut flooded));
-    let factor = flooded.as_secs_f64() / quiet.as_secs_f64();
-    println!("{what}: {quiet:?} quiet, {flooded:?} flooded, {factor:.2}");
-    assert!(
-        factor <= FACTOR,
-        "{what}: {quiet:?} quiet, {flooded:?} flooded"
-    );
+    (median(&mut quiet), median(&mut flooded))
 }
 
 /// Held by the test that runs.
