@@ -97,7 +97,7 @@ impl Commands for Queries {
 
 #[test]
 fn a_flood_of_queries_is_bearable() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new(&[]);
     let flooder = Flooder::open(scene.flooder());
     let commands = Queries {
         output: flooder.memory(4096),
@@ -159,7 +159,7 @@ impl Commands for Regions {
 
 #[test]
 fn a_flood_of_page_lists_is_bearable() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new(&[]);
     let mut flooder = Flooder::open(scene.flooder());
     let commands = Regions {
         pd: flooder.call(AdminOpcode::AllocPd, &0_u64).result0 as u32,
@@ -248,7 +248,7 @@ impl Commands for QueuePairs {
 
 #[test]
 fn a_flood_of_queue_pairs_is_bearable() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new(&[]);
     let mut flooder = Flooder::open(scene.flooder());
     let commands = QueuePairs::new(&mut flooder);
     let mut flood = Full { flooder, commands };

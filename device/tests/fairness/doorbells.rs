@@ -79,7 +79,7 @@ impl Flood for Marks {
 
 #[test]
 fn a_flood_of_doorbells_is_bearable() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new(&[]);
     let flooder = Flooder::open(scene.flooder());
     let mut flood = Marks::new(flooder);
     compare("doorbells", &mut scene.victim, &mut flood);

@@ -12,7 +12,7 @@
 //! smaller for as long as it lasts: the measurement has parts, and the least of them counts, as a NIC that
 //! lets a flood through does so in all of them.
 //!
-//! * [`admin`], [`doorbells`], [`messages`]: what the flooder does;
+//! * [`admin`], [`doorbells`], [`messages`], [`wire`]: what the flooder does;
 //! * [`flooder`]: an admin queue made by hand.
 
 #![allow(
@@ -36,6 +36,7 @@ mod messages;
 mod process;
 #[path = "../serve/raw.rs"]
 mod raw;
+mod wire;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -189,7 +190,7 @@ struct Scene {
 
 impl Scene {
     #[track_caller]
-    fn new() -> Self {
+    fn new(arguments: &[&str]) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = directory();
         let processors = processors();
@@ -197,7 +198,7 @@ impl Scene {
         if let Some((_, others)) = &processors {
             sched_setaffinity(None, others).unwrap();
         }
-        let nic = Nic::start_family(dir.path(), 2, &[]);
+        let nic = Nic::start_family(dir.path(), 3, arguments);
         if let Some((one, _)) = &processors {
             sched_setaffinity(None, one).unwrap();
         }
@@ -211,6 +212,11 @@ impl Scene {
 
     fn flooder(&self) -> &Path {
         self.nic.socket(2)
+    }
+
+    /// A function that is neither.
+    fn other(&self) -> &Path {
+        self.nic.socket(3)
     }
 
     #[track_caller]

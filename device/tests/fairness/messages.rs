@@ -113,7 +113,7 @@ impl Flood for Writes {
 
 #[track_caller]
 fn flood(what: &str, register: &vrnic_abi::Register, value: u32) {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new(&[]);
     let mut flood = Writes::new(scene.flooder(), register, value);
     compare(what, &mut scene.victim, &mut flood);
     scene.end();

@@ -32,8 +32,8 @@ impl Grain {
     /// While several do.
     pub(super) const FINE: Self = Self {
         longest: 8 << 10,
-        turn: 4 << 10,
-        step: 8 << 10,
+        turn: 2 << 10,
+        step: 6 << 10,
     };
 }
 

@@ -13,7 +13,7 @@ use crate::types::Time;
 
 /// What turns in one step may cost at least for each function whose doorbells are looked at before,
 /// so that looking stays a small part of the work.
-const STEP_FOR_FUNCTION: u64 = 2 << 10;
+const STEP_FOR_FUNCTION: u64 = 1 << 10;
 /// The least that a turn costs.
 const LEAST_COST: u64 = 1 << 10;
 /// What one costs in which requests end and nothing is sent.
