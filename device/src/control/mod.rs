@@ -11,7 +11,7 @@
 //! * [`Roster`], [`Recorder`]: the functions that are served, the capture that is being made.
 //!
 //! [`Control`] has the sockets. It lives in the control thread's loop beside those of guests, so it
-//! never waits, and a turn takes [`TURN_TIME`]. Clients are hostile: there are at most
+//! never waits, and a turn takes `TURN_TIME`. Clients are hostile: there are at most
 //! [`MAX_CLIENTS`], each has a bounded message, a bounded output and one request under way.
 
 mod commands;

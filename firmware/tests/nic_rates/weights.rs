@@ -28,7 +28,7 @@ fn compete(way: Way, kinds: &[Kind], weights: &[u8], limits: &[Option<u32>]) -> 
     let before: Vec<_> = streams.iter().map(Stream::bytes).collect();
     let end = world.now()
         + if way == Way::Direct {
-            MILLI
+            2 * MILLI
         } else {
             20 * MILLI
         };
@@ -59,7 +59,7 @@ fn parts_are_as_the_weights() {
                 let kinds = vec![kind; weights.len()];
                 let sent = compete(way, &kinds, weights, &vec![None; weights.len()]);
                 let parts: Vec<_> = weights.iter().map(|weight| u64::from(*weight)).collect();
-                shared(&sent, &parts, 3, &format!("{way:?} {kind:?} {weights:?}"));
+                shared(&sent, &parts, 4, &format!("{way:?} {kind:?} {weights:?}"));
             }
         }
     }

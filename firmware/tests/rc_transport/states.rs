@@ -307,7 +307,7 @@ mod flush {
             solo.node.post_receive(cookie, 0, 300);
         }
         solo.request(0, send(Place::Middle), &[0; 256]);
-        for _ in 0..10 {
+        for _ in 0..20 {
             solo.poll_once();
         }
         assert_eq!(solo.node.received.len(), 400);
