@@ -38,10 +38,11 @@ impl<W: Wire> FunctionPort<'_, W> {
         let Some(raw) = RawFrame::new(frame, port.tag()) else {
             return Transmit::BadMemory;
         };
-        let room = match shared.link_up {
-            true => reserve(&mut shared.closed, self.wire, raw.total),
+        let room = match shared.link_up && !shared.closed {
+            true => self.wire.reserve(raw.total),
             false => None,
         };
+        let room = room.and_then(|room| room.get_mut(..raw.total));
         let mut own = Vec::new();
         let (has_room, room) = match room {
             Some(room) => (true, room),
@@ -66,7 +67,10 @@ impl<W: Wire> FunctionPort<'_, W> {
             }
         };
         let (leaves, stays) = ways(shared, &admitted, self.function);
-        if leaves && shared.link_up && !has_room || stays && shared.looped.is_full() {
+        let lacks_link = leaves && shared.link_up && !has_room;
+        if lacks_link || stays && shared.looped.is_full() {
+            // There is none for those behind it either.
+            shared.closed |= lacks_link;
             shared.looped.recycle(own);
             return Transmit::NoRoom;
         }
