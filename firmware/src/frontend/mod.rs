@@ -43,3 +43,4 @@ pub(crate) use admin::Administration;
 pub use admin::Context;
 pub use function::{Function, Identity};
 pub use registers::Fault;
+pub(crate) use remains::Remains;

@@ -21,15 +21,15 @@ const SEGMENTS_A_STEP: usize = 2;
 
 /// What is to be freed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Remains {
-    /// Lives of the function that resets have ended.
+pub(crate) struct Remains {
+    /// Lives of functions that resets and removals have ended.
     lives: Vec<Function>,
     lists: Vec<Vec<Segment>>,
 }
 
 impl Remains {
     /// Whether nothing is left.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lives.is_empty() && self.lists.is_empty()
     }
 
@@ -40,8 +40,8 @@ impl Remains {
         }
     }
 
-    /// Takes what a reset has left of a function, with its own remains.
-    pub(super) fn add_life(&mut self, mut life: Function) {
+    /// Takes what a reset or a removal has left of a function, with its own remains.
+    pub(crate) fn add_life(&mut self, mut life: Function) {
         self.lives.append(&mut life.remains.lives);
         self.lists.append(&mut life.remains.lists);
         if life.has_objects() {
@@ -50,7 +50,7 @@ impl Remains {
     }
 
     /// Frees a little; returns whether there was anything.
-    pub(super) fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let any = !self.is_empty();
         for _ in 0..SEGMENTS_A_STEP {
             let Some(list) = self.lists.last_mut() else {

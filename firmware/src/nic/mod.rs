@@ -48,7 +48,7 @@ use alloc::vec::Vec;
 use vrnic_abi::counter::Counter;
 
 use crate::frontend::env::{Arrived, Incoming, Origin};
-use crate::frontend::{Context, Function, Identity};
+use crate::frontend::{Context, Function, Identity, Remains};
 use crate::host::{Host, Wire};
 use crate::transport::{Kind, Path};
 use crate::types::{Gid, Mac, Qpn, Time};
@@ -151,6 +151,8 @@ pub struct Nic<H> {
     /// What each function may use of the port and of the engine.
     shares: Shares,
     drops: PortDrops,
+    /// What is left of functions that were removed, to be freed bit by bit.
+    remains: Remains,
     /// Scratch: who a frame goes to.
     receivers: Receivers,
     now: Time,
@@ -171,6 +173,7 @@ impl<H: Host> Nic<H> {
             },
             shares: Shares::default(),
             drops: PortDrops::default(),
+            remains: Remains::default(),
             receivers: Receivers::default(),
             now: Time::default(),
         }
@@ -227,7 +230,8 @@ impl<H: Host> Nic<H> {
         self.forget(id.0);
         self.shared.looped.purge(id.0);
         self.shared.addresses.switch.remove_station(id.0);
-        self.functions.get_mut(usize::from(id.0))?.take();
+        let function = self.functions.get_mut(usize::from(id.0))?.take();
+        function.into_iter().for_each(|f| self.remains.add_life(f));
         // Its lists keep nobody off any more.
         self.review(None);
         self.count_virtual_functions();
@@ -389,6 +393,7 @@ impl<H: Host> Nic<H> {
         self.now = now;
         self.shared.addresses.switch.stations.set_time(now);
         let mut busy = self.drain(now, wire);
+        busy |= self.remains.step();
         for index in 0..self.functions.len() {
             busy |= self.serve(index, now);
         }
@@ -507,6 +512,9 @@ impl<H: Host> Nic<H> {
     /// When [`Self::step`] has something to do at the latest, as things stand.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
+        if !self.remains.is_empty() {
+            return Some(self.now);
+        }
         let functions = self.functions.iter().enumerate();
         let functions = functions.filter_map(|(index, function)| Some((index, function.as_ref()?)));
         let ready = functions.filter(|(_, function)| function.is_ready());
@@ -545,7 +553,7 @@ impl<H: Host> Nic<H> {
             let function = function.as_ref();
             function.is_some_and(|function| self.has_work(index, function))
         });
-        if in_flight || busy {
+        if in_flight || busy || !self.remains.is_empty() {
             return false;
         }
         self.publish_asleep(true);

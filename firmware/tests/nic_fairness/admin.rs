@@ -159,6 +159,23 @@ fn remains_are_freed_without_a_next_life() {
 }
 
 #[test]
+fn a_function_that_is_removed_is_freed_in_portions() {
+    let mut world = World::new();
+    let cq = world.flooder.cq.number;
+    world.queue_pairs(300, cq);
+    let id = world.flooder.driver.id;
+    assert!(world.bench.nic.remove_function(id).is_some());
+    assert!(world.bench.nic.function(id).is_none());
+    assert!(!world.bench.nic.prepare_sleep());
+    for _ in 0..5 {
+        world.victim_writes();
+    }
+    assert!(world.steps_to_rest() >= 300 / FREED - 10);
+    assert!(world.bench.nic.prepare_sleep());
+    world.bench.nic.wake();
+}
+
+#[test]
 fn nothing_rung_before_a_reset_is_heard_after_it() {
     let mut world = World::new();
     let (driver, bench) = (&mut world.flooder.driver, &mut world.bench);
