@@ -9,7 +9,7 @@ use vrnic_firmware::nic::PortDrops;
 use super::World;
 use crate::control::names;
 use crate::control::promise::Promise;
-use crate::control::protocol::{Error, Reply};
+use crate::control::protocol::Reply;
 use crate::engine::PortState;
 
 /// Arguments of query-counters.
@@ -60,16 +60,11 @@ pub(super) fn show(world: &mut World<'_>, query: &QueryCounters, promise: Promis
             |(port, drops)| Reply::of(&PortCounters::of(&port, drops)),
         );
     };
-    let Some(id) = world.roster.get(number).map(|station| station.id) else {
-        return promise.answer(Err(Error::no_function(number)));
-    };
-    promise.ask(
-        world.engine,
-        move |inside| Some(inside.nic.function(id)?.objects.counters),
-        move |found| {
-            let counters = found.ok_or_else(|| Error::no_function(number))?;
-            Reply::of(&by_name(&counters))
-        },
+    world.ask_about(
+        number,
+        promise,
+        |inside, id| Some(inside.nic.function(id)?.objects.counters),
+        |counters| Reply::of(&by_name(&counters)),
     );
 }
 

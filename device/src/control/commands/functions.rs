@@ -122,18 +122,17 @@ pub(super) fn list(world: &mut World<'_>, promise: Promise) {
 
 pub(super) fn show(world: &mut World<'_>, which: &OneFunction, promise: Promise) {
     let number = which.function;
-    let station = world.roster.get(number).map(|station| station.id);
-    let (Some(id), Some(served)) = (station, Served::of(world, number)) else {
+    let Some(served) = Served::of(world, number) else {
         return promise.answer(Err(Error::no_function(number)));
     };
-    promise.ask(
-        world.engine,
-        move |inside| {
+    world.ask_about(
+        number,
+        promise,
+        |inside, id| {
             let state = inside.nic.function(id)?;
             Some((Facts::of(id, state), count(state)))
         },
-        move |found| {
-            let (facts, objects) = found.ok_or_else(|| Error::no_function(number))?;
+        move |(facts, objects)| {
             Reply::of(&Described {
                 facts,
                 served,
@@ -144,10 +143,9 @@ pub(super) fn show(world: &mut World<'_>, which: &OneFunction, promise: Promise)
 }
 
 pub(super) fn reset(world: &mut World<'_>, which: &OneFunction, promise: Promise) {
-    let station = world.roster.get(which.function);
-    let device = station.and_then(|station| world.server.device(station.socket));
-    let Some(device) = device else {
-        return promise.answer(Err(Error::no_function(which.function)));
+    let device = match world.device(which.function) {
+        Ok(device) => device,
+        Err(error) => return promise.answer(Err(error)),
     };
     if device.is_busy() {
         let desc = "too many requests of the function wait for the engine; try again";
@@ -158,10 +156,9 @@ pub(super) fn reset(world: &mut World<'_>, which: &OneFunction, promise: Promise
 
 pub(super) fn set(world: &mut World<'_>, change: &SetFunction, promise: Promise) {
     let (number, enabled) = (change.function, change.enabled);
-    let station = world.roster.get(number);
-    let device = station.and_then(|station| world.server.device(station.socket));
-    let Some(device) = device else {
-        return promise.answer(Err(Error::no_function(number)));
+    let device = match world.device(number) {
+        Ok(device) => device,
+        Err(error) => return promise.answer(Err(error)),
     };
     if enabled {
         device.prepare_enabling();

@@ -21,13 +21,14 @@ mod virtual_functions;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use vrnic_firmware::nic::FunctionId;
 use vrnic_vfio_user::Server;
 
 use super::events::{self, Event};
 use super::promise::Promise;
-use super::protocol::{Class, Error, Reply, Request, Version};
+use super::protocol::{Class, Error, Outcome, Reply, Request, Version};
 use super::{Recorder, Roster};
-use crate::engine::EngineHandle;
+use crate::engine::{EngineHandle, Inside};
 use crate::function::Function;
 use crate::link::LinkSpec;
 use crate::slots::Slots;
@@ -46,6 +47,44 @@ pub struct World<'a> {
     pub recorder: &'a mut Recorder,
     /// What the port is plugged into.
     pub link: &'a LinkSpec,
+}
+
+impl World<'_> {
+    /// What the engine calls a function.
+    fn function(&self, number: u16) -> Result<FunctionId, Error> {
+        let station = self.roster.get(number);
+        station
+            .map(|station| station.id)
+            .ok_or_else(|| Error::no_function(number))
+    }
+
+    /// A function as this thread has it.
+    fn device(&self, number: u16) -> Result<&Function, Error> {
+        let station = self.roster.get(number);
+        station
+            .and_then(|station| self.server.device(station.socket))
+            .ok_or_else(|| Error::no_function(number))
+    }
+
+    /// Has the engine asked about a function, and answers with what `make` makes of what that says:
+    /// `None` if there is no such function any more.
+    fn ask_about<T: Send + 'static>(
+        &self,
+        number: u16,
+        promise: Promise,
+        question: impl FnOnce(&mut Inside<'_>, FunctionId) -> Option<T> + Send + 'static,
+        make: impl FnOnce(T) -> Outcome + Send + 'static,
+    ) {
+        let id = match self.function(number) {
+            Ok(id) => id,
+            Err(error) => return promise.answer(Err(error)),
+        };
+        promise.ask(
+            self.engine,
+            move |inside| question(inside, id),
+            move |found| make(found.ok_or_else(|| Error::no_function(number))?),
+        );
+    }
 }
 
 /// A command with its arguments.

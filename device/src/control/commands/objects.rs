@@ -17,7 +17,7 @@ use vrnic_firmware::types::{Access, Gid, Mac};
 use super::World;
 use crate::control::names::{self, Text};
 use crate::control::promise::Promise;
-use crate::control::protocol::{Error, Reply};
+use crate::control::protocol::Reply;
 
 /// Slots that one answer covers.
 const PAGE: u32 = 256;
@@ -120,19 +120,11 @@ struct Page {
 }
 
 pub(super) fn list(world: &mut World<'_>, query: QueryObjects, promise: Promise) {
-    let number = query.function;
-    let Some(id) = world.roster.get(number).map(|station| station.id) else {
-        return promise.answer(Err(Error::no_function(number)));
-    };
-    promise.ask(
-        world.engine,
-        move |inside| {
-            inside
-                .nic
-                .function(id)
-                .map(|function| page(function, &query))
-        },
-        move |page| Reply::of(&page.ok_or_else(|| Error::no_function(number))?),
+    world.ask_about(
+        query.function,
+        promise,
+        move |inside, id| Some(page(inside.nic.function(id)?, &query)),
+        |page| Reply::of(&page),
     );
 }
 

@@ -220,36 +220,27 @@ impl SetPolicy {
 
 pub(super) fn show(world: &mut World<'_>, which: &OneFunction, promise: Promise) {
     let number = which.function;
-    let Some(id) = world.roster.get(number).map(|station| station.id) else {
-        return promise.answer(Err(Error::no_function(number)));
-    };
-    promise.ask(
-        world.engine,
-        move |inside| inside.nic.policy(id).cloned(),
-        move |policy| {
-            let policy = policy.ok_or_else(|| Error::no_function(number))?;
-            Reply::of(&Rules::of(number, &policy))
-        },
+    world.ask_about(
+        number,
+        promise,
+        |inside, id| inside.nic.policy(id).cloned(),
+        move |policy| Reply::of(&Rules::of(number, &policy)),
     );
 }
 
 pub(super) fn set(world: &mut World<'_>, change: SetPolicy, promise: Promise) {
-    let number = change.function;
     if let Err(error) = change.check() {
         return promise.answer(Err(error));
     }
-    let Some(id) = world.roster.get(number).map(|station| station.id) else {
-        return promise.answer(Err(Error::no_function(number)));
-    };
-    promise.ask(
-        world.engine,
-        move |inside| {
+    world.ask_about(
+        change.function,
+        promise,
+        move |inside, id| {
             let mut policy = inside.nic.policy(id)?.clone();
             change.apply(&mut policy);
             Some(inside.nic.set_policy(id, policy))
         },
-        move |done| {
-            let done = done.ok_or_else(|| Error::no_function(number))?;
+        |done| {
             done.map_err(|error| Error::generic(error.to_string()))?;
             Reply::done()
         },

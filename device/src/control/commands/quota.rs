@@ -62,12 +62,10 @@ fn unknown(name: &str) -> Error {
 
 pub(super) fn show(world: &mut World<'_>, which: &OneFunction, promise: Promise) {
     let number = which.function;
-    let Some(id) = world.roster.get(number).map(|station| station.id) else {
-        return promise.answer(Err(Error::no_function(number)));
-    };
-    promise.ask(
-        world.engine,
-        move |inside| {
+    world.ask_about(
+        number,
+        promise,
+        |inside, id| {
             let function = inside.nic.function(id)?;
             let mut in_use = Quota::default();
             for resource in Resource::ALL {
@@ -75,8 +73,7 @@ pub(super) fn show(world: &mut World<'_>, which: &OneFunction, promise: Promise)
             }
             Some((*function.quota(), in_use))
         },
-        move |found| {
-            let (quota, in_use) = found.ok_or_else(|| Error::no_function(number))?;
+        move |(quota, in_use)| {
             Reply::of(&Account {
                 function: number,
                 quota: Amounts(quota),
@@ -87,25 +84,21 @@ pub(super) fn show(world: &mut World<'_>, which: &OneFunction, promise: Promise)
 }
 
 pub(super) fn set(world: &mut World<'_>, change: &SetQuota, promise: Promise) {
-    let number = change.function;
     let changes = match change.changes() {
         Ok(changes) => changes,
         Err(error) => return promise.answer(Err(error)),
     };
-    let Some(id) = world.roster.get(number).map(|station| station.id) else {
-        return promise.answer(Err(Error::no_function(number)));
-    };
-    promise.ask(
-        world.engine,
-        move |inside| {
+    world.ask_about(
+        change.function,
+        promise,
+        move |inside, id| {
             let mut quota = *inside.nic.quota(id)?;
             for (resource, amount) in changes {
                 quota.set(resource, amount);
             }
             Some(inside.nic.set_quota(id, quota))
         },
-        move |done| {
-            let done = done.ok_or_else(|| Error::no_function(number))?;
+        |done| {
             done.map_err(|error| Error::generic(error.to_string()))?;
             Reply::done()
         },

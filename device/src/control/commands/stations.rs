@@ -5,7 +5,7 @@
 //! functions' own addresses are not in the table, as query-functions says them.
 
 use serde::{Deserialize, Serialize};
-use vrnic_firmware::nic::{FunctionId, LAST_VLAN, PortName, Station};
+use vrnic_firmware::nic::{LAST_VLAN, PortName, Station};
 use vrnic_firmware::types::{Mac, Time};
 
 use super::World;
@@ -102,14 +102,10 @@ fn check(vlan: u16) -> Result<(), Error> {
 
 /// What the switch calls a port.
 fn named(world: &World<'_>, port: Port) -> Result<PortName, Error> {
-    let number = match port {
-        Port::Link => return Ok(PortName::Link),
-        Port::Function(number) => number,
-    };
-    let station = world.roster.get(number);
-    let id: Option<FunctionId> = station.map(|station| station.id);
-    id.map(PortName::Function)
-        .ok_or_else(|| Error::no_function(number))
+    match port {
+        Port::Link => Ok(PortName::Link),
+        Port::Function(number) => world.function(number).map(PortName::Function),
+    }
 }
 
 pub(super) fn list(world: &mut World<'_>, query: &QueryStations, promise: Promise) {
