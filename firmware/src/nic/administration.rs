@@ -215,14 +215,16 @@ impl<H: Host> Nic<H> {
         }
         let changes = policy != port.policy;
         let ports = &mut self.shared.addresses.switch.ports;
-        if let Some(mac) = change.mac.filter(|mac| *mac != ports.assigned(id.0)) {
+        let assigned = change.mac.filter(|mac| *mac != ports.assigned(id.0));
+        if let Some(mac) = assigned {
             ports.assign(id.0, mac);
-            self.review(None);
         }
         if changes {
             // Sound, as the front end has checked it.
             let set = self.set_policy(id, policy);
             set.map_err(|_| VfRefusal::NoSuchFunction)?;
+        } else if assigned.is_some() {
+            self.review(None);
         }
         if let Some(wanted) = change.enabled.filter(|wanted| *wanted != enabled) {
             let ports = &mut self.shared.addresses.switch.ports;
@@ -244,18 +246,6 @@ impl<H: Host> Nic<H> {
             function.identity.mac = mac;
             // Who waits for the one that it had may have it.
             self.review(None);
-        }
-    }
-
-    /// Takes back addresses that were assigned to functions and belong to somebody else by now, as the
-    /// operator says or as another function was made with them. A function that has lost the address
-    /// that it uses learns that when its driver enables it anew.
-    pub(super) fn withdraw_assignments(&mut self) {
-        for (function, mac) in self.shared.addresses.switch.withdraw() {
-            let function = self.functions.get_mut(usize::from(function));
-            if let Some(function) = function.and_then(Option::as_mut) {
-                function.identity.mac = mac;
-            }
         }
     }
 

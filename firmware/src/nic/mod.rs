@@ -8,13 +8,12 @@
 //! Queue pairs that have something to do wait in a list of their function. Functions take turns
 //! (`turns`), each of which lets one queue pair send a few PDUs, so that everybody's part of the
 //! engine's time is that of its weight. Room on the link is shared in the same way as soon as somebody
-//! has to wait for it. PDUs between two
-//! functions of the NIC take the direct path: they are handled right after the turn that sent them,
-//! and their payload is copied once, from the sender's memory to its destination. Frames of raw
-//! packet queues and packets to multicast groups go where the embedded switch says (`switch`,
-//! `egress`, `ingress`). What a function may send, see and be called is its [`Policy`]'s to say
-//! (`rules`); the driver of a physical function can change that of its virtual ones
-//! (`administration`).
+//! has to wait for it. PDUs between two functions of the NIC take the direct path: they are handled
+//! right after the turn that sent them, and their payload is copied once, from the sender's memory to
+//! its destination. Frames of raw packet queues and packets to multicast groups go where the embedded
+//! switch says (`switch`, `egress`, `ingress`). What a function may send, see and be called is its
+//! [`Policy`]'s to say (`rules`); the driver of a physical function can change that of its virtual
+//! ones (`administration`).
 //!
 //! What happens to one function's rings, memory or state never stops another function.
 
@@ -218,7 +217,6 @@ impl<H: Host> Nic<H> {
         self.shares.add(id.0);
         self.count_virtual_functions();
         // Its address is its own, whoever had it until now.
-        self.withdraw_assignments();
         self.review(None);
         Ok(())
     }
@@ -276,9 +274,8 @@ impl<H: Host> Nic<H> {
     }
 
     /// Resets a function, whatever it is doing: function level reset, reset by its client, client
-    /// gone. When this returns, none of its PDUs is queued, its driver's doorbell page is clear (others
-    /// do not exist until they are allocated, and cleared, again), and nothing accesses its memory.
-    /// The NIC's own memory for its objects is freed in the steps that follow.
+    /// gone. When this returns, none of its PDUs is queued, all its doorbell pages are clear, and nothing
+    /// accesses its memory. The NIC's own memory for its objects is freed in the steps that follow.
     pub fn reset(&mut self, id: FunctionId) {
         self.forget(id.0);
         let index = usize::from(id.0);

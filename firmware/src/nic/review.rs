@@ -6,9 +6,10 @@
 //! (back) if it may, and if nobody else has the address meanwhile. The function's own tables keep
 //! everything; it is told of nothing, as a switch on the way would not tell it.
 //!
-//! First everybody loses, then everybody gains, so that nobody's loss is too late for another one. It
-//! is work for all entries of all functions, which only the operator can ask for, and the driver of the
-//! physical function, once in a step.
+//! First everybody loses, addresses that were assigned (`administration`) before all others, then
+//! everybody gains, so that nobody's loss is too late for another one. It is work for all entries of
+//! all functions, which only the operator can ask for, and the driver of the physical function, once in
+//! a step.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -25,6 +26,7 @@ impl<H> Nic<H> {
     /// Looks everything through again. If the rules of function `changed` have changed, its VLANs may
     /// be called something else.
     pub(super) fn review(&mut self, changed: Option<FunctionId>) {
+        self.withdraw_assignments();
         let addresses = &mut self.shared.addresses;
         let all = || {
             let functions = (0..).map(FunctionId).zip(&self.functions);
@@ -47,6 +49,18 @@ impl<H> Nic<H> {
             addresses.renew_gids(owner, function.objects.gids.iter());
         }
         addresses.switch.ports.change();
+    }
+
+    /// Takes back addresses that were assigned to functions and belong to somebody else by now, as the
+    /// operator says or as another function was made with them. A function that has lost the address
+    /// that it uses learns that when its driver enables it anew.
+    fn withdraw_assignments(&mut self) {
+        for (function, mac) in self.shared.addresses.switch.withdraw() {
+            let function = self.functions.get_mut(usize::from(function));
+            if let Some(function) = function.and_then(Option::as_mut) {
+                function.identity.mac = mac;
+            }
+        }
     }
 }
 

@@ -40,7 +40,6 @@ impl<H: Host> Nic<H> {
         self.shares.set(id.0, &policy, self.now);
         addresses.switch.ports.set_policy(id.0, policy);
         addresses.switch.stations.flush(PortName::Function(id));
-        self.withdraw_assignments();
         self.review(Some(id));
         let sees_link = self.shared.sees_link(id.0);
         if sees_link != saw_link {
@@ -134,7 +133,6 @@ impl<H: Host> Nic<H> {
             return Err(StationRefused::Own);
         }
         switch.stations.fix(vlan, mac, port)?;
-        self.withdraw_assignments();
         // Who may have an address depends on it.
         self.review(None);
         Ok(())
