@@ -62,7 +62,8 @@ impl Remains {
             }
         }
         if let Some(life) = self.lives.last_mut() {
-            if !life.dismantle(&mut self.lists) || !life.has_objects() {
+            life.dismantle(&mut self.lists);
+            if !life.has_objects() {
                 self.lives.pop();
             }
         }
@@ -92,12 +93,12 @@ impl Function {
         !self.creating.is_empty() || tables.iter().any(|slots| *slots > 0)
     }
 
-    /// Takes apart a little of a function that is reached by nothing any more; false if nothing is
-    /// left. Segments of page lists go to `lists`.
-    fn dismantle(&mut self, lists: &mut Vec<Vec<Segment>>) -> bool {
+    /// Takes apart a little of a function that is reached by nothing any more. Segments of page lists
+    /// go to `lists`.
+    fn dismantle(&mut self, lists: &mut Vec<Vec<Segment>>) {
         if let Some(mut pending) = self.creating.pop_front() {
             lists.push(pending.clear());
-            return true;
+            return;
         }
         let mut keep = |pages: PageMap| {
             let segments = pages.into_segments();
@@ -107,20 +108,17 @@ impl Function {
         };
         let objects = &mut self.objects;
         let slots = SLOTS_A_STEP;
-        let taken = [
-            self.qps.dismantle(slots, |qp| keep(qp.queues.pages)),
-            objects.keys.dismantle(slots, |key| {
-                if let MemoryKey::Region(region) = key {
-                    keep(region.pages);
-                }
-            }),
-            objects.srqs.dismantle(slots, |srq| keep(srq.pages)),
-            objects.cqs.dismantle(slots, |cq| keep(cq.ring.pages)),
-            objects.eqs.dismantle(slots, |eq| keep(eq.ring.pages)),
-            objects.handles.dismantle(slots, drop),
-            objects.pds.dismantle(slots, drop),
-            objects.xrcds.dismantle(slots, drop),
-        ];
-        taken.iter().any(|taken| *taken > 0)
+        self.qps.dismantle(slots, |qp| keep(qp.queues.pages));
+        objects.keys.dismantle(slots, |key| {
+            if let MemoryKey::Region(region) = key {
+                keep(region.pages);
+            }
+        });
+        objects.srqs.dismantle(slots, |srq| keep(srq.pages));
+        objects.cqs.dismantle(slots, |cq| keep(cq.ring.pages));
+        objects.eqs.dismantle(slots, |eq| keep(eq.ring.pages));
+        objects.handles.dismantle(slots, drop);
+        objects.pds.dismantle(slots, drop);
+        objects.xrcds.dismantle(slots, drop);
     }
 }

@@ -15,16 +15,11 @@ use super::policy::{DEFAULT_WEIGHT, Policy};
 use super::turns::Turns;
 use crate::types::Time;
 
-/// What one function may use.
-#[derive(Clone, Copy, Debug, Default)]
-struct Share {
-    meter: Option<Meter>,
-}
-
-/// The same for all functions, by their indices.
+/// What functions may use, by their indices.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shares {
-    shares: Vec<Share>,
+    /// Meters of those whose rates are limited.
+    meters: Vec<Option<Meter>>,
     /// Whose queue pairs have their turns next.
     pub(super) engine: Turns,
     /// Who gets the next room on the link, of those who had to wait for it.
@@ -37,11 +32,11 @@ impl Shares {
     /// Adds a function, or exchanges it for another.
     pub(super) fn add(&mut self, number: u16) {
         let index = usize::from(number);
-        if index >= self.shares.len() {
-            self.shares.resize(index + 1, Share::default());
+        if index >= self.meters.len() {
+            self.meters.resize(index + 1, None);
         }
-        if let Some(share) = self.shares.get_mut(index) {
-            *share = Share::default();
+        if let Some(meter) = self.meters.get_mut(index) {
+            *meter = None;
         }
         self.engine.add(number, DEFAULT_WEIGHT);
         self.link.add(number, DEFAULT_WEIGHT);
@@ -51,20 +46,20 @@ impl Shares {
     pub(super) fn set(&mut self, number: u16, policy: &Policy, now: Time) {
         self.engine.set_weight(number, policy.weight);
         self.link.set_weight(number, policy.weight);
-        let Some(share) = self.shares.get_mut(usize::from(number)) else {
+        let Some(meter) = self.meters.get_mut(usize::from(number)) else {
             return;
         };
-        match (&mut share.meter, policy.max_rate) {
+        match (&mut *meter, policy.max_rate) {
             (Some(meter), Some(rate)) => meter.set_rate(rate, now),
-            (None, Some(rate)) => share.meter = Some(Meter::new(rate, now)),
-            (_, None) => share.meter = None,
+            (None, Some(rate)) => *meter = Some(Meter::new(rate, now)),
+            (_, None) => *meter = None,
         }
     }
 
     /// What a function may send now: nothing (`None`), or so much, if that is limited.
     #[inline]
     pub(super) fn allowance(&mut self, number: u16, now: Time) -> Option<Option<Allowance>> {
-        match &mut self.shares.get_mut(usize::from(number))?.meter {
+        match self.meters.get_mut(usize::from(number))? {
             None => Some(None),
             Some(meter) => meter.allowance(now).map(Some),
         }
@@ -73,8 +68,7 @@ impl Shares {
     /// Takes note of the bytes that a function has sent, if that is limited.
     #[inline]
     pub(super) fn charge(&mut self, number: u16, bytes: u64) {
-        let meter = self.shares.get_mut(usize::from(number));
-        if let Some(meter) = meter.and_then(|share| share.meter.as_mut()) {
+        if let Some(Some(meter)) = self.meters.get_mut(usize::from(number)) {
             meter.charge(bytes);
         }
     }
@@ -94,7 +88,7 @@ impl Shares {
 
     /// Until when a function may send nothing, if that is so.
     pub(super) fn held_until(&self, index: usize, now: Time) -> Option<Time> {
-        let meter = self.shares.get(index)?.meter.as_ref()?;
+        let meter = self.meters.get(index)?.as_ref()?;
         Some(meter.opens()).filter(|at| *at > now)
     }
 }
