@@ -447,15 +447,19 @@ pub(crate) fn ctl(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, Strin
     run(dir, &[&["ctl", "--control", "c"], arguments].concat())
 }
 
+/// The same, which has to succeed: what it prints on standard output.
+#[track_caller]
+pub(crate) fn ctl_ok(dir: &Path, arguments: &[&str]) -> String {
+    let (code, out, err) = ctl(dir, arguments);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
+    out
+}
+
 #[test]
 fn ctl_prints_tables_for_people_and_json_for_programs() {
     let dir = directory();
     let nic = serve(dir.path(), &["a", "b"], &["--mac", "02:00:00:00:00:01"]);
-    let ok = |arguments: &[&str]| {
-        let (code, out, err) = ctl(dir.path(), arguments);
-        assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
-        out
-    };
+    let ok = |arguments: &[&str]| ctl_ok(dir.path(), arguments);
     let functions = ok(&["functions"]);
     let rows: Vec<Vec<_>> = functions
         .lines()

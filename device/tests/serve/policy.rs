@@ -5,7 +5,7 @@ use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 use vrnic_abi::object::PortState;
 
-use crate::control::{Client, ctl, serve};
+use crate::control::{Client, ctl, ctl_ok, serve};
 use crate::endpoint::{Retries, exchange, open, pair};
 use crate::process::{directory, until};
 use crate::traffic::{End, Pump};
@@ -119,11 +119,7 @@ fn what_no_port_can_have_is_refused_and_changes_nothing() {
 fn ctl_changes_the_rules_that_are_given() {
     let dir = directory();
     let nic = serve(dir.path(), &["a"], &[]);
-    let ok = |arguments: &[&str]| {
-        let (code, out, err) = ctl(dir.path(), arguments);
-        assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
-        out
-    };
+    let ok = |arguments: &[&str]| ctl_ok(dir.path(), arguments);
     let change =
         "policy 0 --vlan 0,7-9 --check mac,gid --macs 02:00:00:00:00:77 --gids 10.0.0.1,fe80::1";
     assert_eq!(ok(&change.split(' ').collect::<Vec<_>>()), "");

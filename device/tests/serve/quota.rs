@@ -11,7 +11,7 @@ use vrnic_abi::pci;
 use vrnic_driver::{CompletionQueue, CqConfig, Driver, Error, Platform, QpConfig, QueuePair};
 use vrnic_driver_vfio::{HostPlatform, Options};
 
-use crate::control::{Client, ctl, serve};
+use crate::control::{Client, ctl, ctl_ok, serve};
 use crate::endpoint::{Endpoint, Retries, configure, exchange, open, open_with, pair};
 use crate::foreign::{BAR_MSIX, IRQ_MSIX, REGION_CONFIG};
 use crate::process::{Nic, directory, until};
@@ -296,11 +296,7 @@ fn what_no_function_can_have_is_refused_and_changes_nothing() {
 fn ctl_shows_and_changes_quotas() {
     let dir = directory();
     let nic = serve(dir.path(), &["a", "b"], &[]);
-    let ok = |arguments: &[&str]| {
-        let (code, out, err) = ctl(dir.path(), arguments);
-        assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
-        out
-    };
+    let ok = |arguments: &[&str]| ctl_ok(dir.path(), arguments);
     let wrong = |arguments: &[&str], expected, word| {
         let (code, _, err) = ctl(dir.path(), arguments);
         assert_eq!(code, Some(expected), "{err}");

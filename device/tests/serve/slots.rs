@@ -13,7 +13,7 @@ use vrnic_abi::registers::HealthCode;
 use vrnic_driver::{DmaBuffer, Driver, Error, Health, Platform};
 use vrnic_driver_vfio::{HostPlatform, Options};
 
-use crate::control::{Client, ctl, serve};
+use crate::control::{Client, ctl, ctl_ok, serve};
 use crate::endpoint::{Retries, configure, connect, exchange, open, pair};
 use crate::lifecycle::drain;
 use crate::process::{Nic, directory, until};
@@ -30,6 +30,17 @@ fn rng() -> SmallRng {
 fn family(dir: &Path, vfs: u16, most: u16) -> Nic {
     let most = most.to_string();
     Nic::start_family(dir, vfs, &["--max-vfs", &most, "--control", "c"])
+}
+
+/// A physical function and four virtual ones, of which the last two exchange data.
+#[track_caller]
+fn with_busy_neighbours(
+    dir: &Path,
+) -> (Nic, Vec<Arc<Driver<HostPlatform>>>, Shuttle<HostPlatform>) {
+    let nic = family(dir, 4, 4);
+    let all: Vec<_> = (0..5).map(|n| open(nic.socket(n), n as u8 + 1)).collect();
+    let shuttle = Shuttle::start(pair(&all[3], &all[4], Retries::Long));
+    (nic, all, shuttle)
 }
 
 fn vf_socket(dir: &Path, vf: u16) -> PathBuf {
@@ -124,9 +135,7 @@ fn functions_come_and_go_while_others_exchange_data() {
 #[test]
 fn a_function_is_removed_with_its_client_under_traffic() {
     let dir = directory();
-    let nic = family(dir.path(), 4, 4);
-    let all: Vec<_> = (0..5).map(|n| open(nic.socket(n), n as u8 + 1)).collect();
-    let shuttle = Shuttle::start(pair(&all[3], &all[4], Retries::Long));
+    let (nic, all, shuttle) = with_busy_neighbours(dir.path());
     let (near, far) = pair(&all[1], &all[2], Retries::Short);
     let memory = Arc::clone(&far.memory);
     let (to, from) = (Pump::start(near), Pump::start(far));
@@ -419,20 +428,14 @@ fn a_client_that_comes_at_once_finds_a_function() {
 #[test]
 fn a_function_out_of_service_stays_out_until_it_is_put_back() {
     let dir = directory();
-    let nic = family(dir.path(), 4, 4);
-    let all: Vec<_> = (0..5).map(|n| open(nic.socket(n), n as u8 + 1)).collect();
-    let shuttle = Shuttle::start(pair(&all[3], &all[4], Retries::Long));
+    let (nic, all, shuttle) = with_busy_neighbours(dir.path());
     let (near, far) = pair(&all[1], &all[2], Retries::Short);
     let memory = Arc::clone(&far.memory);
     let pump = Pump::start(near);
     pump.flows();
     let path = dir.path().join("c");
     let (mut events, mut client) = (Client::listening(&path), Client::connect(&path));
-    let ok = |arguments: &[&str]| {
-        let (code, out, err) = ctl(dir.path(), arguments);
-        assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
-        out
-    };
+    let ok = |arguments: &[&str]| ctl_ok(dir.path(), arguments);
     ok(&["function", "2", "disable"]);
     let quiet = vec![0x3c; memory.len()];
     memory.write(0, &quiet);
@@ -482,11 +485,7 @@ fn a_function_out_of_service_stays_out_until_it_is_put_back() {
 fn ctl_adds_and_removes() {
     let dir = directory();
     let nic = family(dir.path(), 1, 3);
-    let ok = |arguments: &[&str]| {
-        let (code, out, err) = ctl(dir.path(), arguments);
-        assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
-        out
-    };
+    let ok = |arguments: &[&str]| ctl_ok(dir.path(), arguments);
     let out = ok(&["add-vf"]);
     assert!(
         out.contains("function  2\n") && out.contains("vf1.sock\n"),
