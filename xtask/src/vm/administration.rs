@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Prepared;
 use super::cluster::{Cluster, Node, Plan};
-use super::stock::{on, rdma_device};
+use super::stock::{function_of, on, rdma_device};
 use crate::process::output;
 
 const VFS: u16 = 2;
@@ -67,11 +67,7 @@ impl<'a> Guest<'a> {
     /// Enables the VFs.
     fn new(cluster: &'a Cluster) -> Result<Self> {
         let node = cluster.nodes().first().context("there is a guest")?;
-        let device = rdma_device(node)?;
-        let function = node.run(&format!(
-            "basename $(readlink -f /sys/class/infiniband/{device}/device)"
-        ))?;
-        let function = function.text.trim();
+        let function = function_of(node, &rdma_device(node)?)?;
         let pf = format!("/sys/bus/pci/devices/{function}");
         let interface = node.run(&format!("ls {pf}/net"))?.text.trim().to_owned();
         node.run(&format!(

@@ -257,6 +257,18 @@ impl Running {
     }
 }
 
+/// Ends programs that have lost what they used, or are told to.
+///
+/// # Errors
+/// The guest is gone, or time is up.
+pub(crate) fn end(programs: impl IntoIterator<Item = Running>) -> Result<()> {
+    for program in programs {
+        program.signal(rustix::process::Signal::TERM)?;
+        program.finish()?;
+    }
+    Ok(())
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let job = self.control.shared.jobs().running.remove(&self.number);

@@ -5,12 +5,11 @@
 //! that the function is up again, the guest exchanges verified data with its peer as before.
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 
 use super::Prepared;
 use super::cluster::{Cluster, Node, Plan};
-use super::control::Running;
-use super::stock::{exchange, on, rdma_device};
+use super::control::{Running, end};
+use super::stock::{exchange, function_of, on, rdma_device};
 
 /// What the module says when a function is up.
 pub(super) const UP: &str = "function is up";
@@ -110,7 +109,7 @@ impl<'a> Pair<'a> {
         let say = |command: String| Ok::<_, anyhow::Error>(a.run(&command)?.text.trim().to_owned());
         Ok(Self {
             interface: say(format!("ls {path}/net"))?,
-            function: say(format!("basename $(readlink -f {path})"))?,
+            function: function_of(a, &device)?,
             a,
             b,
             device,
@@ -130,10 +129,7 @@ impl<'a> Pair<'a> {
         for _ in 0..departure.times {
             kernel.wait_for(UP)?;
         }
-        for program in traffic {
-            program.signal(Signal::TERM)?;
-            program.finish()?;
-        }
+        end(traffic)?;
         self.set_up()?;
         self.exchange()?;
         self.a.forgive(departure.warnings)

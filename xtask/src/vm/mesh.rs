@@ -16,11 +16,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::cluster::{Node, Plan};
-use super::control::Running;
+use super::control::{Running, end};
 use super::stock::on;
 use super::{Prepared, host_client};
 use crate::process::{self, Background};
@@ -179,10 +178,7 @@ impl<'a> Flow<'a> {
     /// Ends both programs; returns what was verified.
     fn end(self) -> Result<u64> {
         let verified = self.verified()?;
-        for program in [self.client, self.server] {
-            program.signal(Signal::TERM)?;
-            program.finish()?;
-        }
+        end([self.client, self.server])?;
         Ok(verified)
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Prepared;
 use super::cluster::{Cluster, Node, Plan};
-use super::control::Running;
+use super::control::{Running, end};
 use super::life::{Pair, UP};
 use super::stock::{exchange, on};
 
@@ -85,10 +85,7 @@ pub(crate) fn killed(prepared: &Prepared) -> Result<()> {
         cluster.kill_nic(0)?;
         kernel.wait_for(GONE)?;
         watch.wait_for("IBV_EVENT_PORT_ERR")?;
-        for program in traffic {
-            program.signal(Signal::TERM)?;
-            program.finish()?;
-        }
+        end(traffic)?;
         a.run("[ -z \"$(rdma link)\" ]")?;
         a.forgive(&[GONE])?;
         // What is left of it can be removed, and nothing new is found in its place.
@@ -125,10 +122,7 @@ pub(crate) fn bus_errors(prepared: &Prepared) -> Result<()> {
             a.qmp()?.execute("human-monitor-command", &error)?;
             let recovered = kernel.wait_for("AER: device recovery successful");
             recovered.with_context(|| format!("after bus error {round}"))?;
-            for program in traffic {
-                program.signal(Signal::TERM)?;
-                program.finish()?;
-            }
+            end(traffic)?;
             pair.set_up()?;
             pair.exchange()?;
             a.forgive(&BUS_ERROR)?;

@@ -7,13 +7,12 @@
 //! them and the PF, is checked by who receives it (`rping -V`).
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 
 use super::Prepared;
 use super::cluster::{Cluster, Node, Plan};
-use super::control::Running;
+use super::control::{Running, end};
 use super::life::UP;
-use super::stock::{exchange, on, rdma_device};
+use super::stock::{exchange, function_of, on, rdma_device};
 
 const VFS: u16 = 4;
 /// How often they are enabled and disabled.
@@ -93,10 +92,7 @@ impl<'a> Guest<'a> {
     fn new(cluster: &'a Cluster) -> Result<Self> {
         let node = cluster.nodes().first().context("there is a guest")?;
         let device = rdma_device(node)?;
-        let function = node.run(&format!(
-            "basename $(readlink -f /sys/class/infiniband/{device}/device)"
-        ))?;
-        let function = function.text.trim().to_owned();
+        let function = function_of(node, &device)?;
         // A namespace has RDMA devices of its own only if all have.
         node.run("rdma system set netns exclusive")?;
         for (_, namespace, _) in PAIR {
@@ -302,13 +298,4 @@ impl<'a> Guest<'a> {
         ))?;
         Ok(())
     }
-}
-
-/// Ends programs that have lost what they used, or are told to.
-fn end(programs: Vec<Running>) -> Result<()> {
-    for program in programs {
-        program.signal(Signal::TERM)?;
-        program.finish()?;
-    }
-    Ok(())
 }

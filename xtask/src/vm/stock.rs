@@ -173,3 +173,14 @@ pub(super) fn rdma_device(node: &Node) -> Result<String> {
     ))?;
     Ok((*name).to_owned())
 }
+
+/// Name on the PCI bus of the function that an RDMA device belongs to.
+///
+/// # Errors
+/// There is no such device.
+pub(super) fn function_of(node: &Node, device: &str) -> Result<String> {
+    let function = node.run(&format!(
+        "basename $(readlink -f /sys/class/infiniband/{device}/device)"
+    ))?;
+    Ok(function.text.trim().to_owned())
+}
