@@ -184,9 +184,10 @@ impl Family {
         }
     }
 
-    /// Resets those of the first `count` virtual functions, as far as they are served, that the physical function's client has,
-    /// but for any that nobody has used since it was reset: a client cannot make work for the engine
-    /// by enabling and disabling alone. What waits there counts as a request of the physical function.
+    /// Resets those of the first `count` virtual functions, as far as they are served, that the physical
+    /// function's client has, but for any that nobody has used since it was reset: a client cannot make
+    /// work for the engine by enabling and disabling alone. What waits there counts as a request of the
+    /// physical function.
     pub fn reset(&self, count: u16, tickets: &Tickets) {
         let mut state = self.0.borrow_mut();
         let owner = state.owner;

@@ -10,8 +10,8 @@
 //! Resets: a function level reset, a vfio-user reset and the loss of the client all send
 //! [`Message::Reset`] to the engine, which answers when nothing is in flight any more. A client
 //! that comes later finds a function after power-on. A function that is dropped is removed from the
-//! engine. A physical function resets the virtual ones that
-//! it disables; see [`crate::family`] for which.
+//! engine. A physical function resets the virtual ones that it disables; see [`crate::family`] for
+//! which.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

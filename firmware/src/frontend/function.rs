@@ -460,8 +460,8 @@ impl Function {
     }
 
     /// Polls the queue pair that has waited longest for its turn or, with `again`, for room in the
-    /// port; `None` if there is none to be seen, or the function failed. One that had to wait for room goes on
-    /// doing so while it has more to send.
+    /// port; `None` if there is none to be seen, or the function failed. One that had to wait for room
+    /// goes on doing so while it has more to send.
     pub fn poll_next<H: Host, P: Port<H::Memory>>(
         &mut self,
         host: &H,

@@ -1,9 +1,9 @@
 //! What the operator allows a function: the rules of its port of the embedded switch.
 //!
 //! A [`Policy`] is plain data that the operator sets ([`super::Nic::set_policy`]), and as far as he
-//! lets it the driver of the physical function, and that the function itself never sees; it survives resets of the function. Here is what each rule means for one address or
-//! one VLAN; `ports` keeps the policies of all functions, `admission` and `route` apply them to
-//! frames and PDUs.
+//! lets it the driver of the physical function, and that the function itself never sees; it survives
+//! resets of the function. Here is what each rule means for one address or one VLAN; `ports` keeps
+//! the policies of all functions, `admission` and `route` apply them to frames and PDUs.
 //!
 //! VLANs have two names: that of the network, and that which a function sees. They are the same on
 //! a trunk port; behind an access port (IEEE 802.1Q, 6.9 and 8.6.2) there is one VLAN, and the
