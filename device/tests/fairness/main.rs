@@ -10,7 +10,9 @@
 //! processor that the NIC's process does not run on, as far as there are two, and these tests run one
 //! after the other, in a program of their own. What else the machine does makes a ratio larger or
 //! smaller for as long as it lasts: the measurement has parts, and the least of them counts, as a NIC that
-//! lets a flood through does so in all of them.
+//! lets a flood through does so in all of them. A sample begins at a random time: samples one right after
+//! the other keep step with the engine, and all of them come just before it looks for doorbells, or all
+//! just after.
 //!
 //! * [`admin`], [`doorbells`], [`messages`], [`wire`]: what the flooder does;
 //! * [`flooder`]: an admin queue made by hand.
@@ -42,6 +44,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use vrnic_driver::{Completion, DmaBuffer, Operation};
 use vrnic_driver_vfio::HostPlatform;
@@ -57,6 +61,8 @@ const ROUNDS: usize = 10;
 const SAMPLES: usize = 25;
 /// Samples before a quiet stretch that do not count: the engine may have gone to sleep.
 const WARM_UP: usize = 50;
+/// The longest time before a sample: several steps of the engine.
+const PAUSE: Duration = Duration::from_micros(4);
 /// Bytes of a sample's WRITE.
 const LENGTH: usize = 64;
 /// The most that a flood may do to the median.
@@ -86,6 +92,7 @@ struct Victim {
     near: Endpoint<HostPlatform>,
     far: Endpoint<HostPlatform>,
     written: u64,
+    rng: SmallRng,
 }
 
 impl Victim {
@@ -97,6 +104,7 @@ impl Victim {
             near,
             far,
             written: 0,
+            rng: SmallRng::seed_from_u64(17),
         }
     }
 
@@ -106,6 +114,10 @@ impl Victim {
         self.written += 1;
         self.near.memory.write(0, &self.written.to_le_bytes());
         let remote = self.near.peer().remote(0);
+        let begin = Instant::now() + self.rng.random_range(Duration::ZERO..PAUSE);
+        while Instant::now() < begin {
+            std::hint::spin_loop();
+        }
         let start = Instant::now();
         let posted = self
             .near

@@ -33,7 +33,7 @@ impl Grain {
     pub(super) const FINE: Self = Self {
         longest: 8 << 10,
         turn: 2 << 10,
-        step: 6 << 10,
+        step: 3 << 10,
     };
 }
 

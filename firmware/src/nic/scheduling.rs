@@ -13,7 +13,7 @@ use crate::types::Time;
 
 /// What turns in one step may cost at least for each function whose doorbells are looked at before,
 /// so that looking stays a small part of the work.
-const STEP_FOR_FUNCTION: u64 = 1 << 10;
+const STEP_FOR_FUNCTION: u64 = 512;
 /// The least that a turn costs.
 const LEAST_COST: u64 = 1 << 10;
 /// What one costs in which requests end and nothing is sent.
@@ -25,18 +25,23 @@ impl<H: Host> Nic<H> {
     /// Gives queue pairs turns; returns whether any did something.
     pub(super) fn give_turns<W: Wire>(&mut self, now: Time, wire: &mut W) -> bool {
         let looked = (self.functions.len() as u64).saturating_mul(STEP_FOR_FUNCTION);
-        let mut left = self.shares.contention.grain(now).step.max(looked);
-        let busy = self.share_link(now, wire, &mut left);
-        busy | self.share_engine(now, wire, &mut left)
+        let step = self.shares.contention.grain(now).step.max(looked);
+        // What may take longest comes last, with a half of its own: a turn may use up more than there
+        // was, but not what is kept for the others.
+        self.shared.closed = !self.shares.link.is_empty();
+        let kept = if self.shared.closed { step / 2 } else { 0 };
+        let mut left = step - kept;
+        let busy = self.share_engine(now, wire, &mut left);
+        left += kept;
+        busy | self.share_link(now, wire, &mut left)
     }
 
     /// Gives room on the link to those who have had to wait for it, in their order. As long as one of
     /// them waits, nobody else gets any.
     fn share_link<W: Wire>(&mut self, now: Time, wire: &mut W, left: &mut u64) -> bool {
         let mut busy = false;
-        let half = *left / 2;
         self.shared.closed = false;
-        while *left > half && !self.shared.closed {
+        while *left > 0 && !self.shared.closed {
             let Some(owner) = self.shares.link.next() else {
                 break;
             };

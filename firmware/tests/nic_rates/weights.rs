@@ -137,6 +137,31 @@ fn a_small_message_waits_for_little() {
     }
 }
 
+/// Frames that are longer than what a step has for all turns, on a link that is never full, leave
+/// neighbours theirs.
+#[test]
+fn a_small_message_does_not_wait_for_long_frames() {
+    let mut world = World::new(Way::Link(1_000_000));
+    let mut streams = [1, 2].map(|n| Stream::new(&mut world, n, Kind::Frame(8_900)));
+    let bench = &mut world.nics[0];
+    let (mut a, mut b) = (Node::new(bench, 50), Node::new(bench, 51));
+    join(bench, &mut a, &mut b);
+    let warm = world.now() + MILLI;
+    world.run(&mut streams, warm);
+    for round in 0..100 {
+        let list = [a.segment(0, 64)];
+        a.qp.rdma(&a.driver.hw, WqeOpcode::Write, (b.memory, b.key), &list);
+        let mut steps = 0;
+        while a.poll().is_none() {
+            steps += 1;
+            assert!(steps <= 4, "round {round}");
+            let next = world.now() + MICRO;
+            world.run(&mut streams, next);
+        }
+    }
+    assert!(streams.iter().all(|stream| stream.bytes() > 0));
+}
+
 /// Direct copies and a full link are two things: neither's parts depend on who uses the other.
 #[test]
 fn a_full_link_is_shared_while_others_copy() {
